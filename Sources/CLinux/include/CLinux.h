@@ -1,0 +1,135 @@
+// What Swift cannot see of Linux: macros with arguments, variadic calls, and calls that glibc hides behind _GNU_SOURCE.
+// Every symbol carries the module's prefix. No state, no policy: one call each.
+#pragma once
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/stat.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+// glibc declares these only under _GNU_SOURCE.
+extern int memfd_create(const char *name, unsigned int flags);
+extern int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
+extern int pipe2(int fds[2], int flags);
+extern int fallocate(int fd, int mode, off_t offset, off_t length);
+
+enum {
+    CLINUX_O_DIRECT = 040000,
+    CLINUX_MFD_CLOEXEC = 1,
+    CLINUX_MFD_ALLOW_SEALING = 2,
+    CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,
+    /// The kernel's SCM_MAX_FD: no message carries more.
+    CLINUX_MAX_FDS = 253,
+};
+
+extern int pthread_setname_np(unsigned long thread, const char *name);
+
+/// Watches `fd` for input under a token: epoll_event holds a union of pointers, which Swift would call unsafe.
+static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge) {
+    struct epoll_event event = {.events = EPOLLIN | (edge ? (uint32_t)EPOLLET : 0), .data.u64 = token};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
+
+/// Pins the calling thread to one CPU: sched_setaffinity, whose CPU_SET is a macro.
+static inline int clinux_pin_thread(unsigned cpu) {
+    unsigned long mask[64] = {0};
+    const unsigned bits = 8 * sizeof mask[0];
+    if (cpu >= bits * 64) { errno = EINVAL; return -1; }
+    mask[cpu / bits] = 1ul << (cpu % bits);
+    return (int)syscall(SYS_sched_setaffinity, 0, sizeof mask, mask);
+}
+
+/// connect or bind to a UNIX socket path: sockaddr's casts are noise in Swift. ENAMETOOLONG over 107 bytes.
+static inline int clinux_unix_address(const char *path, struct sockaddr_un *address) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof address->sun_path) { errno = ENAMETOOLONG; return -1; }
+    strcpy(address->sun_path, path);
+    return 0;
+}
+static inline int clinux_connect(int fd, const char *path) {
+    struct sockaddr_un address;
+    return clinux_unix_address(path, &address) ? -1 : connect(fd, (struct sockaddr *)&address, sizeof address);
+}
+static inline int clinux_bind(int fd, const char *path) {
+    struct sockaddr_un address;
+    return clinux_unix_address(path, &address) ? -1 : bind(fd, (struct sockaddr *)&address, sizeof address);
+}
+
+/// Sends bytes and file descriptors in one message (SCM_RIGHTS). Returns sendmsg's result.
+static inline ssize_t clinux_send(int fd, const void *bytes, size_t count, const int *fds, unsigned fd_count) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int) * CLINUX_MAX_FDS)]; } control;
+    struct iovec part = {(void *)bytes, count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd_count > CLINUX_MAX_FDS) { errno = EINVAL; return -1; }
+    if (fd_count) {
+        memset(&control, 0, sizeof control.header);
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * fd_count);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int) * fd_count);
+        memcpy(CMSG_DATA(header), fds, sizeof(int) * fd_count);
+    }
+    return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
+/// Receives bytes and file descriptors (close-on-exec). `fds` has room for CLINUX_MAX_FDS; `fd_count` is set to what came.
+/// `truncated` is set when the kernel had to drop descriptors. Returns recvmsg's result.
+static inline ssize_t clinux_receive(int fd, void *bytes, size_t count, int flags, int *fds, unsigned *fd_count,
+                                     int *truncated) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int) * CLINUX_MAX_FDS)]; } control;
+    struct iovec part = {bytes, count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    *fd_count = 0;
+    *truncated = 0;
+    ssize_t result = recvmsg(fd, &message, flags | CLINUX_MSG_CMSG_CLOEXEC);
+    if (result < 0) return result;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        unsigned n = (unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (unsigned i = 0; i < n; i++) {
+            int received;
+            memcpy(&received, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+            if (*fd_count < CLINUX_MAX_FDS) fds[(*fd_count)++] = received; else close(received);
+        }
+    }
+    *truncated = (message.msg_flags & MSG_CTRUNC) != 0;
+    return result;
+}
+
+/// BLKGETSIZE64, BLKSSZGET and BLKPBSZGET: ioctl is variadic.
+static inline int clinux_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
+static inline int clinux_logical_block_size(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
+static inline int clinux_physical_block_size(int fd, unsigned *bytes) { return ioctl(fd, BLKPBSZGET, bytes); }
+
+/// STATX_DIOALIGN (Linux 6.1): what O_DIRECT asks of offsets and of memory. glibc 2.36's struct statx does not name the
+/// fields, so this is the raw call on the kernel's layout. Returns -1 and errno, or 0 with both 0 where the file system
+/// does not say.
+static inline int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *offset) {
+    union { unsigned char bytes[256]; uint32_t words[64]; } buffer;
+    memset(&buffer, 0, sizeof buffer);
+    const unsigned mask_dioalign = 0x2000;
+    if (syscall(SYS_statx, fd, "", 0x1000 /* AT_EMPTY_PATH */, mask_dioalign, &buffer)) return -1;
+    const int told = (buffer.words[0] & mask_dioalign) != 0;
+    *memory = told ? buffer.words[0x98 / 4] : 0;
+    *offset = told ? buffer.words[0x9c / 4] : 0;
+    return 0;
+}

@@ -1,0 +1,2 @@
+// The wire structs are header-only; a C target needs one file to compile.
+#include "CWire.h"

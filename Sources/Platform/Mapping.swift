@@ -1,0 +1,59 @@
+internal import CLinux
+internal import Glibc
+
+/// A region of memory mapped into this process, unmapped when its owner lets go of it.
+@safe public struct Mapping: ~Copyable, @unchecked Sendable {
+    /// The first byte.
+    public let base: UnsafeMutableRawPointer
+    /// Length in bytes.
+    public let count: Int
+
+    /// Maps `count` bytes of a file, shared with whoever else maps it.
+    ///
+    /// - Parameter offset: where in the file; a multiple of the page size.
+    /// - Parameter writable: false maps the pages read-only.
+    /// - Throws: mmap's error.
+    public init(
+        sharing fd: borrowing OwnedFD, offset: Int64 = 0, count: Int, writable: Bool = true
+    ) throws(Errno) {
+        let protection = writable ? PROT_READ | PROT_WRITE : PROT_READ
+        try self.init(fd: fd.number, offset: offset, count: count, protection: protection, flags: MAP_SHARED)
+    }
+
+    /// Maps `count` zero bytes of private memory; pages cost nothing until they are touched.
+    ///
+    /// - Throws: mmap's error.
+    public init(anonymous count: Int) throws(Errno) {
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        try self.init(fd: -1, offset: 0, count: count, protection: PROT_READ | PROT_WRITE, flags: flags)
+    }
+
+    private init(fd: Int32, offset: Int64, count: Int, protection: Int32, flags: Int32) throws(Errno) {
+        guard count > 0 else { throw .invalidArgument }
+        let address = unsafe mmap(nil, count, protection, flags, fd, off_t(offset))
+        guard unsafe address != MAP_FAILED, let address = unsafe address else { throw .current }
+        unsafe self.base = address
+        self.count = count
+    }
+
+    /// Leaves the pages out of core dumps: guest memory makes them slow and is not ours to write down.
+    public borrowing func excludeFromCoreDumps() {
+        _ = unsafe madvise(base, count, MADV_DONTDUMP)
+    }
+
+    deinit {
+        unsafe munmap(base, count)
+    }
+}
+
+/// Makes an anonymous file in memory, close-on-exec, of `count` bytes.
+///
+/// - Throws: memfd_create's or ftruncate's error.
+public func makeMemoryFile(name: String, count: Int) throws(Errno) -> OwnedFD {
+    let number = try retryingInterrupts {
+        unsafe memfd_create(name, UInt32(CLINUX_MFD_CLOEXEC | CLINUX_MFD_ALLOW_SEALING))
+    }
+    let fd = OwnedFD(owning: number)
+    try retryingInterrupts { ftruncate(fd.number, off_t(count)) }
+    return fd
+}

@@ -1,0 +1,51 @@
+internal import Glibc
+
+/// A file descriptor with exactly one owner, closed when the owner lets go of it.
+public struct OwnedFD: ~Copyable, Sendable {
+    /// The number, for the length of one call; never kept.
+    public let number: Int32
+
+    /// Takes ownership of an open descriptor.
+    public init(owning number: Int32) {
+        precondition(number >= 0, "not a file descriptor")
+        self.number = number
+    }
+
+    /// Gives the descriptor up without closing it.
+    public consuming func release() -> Int32 {
+        let number = self.number
+        discard self
+        return number
+    }
+
+    /// Another descriptor of the same open file, close-on-exec.
+    public func duplicate() throws(Errno) -> OwnedFD {
+        OwnedFD(owning: try retryingInterrupts { fcntl(number, F_DUPFD_CLOEXEC, 3) })
+    }
+
+    deinit {
+        _ = close(number)
+    }
+}
+
+/// Descriptors received with a message, owned together. Those that nobody takes are closed.
+public struct ReceivedFDs: ~Copyable, Sendable {
+    private var numbers: [Int32]
+
+    /// Takes ownership of all of them.
+    public init(owning numbers: [Int32] = []) {
+        self.numbers = numbers
+    }
+
+    /// How many are still here.
+    public var count: Int { numbers.count }
+
+    /// Takes the oldest one out, or nil when none is left.
+    public mutating func takeFirst() -> OwnedFD? {
+        numbers.isEmpty ? nil : OwnedFD(owning: numbers.removeFirst())
+    }
+
+    deinit {
+        for number in numbers { _ = close(number) }
+    }
+}

@@ -1,0 +1,21 @@
+internal import CLinux
+internal import Glibc
+
+/// Blocks `signals` in the calling thread, and so in threads started later, and delivers them through a descriptor.
+///
+/// - Throws: signalfd's error.
+public func makeSignalDescriptor(for signals: [Int32]) throws(Errno) -> OwnedFD {
+    var set = sigset_t()
+    unsafe sigemptyset(&set)
+    for signal in signals { unsafe sigaddset(&set, signal) }
+    unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+    let flags = Int32(SFD_CLOEXEC | SFD_NONBLOCK)
+    return OwnedFD(owning: try retryingInterrupts { unsafe signalfd(-1, &set, flags) })
+}
+
+/// The next signal that a signal descriptor has received, or nil when there is none.
+public func nextSignal(of descriptor: borrowing OwnedFD) -> Int32? {
+    var info = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    return unsafe read(descriptor.number, &info, size) == size ? Int32(info.ssi_signo) : nil
+}

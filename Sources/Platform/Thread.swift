@@ -1,0 +1,57 @@
+internal import CLinux
+internal import Glibc
+
+/// A thread of this process, named as `ps -L` shows it.
+public struct JoinableThread: ~Copyable, @unchecked Sendable {
+    private let handle: pthread_t
+
+    /// Starts a thread.
+    ///
+    /// - Parameter name: at most 15 bytes; the kernel keeps no more.
+    /// - Throws: pthread_create's error.
+    public init(name: String, _ body: @escaping @Sendable () -> Void) throws(Errno) {
+        let start = unsafe Unmanaged.passRetained(ThreadStart(name: name, body: body))
+        var handle = pthread_t()
+        let result = unsafe pthread_create(&handle, nil, threadMain, start.toOpaque())
+        guard result == 0 else {
+            unsafe start.release()
+            throw Errno(rawValue: result)
+        }
+        self.handle = handle
+    }
+
+    /// Waits until the thread has returned.
+    public consuming func join() {
+        pthread_join(handle, nil)
+    }
+}
+
+private final class ThreadStart: Sendable {
+    let name: String
+    let body: @Sendable () -> Void
+
+    init(name: String, body: @escaping @Sendable () -> Void) {
+        self.name = name
+        self.body = body
+    }
+}
+
+private func threadMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    let start = unsafe Unmanaged<ThreadStart>.fromOpaque(argument!).takeRetainedValue()
+    unsafe pthread_setname_np(pthread_self(), String(start.name.prefix(15)))
+    start.body()
+    return nil
+}
+
+/// Binds the calling thread to one CPU.
+///
+/// - Throws: `invalidArgument` when this process may not run on that CPU.
+public func pinCurrentThread(toCPU cpu: Int) throws(Errno) {
+    guard let cpu = UInt32(exactly: cpu) else { throw .invalidArgument }
+    try retryingInterrupts { clinux_pin_thread(cpu) }
+}
+
+/// The number of CPUs that are online, at least 1.
+public func onlineCPUCount() -> Int {
+    max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+}

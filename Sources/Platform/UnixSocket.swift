@@ -1,0 +1,130 @@
+internal import CLinux
+internal import Glibc
+
+/// What a receive brought.
+public struct Received: ~Copyable {
+    /// Bytes placed in the buffer; 0 at the end of the stream.
+    public var byteCount: Int
+    /// The descriptors that came with them.
+    public var fds: ReceivedFDs
+    /// True when the kernel dropped descriptors (more than 253, or this process may open no more).
+    public var lostFDs: Bool
+
+    /// Takes the descriptors out; none are left behind.
+    public mutating func takeFDs() -> ReceivedFDs {
+        var taken = ReceivedFDs()
+        swap(&taken, &fds)
+        return taken
+    }
+}
+
+/// One end of a connected UNIX stream socket that can pass file descriptors.
+public struct UnixStream: ~Copyable, Sendable {
+    public let fd: OwnedFD
+
+    public init(owning fd: consuming OwnedFD) {
+        self.fd = fd
+    }
+
+    /// Connects to the socket at `path`.
+    ///
+    /// - Throws: connect's error; ENAMETOOLONG for a path over 107 bytes.
+    public init(connectingTo path: String) throws(Errno) {
+        let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+        try retryingInterrupts { unsafe clinux_connect(fd.number, path) }
+        self.fd = fd
+    }
+
+    /// Receives up to `buffer.count` bytes and the descriptors that come with the first of them.
+    ///
+    /// - Parameter waiting: false returns at once, with `wouldBlock`, when there is nothing.
+    /// - Throws: recvmsg's error.
+    public borrowing func receive(into buffer: UnsafeMutableRawBufferPointer, waiting: Bool = true) throws(Errno)
+        -> Received
+    {
+        var numbers = [Int32](repeating: -1, count: Int(CLINUX_MAX_FDS))
+        var count: UInt32 = 0
+        var truncated: Int32 = 0
+        let flags = waiting ? 0 : Int32(MSG_DONTWAIT)
+        let received = try retryingInterrupts {
+            unsafe clinux_receive(fd.number, buffer.baseAddress, buffer.count, flags, &numbers, &count, &truncated)
+        }
+        let fds = ReceivedFDs(owning: Array(numbers.prefix(Int(count))))
+        return Received(byteCount: received, fds: fds, lostFDs: truncated != 0)
+    }
+
+    /// Sends all bytes, the descriptors with the first of them.
+    ///
+    /// - Parameter fds: at most 253; they stay open here.
+    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone.
+    public borrowing func send(_ bytes: UnsafeRawBufferPointer, fds: [Int32] = []) throws(Errno) {
+        var rest = unsafe bytes
+        var fds = fds
+        while unsafe !rest.isEmpty {
+            let sent = try retryingInterrupts {
+                unsafe clinux_send(fd.number, rest.baseAddress, rest.count, fds, UInt32(fds.count))
+            }
+            fds = []
+            unsafe rest = UnsafeRawBufferPointer(rebasing: rest[sent...])
+        }
+    }
+}
+
+/// A listening UNIX stream socket.
+public struct UnixListener: ~Copyable, Sendable {
+    public let fd: OwnedFD
+
+    /// Takes a socket that somebody else made and listens on.
+    public init(owning fd: consuming OwnedFD) {
+        self.fd = fd
+    }
+
+    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not.
+    ///
+    /// - Throws: EADDRINUSE when another process listens there, else the system's error.
+    public init(at path: String, backlog: Int32 = 8) throws(Errno) {
+        do throws(Errno) {
+            _ = try UnixStream(connectingTo: path)
+        } catch {
+            if error == .connectionRefused {
+                unsafe unlink(path)
+            } else if error != .noEntry {
+                throw error
+            }
+            let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+            try retryingInterrupts { unsafe clinux_bind(fd.number, path) }
+            try retryingInterrupts { listen(fd.number, backlog) }
+            self.fd = fd
+            return
+        }
+        throw Errno(rawValue: EADDRINUSE)
+    }
+
+    /// Takes the next connection; waits for it.
+    public borrowing func accept() throws(Errno) -> UnixStream {
+        let number = try retryingInterrupts {
+            accept4(fd.number, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
+        }
+        return UnixStream(owning: OwnedFD(owning: number))
+    }
+}
+
+/// Two connected stream sockets.
+public struct UnixStreamPair: ~Copyable {
+    public let first: UnixStream
+    public let second: UnixStream
+
+    public init() throws(Errno) {
+        var numbers: (Int32, Int32) = (-1, -1)
+        let result = unsafe withUnsafeMutablePointer(to: &numbers) { pair in
+            unsafe pair.withMemoryRebound(to: Int32.self, capacity: 2) {
+                unsafe socketpair(AF_UNIX, streamSocketType, 0, $0)
+            }
+        }
+        guard result == 0 else { throw .current }
+        first = UnixStream(owning: OwnedFD(owning: numbers.0))
+        second = UnixStream(owning: OwnedFD(owning: numbers.1))
+    }
+}
+
+private let streamSocketType = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
