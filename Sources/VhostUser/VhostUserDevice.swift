@@ -1,0 +1,86 @@
+public import Platform
+public import Virtio
+
+/// What a vhost-user session asks of the device behind it.
+///
+/// The session checks everything that can be checked without the device (features, indices, sizes, order of messages) and
+/// calls from one thread, one call at a time. A call that throws refuses that message: the session answers it with an
+/// error where the peer asked for an answer, and closes the connection where it did not.
+public protocol VhostUserDevice: AnyObject {
+    /// Virtio feature bits the device offers, without the bits that belong to vhost (26 and 30).
+    var offeredFeatures: UInt64 { get }
+    /// How many virtqueues there are, at least 1.
+    var queueCount: Int { get }
+    /// The largest ring size that is accepted.
+    var maximumQueueSize: Int { get }
+    /// How many memory regions are accepted at once (GET_MAX_MEM_SLOTS).
+    var maximumMemoryRegions: Int { get }
+    /// The virtio configuration space as it is now.
+    var configuration: [UInt8] { get }
+
+    /// The driver writes to the configuration space (SET_CONFIG).
+    func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal)
+
+    /// Replaces all of guest memory (SET_MEM_TABLE); `fds` has one descriptor for each region, in order. Queues that run
+    /// go on in the new memory.
+    func replaceMemory(_ regions: [MemoryRegion], fds: consuming ReceivedFDs) throws(DeviceRefusal)
+    /// Adds one region (ADD_MEM_REG); it overlaps no other.
+    func addMemory(_ region: MemoryRegion, fd: consuming OwnedFD) throws(DeviceRefusal)
+    /// Takes away the region with these addresses and this size (REM_MEM_REG); its file offset is not part of its identity.
+    func removeMemory(_ region: MemoryRegion) throws(DeviceRefusal)
+
+    /// The eventfd that the driver kicks, or nil: the queue is polled. May change while the queue runs.
+    func setKick(_ fd: consuming OwnedFD?, queue: Int)
+    /// The eventfd that interrupts the driver, or nil: none. May change while the queue runs.
+    func setCall(_ fd: consuming OwnedFD?, queue: Int)
+    /// The eventfd that reports a broken queue, or nil: none. May change while the queue runs.
+    func setError(_ fd: consuming OwnedFD?, queue: Int)
+
+    /// Starts serving a queue that is stopped.
+    func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal)
+    /// Stops a queue: requests that were taken from the ring are finished first. The queue may be stopped already.
+    ///
+    /// - Returns: the index of the next available ring entry that would have been taken.
+    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt16
+
+    /// Back to the state before the first message: all queues stopped, memory unmapped, descriptors closed. Called for
+    /// RESET_DEVICE (`keepingMemory`) and when a connection ends.
+    func reset(keepingMemory: Bool)
+}
+
+/// Where a queue lies and where it goes on.
+public struct QueueSetup: Hashable, Sendable {
+    /// Virtio feature bits that driver and device agreed on, without those that belong to vhost.
+    public var features: UInt64
+    /// Number of descriptors, 1 to the device's maximum; for a split ring usually, not always, a power of two.
+    public var size: Int
+    /// The descriptor table, as an address of the front-end's mapping.
+    public var descriptorTable: UInt64
+    /// The available ring (driver area), as an address of the front-end's mapping.
+    public var availableRing: UInt64
+    /// The used ring (device area), as an address of the front-end's mapping.
+    public var usedRing: UInt64
+    /// The index of the next available ring entry to take (SET_VRING_BASE).
+    public var nextAvailable: UInt16
+
+    public init(
+        features: UInt64, size: Int, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64,
+        nextAvailable: UInt16
+    ) {
+        self.features = features
+        self.size = size
+        self.descriptorTable = descriptorTable
+        self.availableRing = availableRing
+        self.usedRing = usedRing
+        self.nextAvailable = nextAvailable
+    }
+}
+
+/// Why a device refuses a message, as a sentence without a full stop.
+public struct DeviceRefusal: Error, CustomStringConvertible, Sendable {
+    public var description: String
+
+    public init(_ description: String) {
+        self.description = description
+    }
+}
