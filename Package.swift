@@ -39,11 +39,14 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CWire"),
         .systemLibrary(
-            name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+            name: "CLiburing", providers: [.apt(["liburing-dev"])]),
 
         module("Platform", ["CLinux"]),
         module("Telemetry", ["Platform"]),
-        module("Uring", ["CLiburing", "CLinux", "Platform"]),
+        // Debian's liburing 2.3 does not export every inline wrapper from its shared library: link the archive.
+        .target(
+            name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
+            linkerSettings: [.linkedLibrary(":liburing.a")]),
         module("Virtio", ["CWire", "Platform"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
         module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio"]),

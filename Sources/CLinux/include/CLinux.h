@@ -133,3 +133,8 @@ static inline int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *of
     *offset = told ? buffer.words[0x9c / 4] : 0;
     return 0;
 }
+
+/// The raw io_uring_enter: liburing's own is not exported by every version.
+static inline int clinux_io_uring_enter(int ring, unsigned submit, unsigned wait, unsigned flags) {
+    return (int)syscall(SYS_io_uring_enter, ring, submit, wait, flags, NULL, 0);
+}
