@@ -42,7 +42,7 @@ let package = Package(
             name: "CLiburing", providers: [.apt(["liburing-dev"])]),
 
         module("Platform", ["CLinux"]),
-        module("Telemetry", ["Platform"]),
+        module("Telemetry", ["Platform", log]),
         // Debian's liburing 2.3 does not export every inline wrapper from its shared library: link the archive.
         .target(
             name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,

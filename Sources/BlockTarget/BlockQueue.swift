@@ -56,12 +56,13 @@ public struct QueueCounters: Sendable, Equatable {
     /// The guest's ring makes no sense; it is served no more.
     public private(set) var isBroken = false
     public private(set) var counters = QueueCounters()
+    /// A write is answered only when it is on stable storage: the driver has turned the write cache off.
+    public var writesThrough: Bool
 
     private var ring: SplitVirtqueue
     private let memory: GuestMemory
     private var view: GuestMemoryView
     private let rules: RequestRules
-    private let writesThrough: Bool
     private let storage: SlotStorage
     private var sequence: UInt32 = 0
     private var stalledHead: Int32 = -1
@@ -278,7 +279,7 @@ public struct QueueCounters: Sendable, Equatable {
     static let segmentCapacity = maximumChainLength
     /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use most
     /// of the time, fall into different cache sets.
-    private static let stride = segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64
+    private static let stride = unsafe segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64
     private static let rangeBytes = DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride
 
     init(slots count: Int) throws(Errno) {

@@ -1,6 +1,6 @@
 internal import CWire
 public import Glibc
-public import Virtio
+internal import Virtio
 
 /// What a request asks for, in the terms of a file.
 public enum BlockOperation: UInt8, Sendable {
@@ -160,7 +160,7 @@ extension RequestSlot {
     mutating func parse(_ segments: SegmentList, verdict: ChainVerdict, rules: borrowing RequestRules) -> ParsedRequest
     {
         if case .endless = verdict { return .unanswerable }
-        guard unsafe segments.writableCount > 0 else { return .unanswerable }
+        guard segments.writableCount > 0 else { return .unanswerable }
         let lastIndex = segments.readableCount + segments.writableCount - 1
         let last = unsafe segmentStorage + lastIndex
         unsafe status = (last.pointee.iov_base + (last.pointee.iov_len - 1)).assumingMemoryBound(to: UInt8.self)

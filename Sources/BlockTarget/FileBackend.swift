@@ -32,8 +32,10 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
 
     /// - Throws: when there is no memory for the bounce buffers.
     public init(_ image: DiskImage, engine: consuming Engine) throws(Errno) {
-        bounces = try BouncePool()
-        zeroes = try Mapping(anonymous: Self.zeroBytes)
+        let bounces = try BouncePool()
+        let zeroes = try Mapping(anonymous: Self.zeroBytes)
+        self.bounces = bounces
+        self.zeroes = zeroes
         self.engine = engine
         self.image = image
         file = image.file
@@ -80,6 +82,8 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
         return enqueue(.synchronizeData(file: file), slot)
     }
 }
+
+extension FileBackend: Sendable where Engine: Sendable & ~Copyable {}
 
 // MARK: - Reads and writes
 

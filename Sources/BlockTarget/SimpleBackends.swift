@@ -3,7 +3,7 @@ public import Platform
 public import Uring
 
 /// Answers every request at once and keeps nothing: measures everything but storage.
-public struct NullBackend: ~Copyable, StorageBackend {
+public struct NullBackend: ~Copyable, StorageBackend, Sendable {
     public init() {}
 
     @inlinable
@@ -33,7 +33,7 @@ public final class MemoryDisk: Sendable {
 }
 
 /// Keeps the disk in memory and answers every request at once.
-public struct MemoryBackend: ~Copyable, StorageBackend {
+public struct MemoryBackend: ~Copyable, StorageBackend, Sendable {
     private let disk: MemoryDisk
 
     public init(_ disk: MemoryDisk) {

@@ -65,6 +65,15 @@ public struct StorageFaults: Sendable, Equatable {
         unexpectedEnds += other.unexpectedEnds
         errors += other.errors
     }
+
+    /// Leaves what has been counted since `earlier`.
+    public mutating func subtract(_ earlier: StorageFaults) {
+        noSpace -= earlier.noSpace
+        retries -= earlier.retries
+        shortTransfers -= earlier.shortTransfers
+        unexpectedEnds -= earlier.unexpectedEnds
+        errors -= earlier.errors
+    }
 }
 
 /// The 64 bits that travel with an operation through an engine: they name one request and nothing else, so that a

@@ -106,7 +106,7 @@ public struct IOCompletion: Sendable {
     /// pread into one buffer.
     @inlinable
     public static func read(file: Int32, buffer: UnsafeMutableRawPointer, count: UInt32, offset: UInt64) -> Self {
-        Self(.read, file: file, buffer: buffer, count: count, offset: offset)
+        unsafe Self(.read, file: file, buffer: buffer, count: count, offset: offset)
     }
 
     /// pwritev2 from one buffer.
@@ -114,7 +114,7 @@ public struct IOCompletion: Sendable {
     public static func write(
         file: Int32, buffer: UnsafeMutableRawPointer, count: UInt32, offset: UInt64, durable: Bool
     ) -> Self {
-        Self(.write, file: file, buffer: buffer, count: count, offset: offset, flags: durable ? writeDurably : 0)
+        unsafe Self(.write, file: file, buffer: buffer, count: count, offset: offset, flags: durable ? writeDurably : 0)
     }
 
     /// RWF_DSYNC

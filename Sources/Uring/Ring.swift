@@ -13,7 +13,7 @@ public import Synchronization
 /// - The array that maps ring positions to SQEs is the identity, written once.
 /// - COOP_TASKRUN|TASKRUN_FLAG: completions are never forced on a running thread by an interrupt; a flag says that work
 ///   waits. DEFER_TASKRUN and SINGLE_ISSUER stay off: with them a successor could neither reap nor use the ring.
-@safe public struct Ring: ~Copyable, IOEngine {
+@safe public struct Ring: ~Copyable, IOEngine, @unchecked Sendable {
     @usableFromInline var ring: io_uring
     @usableFromInline let entries: UInt32
     @usableFromInline let mask: UInt32
@@ -42,7 +42,7 @@ public import Synchronization
         }
         for position in 0..<(unsafe ring.sq.ring_entries) { unsafe ring.sq.array[Int(position)] = position }
         unsafe self.ring = ring
-        entries = unsafe ring.sq.ring_entries
+        self.entries = unsafe ring.sq.ring_entries
         mask = unsafe ring.sq.ring_mask
         tail = unsafe ring.sq.ktail.pointee
         completionHead = unsafe ring.cq.khead.pointee

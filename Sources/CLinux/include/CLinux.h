@@ -138,3 +138,12 @@ static inline int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *of
 static inline int clinux_io_uring_enter(int ring, unsigned submit, unsigned wait, unsigned flags) {
     return (int)syscall(SYS_io_uring_enter, ring, submit, wait, flags, NULL, 0);
 }
+
+/// Tells the CPU that this is a spin loop.
+static inline void clinux_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}

@@ -18,11 +18,3 @@ static inline void wire_store64(void *to, uint64_t value) { ((volatile struct wi
 
 /// A hint that `from` will be read soon.
 static inline void wire_prefetch(const void *from) { __builtin_prefetch(from); }
-/// Tells the CPU that this is a spin loop.
-static inline void wire_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
