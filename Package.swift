@@ -53,7 +53,7 @@ let package = Package(
         module(
             "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
-            name: "baton-worker", dependencies: ["Platform", "BlockTarget", "WorkerRuntime", "CLinux", log],
+            name: "baton-worker", dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
         // The other side

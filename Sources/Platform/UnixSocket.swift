@@ -70,6 +70,30 @@ public struct UnixStream: ~Copyable, Sendable {
     }
 }
 
+/// Who may connect to a socket in the file system. What is nil stays as the process's umask and credentials make it.
+public struct SocketAccess: Sendable, Equatable {
+    /// Permission bits.
+    public var mode: UInt32?
+    /// User number.
+    public var owner: UInt32?
+    /// Group number.
+    public var group: UInt32?
+
+    public init(mode: UInt32? = nil, owner: UInt32? = nil, group: UInt32? = nil) {
+        self.mode = mode
+        self.owner = owner
+        self.group = group
+    }
+
+    fileprivate func apply(to path: String) throws(Errno) {
+        if owner != nil || group != nil {
+            // The number of all ones leaves that one as it is.
+            try retryingInterrupts { unsafe chown(path, owner ?? .max, group ?? .max) }
+        }
+        if let mode { try retryingInterrupts { unsafe chmod(path, mode) } }
+    }
+}
+
 /// A listening UNIX stream socket.
 public struct UnixListener: ~Copyable, Sendable {
     public let fd: OwnedFD
@@ -81,8 +105,9 @@ public struct UnixListener: ~Copyable, Sendable {
 
     /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not.
     ///
+    /// - Parameter access: who may connect; set before anybody can.
     /// - Throws: EADDRINUSE when another process listens there, else the system's error.
-    public init(at path: String, backlog: Int32 = 8) throws(Errno) {
+    public init(at path: String, access: SocketAccess = SocketAccess(), backlog: Int32 = 8) throws(Errno) {
         do throws(Errno) {
             _ = try UnixStream(connectingTo: path)
         } catch {
@@ -93,11 +118,19 @@ public struct UnixListener: ~Copyable, Sendable {
             }
             let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
             try retryingInterrupts { unsafe clinux_bind(fd.number, path) }
+            try access.apply(to: path)
             try retryingInterrupts { listen(fd.number, backlog) }
             self.fd = fd
             return
         }
         throw Errno(rawValue: EADDRINUSE)
+    }
+
+    /// Whether a socket listens, or is connected.
+    public static func isListening(_ number: Int32) -> Bool {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return unsafe getsockopt(number, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
     }
 
     /// Takes the next connection; waits for it.

@@ -3,9 +3,12 @@
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/stat.h>
+#include <pwd.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
