@@ -37,16 +37,16 @@ public enum BackendReply: Hashable, Sendable {
     /// - Parameter payload: the bytes after the header, all of them, in memory that no peer can write to.
     /// - Parameter fdCount: how many file descriptors came with the reply.
     public init(
-        decoding header: MessageHeader, payload: RawSpan, fdCount: Int, to kind: RequestKind
+        decoding header: MessageHeader, payload: Span<UInt8>, fdCount: Int, to kind: RequestKind
     ) throws(ProtocolError) {
-        precondition(payload.byteCount == header.payloadSize, "the payload is what the header announced")
+        precondition(payload.count == header.payloadSize, "the payload is what the header announced")
         guard header.kind == kind else { throw ProtocolError(header.kind, .wrongReply(to: kind)) }
         guard header.flags.contains(.reply) else { throw ProtocolError(kind, .requestInsteadOfReply) }
         let decoder = PayloadDecoder(kind: kind, payload: payload)
         self =
             switch kind {
             case .getVringBase: .vringState(try decoder.vringState())
-            case .getConfiguration where payload.byteCount == 0: .empty
+            case .getConfiguration where payload.count == 0: .empty
             case .getConfiguration: .configuration(try decoder.configuration())
             case .getInflightFD: .inflight(try decoder.inflight())
             default: .value(try decoder.word())

@@ -45,8 +45,8 @@ extension FrontendMessage {
     /// - Parameter payload: the bytes after the header, all of them, in memory that no peer can write to.
     /// - Parameter fdCount: how many file descriptors came with the message.
     /// - Throws: everything that is wrong with the message's form. What its numbers mean is the session's to judge.
-    public init(decoding header: MessageHeader, payload: RawSpan, fdCount: Int) throws(ProtocolError) {
-        precondition(payload.byteCount == header.payloadSize, "the payload is what the header announced")
+    public init(decoding header: MessageHeader, payload: Span<UInt8>, fdCount: Int) throws(ProtocolError) {
+        precondition(payload.count == header.payloadSize, "the payload is what the header announced")
         guard !header.flags.contains(.reply) else { throw ProtocolError(header.kind, .replyInsteadOfRequest) }
         self = try Self.decode(PayloadDecoder(kind: header.kind, payload: payload))
         guard self.fdCount.contains(fdCount) else {
@@ -85,7 +85,7 @@ extension FrontendMessage {
         case .removeMemoryRegion: .removeMemoryRegion(try payload.memoryRegion())
         case .setStatus: .setStatus(try payload.word())
         case .getStatus: try payload.nothing(.getStatus)
-        default: .other(payload.kind, payload: payload.payload.bytes(from: 0))
+        default: .other(payload.kind, payload: payload.payload.array(from: 0))
         }
     }
 }
@@ -93,17 +93,17 @@ extension FrontendMessage {
 /// Reads payloads whose length is fixed by the message or by a count within.
 struct PayloadDecoder: ~Escapable {
     let kind: RequestKind
-    let payload: RawSpan
+    let payload: Span<UInt8>
 
     @_lifetime(copy payload)
-    init(kind: RequestKind, payload: RawSpan) {
+    init(kind: RequestKind, payload: Span<UInt8>) {
         self.kind = kind
         self.payload = payload
     }
 
     func expect(size: Int) throws(ProtocolError) {
-        guard payload.byteCount == size else {
-            throw ProtocolError(kind, .wrongPayloadSize(payload.byteCount, expected: size))
+        guard payload.count == size else {
+            throw ProtocolError(kind, .wrongPayloadSize(payload.count, expected: size))
         }
     }
 
@@ -144,8 +144,8 @@ struct PayloadDecoder: ~Escapable {
     func memoryTable() throws(ProtocolError) -> [MemoryRegion] {
         let headerSize = wireSize(wire_vhost_user_mem_table_header.self)
         let regionSize = wireSize(wire_vhost_user_mem_region.self)
-        guard payload.byteCount >= headerSize else {
-            throw ProtocolError(kind, .wrongPayloadSize(payload.byteCount, expected: headerSize))
+        guard payload.count >= headerSize else {
+            throw ProtocolError(kind, .wrongPayloadSize(payload.count, expected: headerSize))
         }
         let count = payload.load(wire_vhost_user_mem_table_header.self).nregions
         guard count >= 1, count <= UInt32(FrontendMessage.maximumTableRegions) else {

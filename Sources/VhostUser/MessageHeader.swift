@@ -28,8 +28,8 @@ public struct MessageHeader: Hashable, Sendable {
     ///
     /// - Parameter bytes: exactly `size` bytes, in memory that no peer can write to.
     /// - Throws: `unsupportedVersion`, `payloadTooLong`.
-    public init(decoding bytes: RawSpan) throws(ProtocolError) {
-        precondition(bytes.byteCount == Self.size, "a header has \(Self.size) bytes")
+    public init(decoding bytes: Span<UInt8>) throws(ProtocolError) {
+        precondition(bytes.count == Self.size, "a header has \(Self.size) bytes")
         let wire = bytes.load(wire_vhost_user_header.self)
         let kind = RequestKind(rawValue: wire.request)
         let version = wire.flags & UInt32(WIRE_VHOST_USER_VERSION_MASK)

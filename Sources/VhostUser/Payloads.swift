@@ -124,17 +124,17 @@ public struct ConfigurationAccess: Hashable, Sendable {
         self.bytes = bytes
     }
 
-    init(_ kind: RequestKind, decoding payload: RawSpan) throws(ProtocolError) {
+    init(_ kind: RequestKind, decoding payload: Span<UInt8>) throws(ProtocolError) {
         let headerSize = wireSize(wire_vhost_user_config_header.self)
-        guard payload.byteCount >= headerSize else {
-            throw ProtocolError(kind, .wrongPayloadSize(payload.byteCount, expected: headerSize))
+        guard payload.count >= headerSize else {
+            throw ProtocolError(kind, .wrongPayloadSize(payload.count, expected: headerSize))
         }
         let wire = payload.load(wire_vhost_user_config_header.self)
         guard wire.size <= UInt32(Self.maximumSize) else { throw ProtocolError(kind, .configurationTooLong(wire.size)) }
-        guard payload.byteCount == headerSize + Int(wire.size) else {
-            throw ProtocolError(kind, .wrongPayloadSize(payload.byteCount, expected: headerSize + Int(wire.size)))
+        guard payload.count == headerSize + Int(wire.size) else {
+            throw ProtocolError(kind, .wrongPayloadSize(payload.count, expected: headerSize + Int(wire.size)))
         }
-        self.init(offset: wire.offset, flags: wire.flags, bytes: payload.bytes(from: headerSize))
+        self.init(offset: wire.offset, flags: wire.flags, bytes: payload.array(from: headerSize))
     }
 
     func append(to message: inout [UInt8]) {

@@ -14,16 +14,16 @@ extension wire_vhost_user_config_header: WireStructure {}
 extension wire_vhost_user_inflight: WireStructure {}
 extension wire_vhost_user_log: WireStructure {}
 
-extension RawSpan {
+extension Span<UInt8> {
     /// The structure at a byte offset. Lengths are checked before: to read beyond the end is our own bug and traps.
     func load<Wire: WireStructure & BitwiseCopyable>(_ type: Wire.Type, at offset: Int = 0) -> Wire {
         // Any bytes make a WireStructure, and the bounds are checked by the callee.
-        unsafe unsafeLoadUnaligned(fromByteOffset: offset, as: Wire.self)
+        unsafe bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: Wire.self)
     }
 
     /// All bytes from an offset on, copied.
-    func bytes(from offset: Int) -> [UInt8] {
-        (offset..<byteCount).map { index in unsafe unsafeLoad(fromByteOffset: index, as: UInt8.self) }
+    func array(from offset: Int) -> [UInt8] {
+        (offset..<count).map { self[$0] }
     }
 }
 
