@@ -60,5 +60,6 @@ let package = Package(
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
         tests(of: "Platform"),
+        tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
     ]
 )
