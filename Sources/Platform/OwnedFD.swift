@@ -49,17 +49,3 @@ public struct ReceivedFDs: ~Copyable, Sendable {
         for number in numbers { _ = close(number) }
     }
 }
-
-/// Reads a file of at most 4096 bytes, such as those of /proc and /sys, without the line feed at its end.
-///
-/// - Returns: nil when it cannot be read.
-public func readSmallFile(_ path: String) -> String? {
-    guard let number = try? retryingInterrupts({ unsafe open(path, O_RDONLY | O_CLOEXEC) }) else { return nil }
-    let fd = OwnedFD(owning: number)
-    return unsafe withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
-        guard let count = try? retryingInterrupts({ unsafe read(fd.number, buffer.baseAddress, buffer.count) })
-        else { return nil }
-        let text = unsafe String(decoding: buffer.prefix(count), as: UTF8.self)
-        return text.hasSuffix("\n") ? String(text.dropLast()) : text
-    }
-}

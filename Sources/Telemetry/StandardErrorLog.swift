@@ -1,5 +1,6 @@
 internal import Glibc
 public import Logging
+internal import Platform
 
 /// Writes one line per event to standard error: level, program, message, then `key=value` pairs in alphabetical order.
 ///
@@ -25,9 +26,6 @@ public struct StandardErrorLog: LogHandler {
         let pairs = metadata.merging(event.metadata ?? [:]) { _, new in new }
         for (key, value) in pairs.sorted(by: { $0.key < $1.key }) { line += " \(key)=\(value)" }
         line += "\n"
-        var text = line
-        text.withUTF8 { bytes in
-            _ = unsafe write(STDERR_FILENO, bytes.baseAddress, bytes.count)
-        }
+        printText(line, to: STDERR_FILENO)
     }
 }

@@ -18,8 +18,7 @@ public struct Worker: ~Copyable {
     ///
     /// - Throws: what failed, and what to do.
     public init(_ configuration: WorkerConfiguration, log: Logger) throws(SystemError) {
-        self.log = log
-        meeting = configuration.meeting
+        let signals: OwnedFD
         do throws(Errno) {
             // Before any thread starts, so that all of them leave these signals to this one.
             signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
@@ -27,7 +26,10 @@ public struct Worker: ~Copyable {
             throw SystemError(cannot: "take up", "signals", error)
         }
         let (disk, loops) = try configuration.startLoops(log: log)
+        self.log = log
+        self.signals = signals
         self.loops = loops
+        meeting = configuration.meeting
         device = DiskDevice(
             disk: disk, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds, log: log)
         log.info(

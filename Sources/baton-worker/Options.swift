@@ -97,31 +97,34 @@ func parseCommandLine() throws(UsageError) -> Invocation {
 }
 
 private func readOptions() throws(UsageError) -> RawOptions {
-    var table: [option] = []
+    var table: [option] = unsafe []
     // The names live as long as the process: getopt_long keeps pointers to them.
     for (index, entry) in Option.allCases.enumerated() {
-        table.append(
+        unsafe table.append(
             unsafe option(
                 name: UnsafePointer(strdup(entry.rawValue)), has_arg: entry.takesValue ? 1 : 0, flag: nil,
                 val: Int32(256 + index)))
     }
     unsafe table.append(option(name: nil, has_arg: 0, flag: nil, val: 0))
     var options = RawOptions()
+    var value: UnsafePointer<CChar>?
+    var next: Int32 = 1
     while true {
-        let code = unsafe getopt_long(CommandLine.argc, CommandLine.unsafeArgv, ":", table, nil)
+        let code = unsafe clinux_next_option(CommandLine.argc, CommandLine.unsafeArgv, table, &value, &next)
         if code == -1 { break }
         guard code >= 256, Int(code) - 256 < Option.allCases.count else {
-            let text = CommandLine.arguments[max(1, min(Int(unsafe optind) - 1, CommandLine.arguments.count - 1))]
+            let text = CommandLine.arguments[max(1, min(Int(next) - 1, CommandLine.arguments.count - 1))]
             throw UsageError(
                 code == Int32(UInt8(ascii: ":"))
-                    ? "\(text) needs a value" : "the option \(text) is not known; see --help")
+                    ? "\(text) needs a value" : "the option \(text) is not known or not used like this; see --help")
         }
         let entry = Option.allCases[Int(code) - 256]
         guard !options.has(entry) else { throw UsageError("--\(entry.rawValue) is given twice") }
-        options.values[entry] = unsafe optarg.map { unsafe String(cString: $0) } ?? ""
+        options.values[entry] = unsafe value.map { unsafe String(cString: $0) } ?? ""
     }
-    let rest = CommandLine.arguments.dropFirst(Int(unsafe optind))
-    if let first = rest.first { throw UsageError("'\(first)' is no option; see --help") }
+    if Int(next) < CommandLine.arguments.count {
+        throw UsageError("'\(CommandLine.arguments[Int(next)])' is no option; see --help")
+    }
     return options
 }
 

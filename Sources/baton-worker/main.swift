@@ -7,14 +7,14 @@ internal import WorkerRuntime
 
 /// Says why the program ends, on standard error, as one line.
 func fail(_ message: String, status: Int32) -> Never {
-    unsafe fputs("baton-worker: \(message)\n", stderr)
+    printText("baton-worker: \(message)\n", to: STDERR_FILENO)
     exit(status)
 }
 
 do throws(UsageError) {
     switch try parseCommandLine() {
     case .print(let text):
-        unsafe fputs(text, stdout)
+        printText(text, to: STDOUT_FILENO)
     case .serve(let configuration, let level):
         var log = Logger(label: "baton-worker") { StandardErrorLog(label: $0) }
         log.logLevel = level

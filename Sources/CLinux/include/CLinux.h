@@ -49,6 +49,15 @@ static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge
 
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
 
+/// getopt_long, with its global results handed back: the value of the option found, and the index of the next argument.
+static inline int clinux_next_option(int count, char *const arguments[], const struct option *table, const char **value,
+                                     int *next) {
+    int code = getopt_long(count, arguments, ":", table, NULL);
+    *value = optarg;
+    *next = optind;
+    return code;
+}
+
 /// Pins the calling thread to one CPU: sched_setaffinity, whose CPU_SET is a macro.
 static inline int clinux_pin_thread(unsigned cpu) {
     unsigned long mask[64] = {0};
