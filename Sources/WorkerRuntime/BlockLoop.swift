@@ -70,8 +70,9 @@ struct QueueReport: Sendable {
 
     /// Serves until it is told to quit.
     mutating func run() {
-        while !isQuitting {
+        while true {
             if mailbox.hasCommand { obey() }
+            if isQuitting { return }
             if turn() {
                 window.foundWork()
             } else if !window.shouldLookAgain() {
