@@ -52,26 +52,29 @@ public struct QueueCounters: Sendable, Equatable {
     /// The queue's index in its device.
     public let index: Int
     /// Requests taken and not yet returned.
-    public private(set) var outstanding = 0
+    @inlinable public var outstanding: Int { outstandingCount }
     /// The guest's ring makes no sense; it is served no more.
-    public private(set) var isBroken = false
-    public private(set) var counters = QueueCounters()
+    @inlinable public var isBroken: Bool { broken }
+    @inlinable public var counters: QueueCounters { counted }
     /// A write is answered only when it is on stable storage: the driver has turned the write cache off.
     public var writesThrough: Bool
 
-    private var ring: SplitVirtqueue
+    @usableFromInline var outstandingCount = 0
+    @usableFromInline var broken = false
+    @usableFromInline var counted = QueueCounters()
+    @usableFromInline var ring: SplitVirtqueue
     private let memory: GuestMemory
-    private var view: GuestMemoryView
-    private let rules: RequestRules
-    private let storage: SlotStorage
-    private var sequence: UInt32 = 0
-    private var stalledHead: Int32 = -1
-    private var stalledTail: Int32 = -1
+    @usableFromInline var view: GuestMemoryView
+    @usableFromInline let rules: RequestRules
+    @usableFromInline let storage: SlotStorage
+    @usableFromInline var sequence: UInt32 = 0
+    @usableFromInline var stalledHead: Int32 = -1
+    @usableFromInline var stalledTail: Int32 = -1
     /// The eventfd that interrupts the guest, or -1.
-    private var call: Int32
+    @usableFromInline var call: Int32
 
     /// The most requests taken in one go: enough to amortise a publication, few enough to be fair to other queues.
-    private static let batch: UInt16 = 64
+    @usableFromInline static var batch: UInt16 { 64 }
 
     /// Takes up a queue.
     ///
@@ -117,10 +120,11 @@ public struct QueueCounters: Sendable, Equatable {
     /// Takes a batch of requests from the ring and starts them.
     ///
     /// - Returns: how many were taken.
+    @inlinable
     public mutating func service<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Int {
         guard !isBroken else { return 0 }
         guard let waiting = ring.availableCount() else {
-            isBroken = true
+            broken = true
             return 0
         }
         if waiting == 0 { return 0 }
@@ -130,12 +134,13 @@ public struct QueueCounters: Sendable, Equatable {
         return Int(count)
     }
 
+    @inlinable
     @inline(__always)
-    private mutating func takeOne<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
+    mutating func takeOne<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
         let head = ring.takeAvailable()
         guard head < ring.size, unsafe !storage.slots[Int(head)].isActive else {
-            counters.others += 1
-            counters.malformed += 1
+            counted.others += 1
+            counted.malformed += 1
             ring.writeUsed(head: head, written: 0)
             return
         }
@@ -144,7 +149,7 @@ public struct QueueCounters: Sendable, Equatable {
         let verdict = ring.walk(from: head, memory: &view, into: &segments)
         unsafe slot.pointee.writtenOnSuccess = 1
         let parsed = unsafe slot.pointee.parse(segments, verdict: verdict, rules: rules)
-        outstanding += 1
+        outstandingCount += 1
         unsafe slot.pointee.isActive = true
         switch parsed {
         case .accepted:
@@ -157,13 +162,13 @@ public struct QueueCounters: Sendable, Equatable {
             unsafe count(slot.pointee)
             complete(head, .ok)
         case .refused(let status):
-            counters.others += 1
-            if status == .ioError { counters.malformed += 1 }
+            counted.others += 1
+            if status == .ioError { counted.malformed += 1 }
             complete(head, status)
         case .unanswerable:
-            counters.others += 1
-            counters.malformed += 1
-            outstanding -= 1
+            counted.others += 1
+            counted.malformed += 1
+            outstandingCount -= 1
             unsafe slot.pointee.isActive = false
             ring.writeUsed(head: head, written: 0)
         }
@@ -172,13 +177,14 @@ public struct QueueCounters: Sendable, Equatable {
     /// Goes on with a request whose operation has completed.
     ///
     /// - Parameter token: names the request; a token that names none is dropped and counted.
+    @inlinable
     public mutating func finish<Backend: StorageBackend & ~Copyable>(
         token: RequestToken, result: Int32, _ backend: inout Backend
     ) {
         guard token.head < ring.size, unsafe storage.slots[Int(token.head)].isActive,
             unsafe storage.slots[Int(token.head)].token == token.rawValue
         else {
-            counters.staleCompletions += 1
+            counted.staleCompletions += 1
             return
         }
         let step = unsafe backend.finish(&storage.slots[Int(token.head)], result: result)
@@ -188,6 +194,7 @@ public struct QueueCounters: Sendable, Equatable {
     /// Starts again what found no room, oldest first, until one finds none again.
     ///
     /// - Returns: whether any was started.
+    @inlinable
     public mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
         var progressed = false
         var left = outstanding
@@ -212,10 +219,12 @@ public struct QueueCounters: Sendable, Equatable {
     }
 
     /// Requests wait for room.
+    @inlinable
     public var hasStalled: Bool { stalledHead >= 0 }
 
+    @inlinable
     @inline(__always)
-    private mutating func carryOut(_ step: BackendStep, _ head: UInt16) {
+    mutating func carryOut(_ step: BackendStep, _ head: UInt16) {
         switch step {
         case .done(let status):
             unsafe count(storage.slots[Int(head)])
@@ -233,50 +242,54 @@ public struct QueueCounters: Sendable, Equatable {
         }
     }
 
+    @inlinable
     @inline(__always)
-    private mutating func count(_ slot: RequestSlot) {
+    mutating func count(_ slot: RequestSlot) {
         switch slot.operation {
         case .read:
-            counters.reads += 1
-            counters.bytesRead += UInt64(slot.writtenOnSuccess - 1)
+            counted.reads += 1
+            counted.bytesRead += UInt64(slot.writtenOnSuccess - 1)
         case .write:
-            counters.writes += 1
-            counters.bytesWritten += slot.totalBytes
-        case .flush: counters.flushes += 1
-        case .discard, .writeZeroes, .writeZeroesUnmapping: counters.discards += 1
-        case .identify: counters.others += 1
+            counted.writes += 1
+            counted.bytesWritten += slot.totalBytes
+        case .flush: counted.flushes += 1
+        case .discard, .writeZeroes, .writeZeroesUnmapping: counted.discards += 1
+        case .identify: counted.others += 1
         }
     }
 
     /// Writes status and used element. The guest sees them at the next `publish`.
+    @inlinable
     @inline(__always)
-    private mutating func complete(_ head: UInt16, _ status: BlockStatus) {
+    mutating func complete(_ head: UInt16, _ status: BlockStatus) {
         let slot = unsafe storage.slots + Int(head)
-        if status != .ok { counters.failed += 1 }
+        if status != .ok { counted.failed += 1 }
         unsafe slot.pointee.writeStatus(status)
         let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
         ring.writeUsed(head: head, written: written)
         unsafe slot.pointee.isActive = false
-        outstanding -= 1
+        outstandingCount -= 1
     }
 
     /// Shows the guest what has been returned, and interrupts it if it asks for that.
+    @inlinable
     public mutating func publish() {
         if ring.publish(), call >= 0 {
-            counters.interrupts += 1
+            counted.interrupts += 1
             signalEvent(call)
         }
     }
 }
 
 /// Memory for the slots of one queue: all of it is set aside at the start; pages that no request needs cost nothing.
+@usableFromInline
 @safe struct SlotStorage: ~Copyable {
-    let slots: UnsafeMutablePointer<RequestSlot>
+    @usableFromInline let slots: UnsafeMutablePointer<RequestSlot>
     private let count: Int
     private let mapping: Mapping
 
     /// Room for every buffer of the longest chain, each crossing one region border, as far as the kernel takes them.
-    static let segmentCapacity = maximumChainLength
+    @usableFromInline static var segmentCapacity: Int { maximumChainLength }
     /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use most
     /// of the time, fall into different cache sets.
     private static let stride = unsafe segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64

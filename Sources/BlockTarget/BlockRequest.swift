@@ -1,6 +1,6 @@
 internal import CWire
 public import Glibc
-internal import Virtio
+public import Virtio
 
 /// What a request asks for, in the terms of a file.
 public enum BlockOperation: UInt8, Sendable {
@@ -67,13 +67,13 @@ public struct BlockRange: Sendable {
     public var rangeIndex = 0
     public var rangeCount = 0
     /// Room for all segments of a chain.
-    let segmentStorage: UnsafeMutablePointer<iovec>
+    @usableFromInline let segmentStorage: UnsafeMutablePointer<iovec>
     /// The guest's status byte.
     var status: UnsafeMutablePointer<UInt8>?
     /// Bytes written to the guest when all goes well, the status byte included.
-    var writtenOnSuccess: UInt32 = 0
+    @usableFromInline var writtenOnSuccess: UInt32 = 0
     /// The slot behind this one in the list of those that wait for room, or -1.
-    var nextStalled: Int32 = -1
+    @usableFromInline var nextStalled: Int32 = -1
 
     init(segmentStorage: UnsafeMutablePointer<iovec>, ranges: UnsafeMutablePointer<BlockRange>) {
         unsafe self.segmentStorage = segmentStorage
@@ -82,9 +82,10 @@ public struct BlockRange: Sendable {
     }
 
     /// Bytes of the whole transfer.
-    var totalBytes: UInt64 = 0
+    @usableFromInline var totalBytes: UInt64 = 0
 
     /// Makes an accepted request ready to be started.
+    @usableFromInline
     mutating func prepare(token: RequestToken, durable: Bool) {
         self.token = token.rawValue
         isDurable = durable
@@ -96,6 +97,7 @@ public struct BlockRange: Sendable {
     }
 
     /// Answers: the guest's status byte.
+    @usableFromInline
     func writeStatus(_ value: BlockStatus) {
         if let status = unsafe status { unsafe wire_store8(status, value.rawValue) }
     }
@@ -120,6 +122,7 @@ public struct BlockRange: Sendable {
 }
 
 /// What a parser made of a chain.
+@usableFromInline
 enum ParsedRequest {
     /// Carry it out; the slot is filled in.
     case accepted
@@ -132,6 +135,7 @@ enum ParsedRequest {
 }
 
 /// The rules that requests are checked against; the disk's, as negotiated with this driver.
+@usableFromInline
 struct RequestRules {
     var sectors: UInt64
     var isReadOnly: Bool
@@ -157,6 +161,7 @@ extension RequestRules {
 extension RequestSlot {
     /// Reads header and ranges of a request, checks them, and fills in the slot. Everything read from the guest is copied
     /// first. Sector arithmetic cannot overflow: a sector is compared before it is multiplied.
+    @usableFromInline
     mutating func parse(_ segments: SegmentList, verdict: ChainVerdict, rules: borrowing RequestRules) -> ParsedRequest
     {
         if case .endless = verdict { return .unanswerable }

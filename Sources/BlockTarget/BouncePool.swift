@@ -3,7 +3,8 @@ internal import Platform
 
 /// Aligned buffers for transfers whose guest memory does not meet what O_DIRECT asks for. A fixed number; a request that
 /// finds none waits.
-@safe struct BouncePool: ~Copyable {
+@usableFromInline
+@safe struct BouncePool: ~Copyable, @unchecked Sendable {
     /// Bytes of one buffer; larger transfers go in parts.
     static let bufferBytes = 128 << 10
     private static let bufferCount = 32
@@ -32,6 +33,7 @@ internal import Platform
     }
 
     /// The first byte of a buffer, aligned to a page.
+    @usableFromInline
     func address(of index: Int32) -> UnsafeMutableRawPointer {
         precondition(index >= 0 && index < Self.bufferCount)
         return unsafe mapping.base + Int(index) * Self.bufferBytes
@@ -40,6 +42,7 @@ internal import Platform
 
 extension RequestSlot {
     /// Copies the next `count` bytes of the request's buffers to or from a bounce buffer; what is left to transfer stays.
+    @usableFromInline
     func copyVectors(_ bounce: UnsafeMutableRawPointer, count: Int, toGuest: Bool) {
         var done = 0
         var index = 0

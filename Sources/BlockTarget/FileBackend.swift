@@ -1,5 +1,5 @@
 internal import CLinux
-internal import Glibc
+public import Glibc
 public import Platform
 public import Uring
 
@@ -9,22 +9,22 @@ public import Uring
 /// transfers go on where they stopped; EAGAIN is tried again a bounded number of times; everything else the storage says
 /// is the guest's I/O error, counted by kind.
 public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBackend {
-    private var engine: Engine
-    private let image: DiskImage
-    private var bounces: BouncePool
+    @usableFromInline var engine: Engine
+    @usableFromInline let image: DiskImage
+    @usableFromInline var bounces: BouncePool
     private let zeroes: Mapping
-    public private(set) var faults = StorageFaults()
+    @usableFromInline var counted = StorageFaults()
     /// What the storage has told it cannot do; not asked again.
     private var cannotDiscardDevice = false
     private var cannotPunch = false
     private var cannotZeroRange = false
 
-    private let file: Int32
-    private let unalignedFile: Int32
+    @usableFromInline let file: Int32
+    @usableFromInline let unalignedFile: Int32
     /// Bits that must be zero in offsets and lengths.
-    private let offsetMask: UInt64
+    @usableFromInline let offsetMask: UInt64
     /// Bits that must be zero in addresses.
-    private let memoryMask: UInt
+    @usableFromInline let memoryMask: UInt
 
     /// How often a request is tried again after EAGAIN.
     private static var maximumAttempts: UInt16 { 64 }
@@ -45,13 +45,18 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
         cannotDiscardDevice = !image.isBlockDevice
     }
 
+    @inlinable
     public mutating func submit() { engine.submit() }
+    @inlinable
     public mutating func nextCompletion() -> IOCompletion? { engine.nextCompletion() }
+    @inlinable
     public mutating func runDeferredWork() { engine.runDeferredWork() }
+    public var faults: StorageFaults { counted }
+    @inlinable
     public var queuedCount: Int { engine.queuedCount }
     public var pollDescriptor: Int32? { engine.pollDescriptor }
 
-    @inline(__always)
+    @inlinable
     public mutating func start(_ slot: inout RequestSlot) -> BackendStep {
         switch slot.operation {
         case .read, .write: transferNext(&slot)
@@ -60,6 +65,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
         }
     }
 
+    @inlinable
     public mutating func finish(_ slot: inout RequestSlot, result: Int32) -> BackendStep {
         if result < 0 { return recover(&slot, Errno(rawValue: -result)) }
         switch slot.operation {
@@ -70,14 +76,16 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     }
 
     /// Queues an operation, making room by a submit when the queue is full.
+    @inlinable
     @inline(__always)
-    private mutating func enqueue(_ operation: IOOperation, _ slot: borrowing RequestSlot) -> BackendStep {
+    mutating func enqueue(_ operation: IOOperation, _ slot: borrowing RequestSlot) -> BackendStep {
         if engine.enqueue(operation, token: slot.token) { return .pending }
         engine.submit()
         return engine.enqueue(operation, token: slot.token) ? .pending : .stalled
     }
 
-    private mutating func synchronize(_ slot: inout RequestSlot) -> BackendStep {
+    @usableFromInline
+    mutating func synchronize(_ slot: inout RequestSlot) -> BackendStep {
         if image.isReadOnly { return .done(.ok) }
         return enqueue(.synchronizeData(file: file), slot)
     }
@@ -89,16 +97,18 @@ extension FileBackend: Sendable where Engine: Sendable & ~Copyable {}
 
 extension FileBackend where Engine: ~Copyable {
     /// Starts the next part of a transfer: usually all of it.
+    @inlinable
     @inline(__always)
-    private mutating func transferNext(_ slot: inout RequestSlot) -> BackendStep {
+    mutating func transferNext(_ slot: inout RequestSlot) -> BackendStep {
         slot.partLength = slot.remaining
         guard offsetMask != 0 else { return transfer(&slot, file) }
         if (slot.offset | slot.remaining) & offsetMask != 0 { return transfer(&slot, unalignedFile) }
         return isAligned(slot) ? transfer(&slot, file) : bounce(&slot)
     }
 
+    @inlinable
     @inline(__always)
-    private mutating func transfer(_ slot: inout RequestSlot, _ file: Int32) -> BackendStep {
+    mutating func transfer(_ slot: inout RequestSlot, _ file: Int32) -> BackendStep {
         if slot.operation == .read {
             let read = unsafe IOOperation.read(
                 file: file, vectors: slot.vectors, count: slot.vectorCount, offset: slot.offset)
@@ -109,8 +119,9 @@ extension FileBackend where Engine: ~Copyable {
         return enqueue(write, slot)
     }
 
+    @inlinable
     @inline(__always)
-    private func isAligned(_ slot: borrowing RequestSlot) -> Bool {
+    func isAligned(_ slot: borrowing RequestSlot) -> Bool {
         var bits: UInt = 0
         for index in 0..<slot.vectorCount {
             let vector = unsafe slot.vectors[index]
@@ -121,7 +132,8 @@ extension FileBackend where Engine: ~Copyable {
     }
 
     /// Carries one part over a bounce buffer.
-    private mutating func bounce(_ slot: inout RequestSlot) -> BackendStep {
+    @usableFromInline
+    mutating func bounce(_ slot: inout RequestSlot) -> BackendStep {
         if slot.bounce < 0 {
             guard let buffer = bounces.take() else { return .stalled }
             slot.bounce = buffer
@@ -143,20 +155,22 @@ extension FileBackend where Engine: ~Copyable {
         return step
     }
 
-    private mutating func releaseBounce(_ slot: inout RequestSlot) {
+    @usableFromInline
+    mutating func releaseBounce(_ slot: inout RequestSlot) {
         guard slot.bounce >= 0 else { return }
         bounces.give(slot.bounce)
         slot.bounce = -1
     }
 
-    private mutating func finishTransfer(_ slot: inout RequestSlot, _ count: UInt64) -> BackendStep {
+    @inlinable
+    mutating func finishTransfer(_ slot: inout RequestSlot, _ count: UInt64) -> BackendStep {
         guard count > 0 else {
-            faults.unexpectedEnds += 1
+            counted.unexpectedEnds += 1
             releaseBounce(&slot)
             return .done(.ioError)
         }
         let count = min(count, slot.partLength)
-        if count < slot.partLength { faults.shortTransfers += 1 }
+        if count < slot.partLength { counted.shortTransfers += 1 }
         if slot.bounce >= 0 {
             if slot.operation == .read {
                 unsafe slot.copyVectors(bounces.address(of: slot.bounce), count: Int(count), toGuest: true)
@@ -182,7 +196,8 @@ private enum RangeMethod {
 
 extension FileBackend where Engine: ~Copyable {
     /// Starts the next operation on the current range, or goes on to the next range.
-    private mutating func rangeNext(_ slot: inout RequestSlot) -> BackendStep {
+    @usableFromInline
+    mutating func rangeNext(_ slot: inout RequestSlot) -> BackendStep {
         if slot.isSynchronizing { return synchronize(&slot) }
         while slot.rangeIndex < slot.rangeCount {
             let range = unsafe slot.ranges[slot.rangeIndex]
@@ -240,11 +255,12 @@ extension FileBackend where Engine: ~Copyable {
         return enqueue(write, slot)
     }
 
-    private mutating func finishRange(_ slot: inout RequestSlot, _ count: UInt64) -> BackendStep {
+    @usableFromInline
+    mutating func finishRange(_ slot: inout RequestSlot, _ count: UInt64) -> BackendStep {
         if slot.isSynchronizing { return .done(.ok) }
         if slot.method == RangeMethod.write {
             guard count > 0 else {
-                faults.unexpectedEnds += 1
+                counted.unexpectedEnds += 1
                 return .done(.ioError)
             }
             let count = min(count, slot.partLength)
@@ -261,11 +277,12 @@ extension FileBackend where Engine: ~Copyable {
 // MARK: - Errors
 
 extension FileBackend where Engine: ~Copyable {
-    private mutating func recover(_ slot: inout RequestSlot, _ error: Errno) -> BackendStep {
+    @usableFromInline
+    mutating func recover(_ slot: inout RequestSlot, _ error: Errno) -> BackendStep {
         if error == .wouldBlock || error == .interrupted {
             if slot.attempts < Self.maximumAttempts {
                 slot.attempts += 1
-                faults.retries += 1
+                counted.retries += 1
                 releaseBounce(&slot)
                 return start(&slot)
             }
@@ -273,8 +290,8 @@ extension FileBackend where Engine: ~Copyable {
             return step
         }
         switch error {
-        case .noSpace, Errno(rawValue: EDQUOT): faults.noSpace += 1
-        default: faults.errors += 1
+        case .noSpace, Errno(rawValue: EDQUOT): counted.noSpace += 1
+        default: counted.errors += 1
         }
         releaseBounce(&slot)
         return .done(.ioError)

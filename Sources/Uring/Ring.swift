@@ -1,8 +1,8 @@
-public import CLiburing
+internal import CLiburing
 internal import CLinux
 internal import Glibc
 public import Platform
-public import Synchronization
+internal import Synchronization
 
 /// One io_uring instance with one owner.
 ///
@@ -14,12 +14,12 @@ public import Synchronization
 /// - COOP_TASKRUN|TASKRUN_FLAG: completions are never forced on a running thread by an interrupt; a flag says that work
 ///   waits. DEFER_TASKRUN and SINGLE_ISSUER stay off: with them a successor could neither reap nor use the ring.
 @safe public struct Ring: ~Copyable, IOEngine, @unchecked Sendable {
-    @usableFromInline var ring: io_uring
-    @usableFromInline let entries: UInt32
-    @usableFromInline let mask: UInt32
-    @usableFromInline var tail: UInt32
-    @usableFromInline var completionHead: UInt32
-    @usableFromInline let completionMask: UInt32
+    private var ring: io_uring
+    private let entries: UInt32
+    private let mask: UInt32
+    private var tail: UInt32
+    private var completionHead: UInt32
+    private let completionMask: UInt32
 
     /// Makes a ring.
     ///
@@ -54,19 +54,16 @@ public import Synchronization
         unsafe io_uring_queue_exit(&ring)
     }
 
-    @inlinable
     static func atomic(_ address: UnsafeMutablePointer<UInt32>) -> UnsafeMutablePointer<Atomic<UInt32>> {
         unsafe UnsafeMutableRawPointer(address).assumingMemoryBound(to: Atomic<UInt32>.self)
     }
 
-    @inlinable
     public var queuedCount: Int {
         Int(tail &- (unsafe Self.atomic(ring.sq.khead).pointee.load(ordering: .acquiring)))
     }
 
     public var pollDescriptor: Int32? { unsafe ring.ring_fd }
 
-    @inlinable
     public mutating func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
         guard queuedCount < Int(entries) else { return false }
         let sqe = unsafe ring.sq.sqes + Int(tail & mask)
@@ -95,7 +92,6 @@ public import Synchronization
         return true
     }
 
-    @usableFromInline
     func prepareRare(_ operation: IOOperation, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
         switch operation.kind {
         case .synchronizeData:
@@ -125,7 +121,6 @@ public import Synchronization
         enter(submitting: UInt32(queuedCount), flags: 0)
     }
 
-    @inlinable
     public mutating func runDeferredWork() {
         let flags = unsafe Self.atomic(ring.sq.kflags).pointee.load(ordering: .relaxed)
         if flags & UInt32(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW) != 0 {
@@ -135,7 +130,6 @@ public import Synchronization
 
     /// One io_uring_enter that does not wait. What the kernel refuses for now (EAGAIN, EBUSY: no memory, completions not
     /// taken) stays queued; anything else it could say about our own ring is a bug of ours.
-    @usableFromInline
     mutating func enter(submitting count: UInt32, flags: UInt32) {
         while unsafe clinux_io_uring_enter(ring.ring_fd, count, 0, flags) < 0 {
             let error = Errno.current
@@ -145,7 +139,6 @@ public import Synchronization
         }
     }
 
-    @inlinable
     public mutating func nextCompletion() -> IOCompletion? {
         let end = unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring)
         guard completionHead != end else { return nil }

@@ -47,7 +47,7 @@ public enum ChainFault: UInt8, Sendable {
 
 /// The most descriptors that a chain may have, direct and indirect ones together. Drivers stay below their queue size,
 /// which is at most 1024 here; the kernel takes no more than 1024 segments at once (UIO_MAXIOV).
-public let maximumChainLength = 1024
+@inlinable public var maximumChainLength: Int { 1024 }
 
 extension SplitVirtqueue {
     /// Walks the chain that begins at `head` and collects its buffers. Each descriptor is read once.
