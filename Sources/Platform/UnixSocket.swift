@@ -53,10 +53,20 @@ public struct UnixStream: ~Copyable, Sendable {
         return Received(byteCount: received, fds: fds, lostFDs: truncated != 0)
     }
 
+    /// Limits how long one `send` may wait for a peer that does not read (SO_SNDTIMEO).
+    ///
+    /// - Throws: setsockopt's error.
+    public borrowing func limitSending(milliseconds: Int) throws(Errno) {
+        var limit = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
+        let size = socklen_t(MemoryLayout<timeval>.size)
+        try retryingInterrupts { unsafe setsockopt(fd.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size) }
+    }
+
     /// Sends all bytes, the descriptors with the first of them.
     ///
     /// - Parameter fds: at most 253; they stay open here.
-    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone.
+    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone; `wouldBlock` when the time that
+    ///   `limitSending` gave is over. Part of the bytes may have been sent.
     public borrowing func send(_ bytes: UnsafeRawBufferPointer, fds: [Int32] = []) throws(Errno) {
         var rest = unsafe bytes
         var fds = fds
