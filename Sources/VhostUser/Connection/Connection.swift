@@ -93,34 +93,3 @@ public enum Served: Hashable, Sendable {
     /// A message was refused; the peer was told so and the connection goes on.
     case refused(RequestRefusal)
 }
-
-extension DeviceCall {
-    /// Makes the call.
-    ///
-    /// - Parameter fds: what came with the message; what the call is to have is taken out.
-    func perform(on device: some VhostUserDevice, fds: inout ReceivedFDs) -> DeviceAnswer {
-        do throws(DeviceRefusal) {
-            switch self {
-            case .readConfiguration: return .configuration(device.configuration)
-            case .writeConfiguration(let bytes, let offset): try device.writeConfiguration(bytes, at: offset)
-            case .replaceMemory(let regions):
-                var all = ReceivedFDs()
-                swap(&all, &fds)
-                try device.replaceMemory(regions, fds: all)
-            case .addMemory(let region):
-                guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no region in without file") }
-                try device.addMemory(region, fd: fd)
-            case .removeMemory(let region): try device.removeMemory(region)
-            case .setKick(let queue): device.setKick(fds.takeFirst(), queue: queue)
-            case .setCall(let queue): device.setCall(fds.takeFirst(), queue: queue)
-            case .setError(let queue): device.setError(fds.takeFirst(), queue: queue)
-            case .startQueue(let queue, let setup): try device.startQueue(queue, setup)
-            case .stopQueue(let queue): return .stopped(nextAvailable: try device.stopQueue(queue))
-            case .resetKeepingMemory: device.reset(keepingMemory: true)
-            }
-            return .done
-        } catch {
-            return .refused(error)
-        }
-    }
-}
