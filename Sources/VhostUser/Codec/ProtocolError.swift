@@ -35,10 +35,6 @@ public struct ProtocolError: Error, Hashable, Sendable, CustomStringConvertible 
         case requestInsteadOfReply
         /// A reply to another message than the one that was sent.
         case wrongReply(to: RequestKind)
-        /// The stream ended within the message.
-        case endOfStream(afterBytes: Int, of: Int)
-        /// The rest of the message did not come in time.
-        case timedOut(afterBytes: Int, of: Int)
     }
 
     /// One sentence without a full stop: which message, what is wrong, what it should have been.
@@ -76,10 +72,6 @@ extension ProtocolError.Reason: CustomStringConvertible {
             "the reply flag is missing in a reply"
         case .wrongReply(let kind):
             "a reply to \(kind) was due"
-        case .endOfStream(let count, let size):
-            "the connection ended after \(count) of \(size) bytes"
-        case .timedOut(let count, let size):
-            "only \(count) of \(size) bytes came in time"
         }
     }
 }
