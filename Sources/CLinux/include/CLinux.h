@@ -6,6 +6,8 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/stat.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -133,3 +135,29 @@ static inline int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *of
     *offset = told ? buffer.words[0x9c / 4] : 0;
     return 0;
 }
+
+/// Starts a program (found along PATH) with standard input from /dev/null, standard output and error into `output`, and
+/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. Returns an error number.
+static inline int clinux_spawn(int *pid, const char *program, char *const arguments[], int output) {
+    extern char **environ;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, output, 1);
+    posix_spawn_file_actions_adddup2(&actions, output, 2);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    const int result = posix_spawnp(pid, program, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return result;
+}
+
+/// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
+static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }

@@ -1,0 +1,29 @@
+public import Platform
+
+/// What driver and back-end share about one virtqueue: memory, where the ring lies in it, and three eventfds.
+///
+/// It outlives any connection: a back-end that comes back is given the same endpoint and finds the ring as it was. The
+/// `Frontend` announces it; one `DriverQueue`, owned by one thread, drives it.
+public final class QueueEndpoint: Sendable {
+    public let memory: GuestMemory
+    public let ring: SplitRing
+    /// The driver rings it: there are new available entries.
+    public let kick: EventFD
+    /// The back-end rings it: there are new used entries.
+    public let call: EventFD
+    /// The back-end rings it: the queue is broken.
+    public let error: EventFD
+
+    /// - Throws: the system's error, when this process may open no more descriptors.
+    public init(memory: GuestMemory, ring: SplitRing) throws(SystemError) {
+        self.memory = memory
+        self.ring = ring
+        do throws(Errno) {
+            kick = try EventFD()
+            call = try EventFD()
+            error = try EventFD()
+        } catch {
+            throw SystemError(cannot: "make", "an eventfd", error)
+        }
+    }
+}
