@@ -29,7 +29,9 @@ let package = Package(
     name: "baton",
     products: [
         .executable(name: "baton-worker", targets: ["baton-worker"]),
+        // Both for the benchmarks, a package of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
+        .library(name: "Platform", targets: ["Platform"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
@@ -57,5 +59,8 @@ let package = Package(
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
         tests(of: "Platform"),
+        .target(
+            name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: settings),
+        tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
     ]
 )

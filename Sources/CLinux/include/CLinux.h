@@ -161,3 +161,10 @@ static inline int clinux_spawn(int *pid, const char *program, char *const argume
 
 /// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
 static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+/// SO_PEERCRED: the process at the other end of a UNIX socket; -1 on failure. glibc hides struct ucred behind _GNU_SOURCE.
+static inline int clinux_peer_pid(int fd) {
+    struct { int pid; unsigned uid, gid; } credentials = {0};
+    socklen_t size = sizeof credentials;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) ? -1 : credentials.pid;
+}

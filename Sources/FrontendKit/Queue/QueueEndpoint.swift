@@ -1,4 +1,5 @@
 public import Platform
+internal import Synchronization
 
 /// What driver and back-end share about one virtqueue: memory, where the ring lies in it, and three eventfds.
 ///
@@ -25,5 +26,11 @@ public final class QueueEndpoint: Sendable {
         } catch {
             throw SystemError(cannot: "make", "an eventfd", error)
         }
+    }
+
+    /// The index of the used ring as it is now (`used.idx`): how far the back-end has come.
+    var usedIndex: UInt16 {
+        let address = unsafe memory.pointer(to: ring.usedRing, count: SplitRing.usedRingCount(ring.size))
+        return unsafe address.assumingMemoryBound(to: Atomic<UInt16>.self)[1].load(ordering: .acquiring)
     }
 }
