@@ -198,6 +198,7 @@ private struct Chain {
             throw .wroteOutside(kind: kind, sector: sector)
         }
         return BlockCompletion(
-            kind: kind, sector: sector, token: request.token, status: status, usedLength: usedLength)
+            kind: kind, sector: sector, dataAddress: request.dataAddress, token: request.token, status: status,
+            usedLength: usedLength)
     }
 }

@@ -97,6 +97,8 @@ public struct BlockCompletion: Sendable {
     public var kind: BlockRequestKind
     public var sector: UInt64
     /// As the request had it.
+    public var dataAddress: UInt64
+    /// As the request had it.
     public var token: UInt64
     public var status: BlockStatus
     /// Bytes that the device says it wrote, the status byte included.

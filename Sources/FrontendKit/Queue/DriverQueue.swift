@@ -46,11 +46,13 @@ internal import Synchronization
     /// `used.idx` as last read.
     private var seenUsed: UInt16
 
-    /// Drives a queue; the ring is set to empty with both indices at `index`.
+    /// Drives a queue; the ring is set to empty with both indices at `start`.
     ///
     /// - Parameter usesEventIndex: VIRTIO_F_EVENT_IDX will be negotiated.
-    /// - Parameter index: where both rings begin; anything but 0 needs a back-end that is told so (SET_VRING_BASE).
-    public init(_ endpoint: QueueEndpoint, usesEventIndex: Bool, startingAt index: UInt16 = 0) {
+    /// - Parameter start: where both rings begin. Nil: where the used ring is, 0 in fresh memory, so that a queue that another
+    ///   driver has left with nothing in flight goes on. Any other needs a back-end that is told so (SET_VRING_BASE).
+    public init(_ endpoint: QueueEndpoint, usesEventIndex: Bool, startingAt start: UInt16? = nil) {
+        let index = start ?? endpoint.usedIndex
         let ring = endpoint.ring
         let memory = endpoint.memory
         size = ring.size

@@ -120,7 +120,8 @@ public struct Frontend: ~Copyable {
 
     /// Connects again after the back-end was lost, as QEMU does: same memory, same rings, the same inflight region.
     ///
-    /// The back-end is told to go on at used.idx. What it offers must not be less than before.
+    /// The back-end is told to go on at used.idx, and kicked: it may have missed kicks while it was away. What it offers
+    /// must not be less than before.
     public mutating func reconnect() throws(FrontendError) {
         guard let memory else { preconditionFailure("nothing was started that could be taken up again") }
         let agreed = (features, protocolFeatures)
@@ -130,6 +131,7 @@ public struct Frontend: ~Copyable {
             throw FrontendError(nil, .missing("the features of the session that was lost"))
         }
         try start(memory, endpoints, bases: endpoints.map { $0.usedIndex })
+        for endpoint in endpoints { endpoint.kick.signal() }
     }
 
     /// Enables or disables one queue (SET_VRING_ENABLE); without bit 30 there is no such thing.
@@ -254,7 +256,8 @@ public struct Frontend: ~Copyable {
         case .table(let times):
             for _ in 0..<times {
                 try tell(
-                    .setMemoryTable(regions.map(\.description)), fds: regions.map { $0.file.number }, changesMemory: true)
+                    .setMemoryTable(regions.map(\.description)), fds: regions.map { $0.file.number },
+                    changesMemory: true)
             }
         case .slots:
             for region in regions {
