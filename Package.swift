@@ -29,7 +29,9 @@ let package = Package(
     name: "baton",
     products: [
         .executable(name: "baton-worker", targets: ["baton-worker"]),
+        // Both for the benchmarks, a package of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
+        .library(name: "Platform", targets: ["Platform"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
@@ -61,5 +63,8 @@ let package = Package(
 
         tests(of: "Platform"),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
+        .target(
+            name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: settings),
+        tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
     ]
 )

@@ -28,11 +28,23 @@ public struct UnixStream: ~Copyable, Sendable {
 
     /// Connects to the socket at `path`.
     ///
-    /// - Throws: connect's error; ENAMETOOLONG for a path over 107 bytes.
-    public init(connectingTo path: String) throws(Errno) {
+    /// - Parameter milliseconds: how long connecting, and each later send, may wait for the other side; nil: for ever.
+    /// - Throws: connect's error; `wouldBlock` when the time was over; ENAMETOOLONG for a path over 107 bytes.
+    public init(connectingTo path: String, milliseconds: Int32? = nil) throws(Errno) {
         let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+        if let milliseconds {
+            var limit = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
+            let size = socklen_t(MemoryLayout<timeval>.size)
+            try retryingInterrupts { unsafe setsockopt(fd.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size) }
+        }
         try retryingInterrupts { unsafe clinux_connect(fd.number, path) }
         self.fd = fd
+    }
+
+    /// The process that listened or made the pair (SO_PEERCRED); nil where it is not of our PID namespace.
+    public var peerProcess: Int32? {
+        let pid = clinux_peer_pid(fd.number)
+        return pid > 0 ? pid : nil
     }
 
     /// Receives up to `buffer.count` bytes and the descriptors that come with the first of them.
