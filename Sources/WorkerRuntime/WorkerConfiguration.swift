@@ -27,7 +27,7 @@ public struct WorkerConfiguration: Sendable, Equatable {
     /// 1 to 64.
     public var queueCount = 1
     /// 2 to 1024 descriptors.
-    public var maximumQueueSize = 256
+    public var maximumQueueSize = 1024
     /// At most 20 bytes.
     public var serial = ""
     /// 512 or 4096 bytes; nil takes what the storage has.

@@ -21,7 +21,7 @@ let usage = """
       --block-size=BYTES    logical block size told to the guest, 512 or 4096 (what the storage has)
       --serial=TEXT         serial number told to the guest, at most 20 bytes
       --queues=N            number of queues, 1 to 64 (1)
-      --queue-size=N        largest ring that is accepted, 2 to 1024 (256)
+      --queue-size=N        largest ring that is accepted, 2 to 1024 (1024)
 
     How it runs:
       --threads=N           loop threads; queue Q is served by thread Q modulo N (1)
