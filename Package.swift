@@ -55,7 +55,8 @@ let package = Package(
         module(
             "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
-            name: "baton-worker", dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
+            name: "baton-worker",
+            dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
         // The other side
@@ -64,7 +65,13 @@ let package = Package(
         tests(of: "Platform"),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
-            name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: settings),
+            name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
+            swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
+        // The real program, as a process
+        .testTarget(
+            name: "WorkerTests",
+            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
+            swiftSettings: settings),
     ]
 )

@@ -125,27 +125,45 @@ public struct UnixListener: ~Copyable, Sendable {
         self.fd = fd
     }
 
-    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not.
+    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not, nor anything that is
+    /// no socket.
+    ///
+    /// The socket appears at `path` when it can be connected to and not before: it is made beside it, as `path~`.
     ///
     /// - Parameter access: who may connect; set before anybody can.
-    /// - Throws: EADDRINUSE when another process listens there, else the system's error.
+    /// - Throws: EADDRINUSE when another process listens there, ENAMETOOLONG for a path over 106 bytes, else the system's
+    ///   error.
     public init(at path: String, access: SocketAccess = SocketAccess(), backlog: Int32 = 8) throws(Errno) {
+        if try Self.isTaken(path) { throw Errno(rawValue: EADDRINUSE) }
+        let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+        let draft = path + "~"
+        unsafe unlink(draft)
+        try retryingInterrupts { unsafe clinux_bind(fd.number, draft) }
+        do throws(Errno) {
+            try access.apply(to: draft)
+            try retryingInterrupts { listen(fd.number, backlog) }
+            try retryingInterrupts { unsafe rename(draft, path) }
+        } catch {
+            unsafe unlink(draft)
+            throw error
+        }
+        self.fd = fd
+    }
+
+    /// Whether a process listens at `path`.
+    ///
+    /// - Throws: what connecting says when something else is there.
+    private static func isTaken(_ path: String) throws(Errno) -> Bool {
         do throws(Errno) {
             _ = try UnixStream(connectingTo: path)
+            return true
         } catch {
-            if error == .connectionRefused {
-                unsafe unlink(path)
-            } else if error != .noEntry {
-                throw error
-            }
-            let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
-            try retryingInterrupts { unsafe clinux_bind(fd.number, path) }
-            try access.apply(to: path)
-            try retryingInterrupts { listen(fd.number, backlog) }
-            self.fd = fd
-            return
+            guard error == .connectionRefused || error == .noEntry else { throw error }
+            var status = stat()
+            guard unsafe lstat(path, &status) == 0 else { return false }
+            guard status.st_mode & S_IFMT == S_IFSOCK else { throw Errno(rawValue: ENOTSOCK) }
+            return false
         }
-        throw Errno(rawValue: EADDRINUSE)
     }
 
     /// Whether a socket listens, or is connected.

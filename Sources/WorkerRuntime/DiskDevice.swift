@@ -60,7 +60,8 @@ final class DiskDevice: VhostUserDevice {
 
     func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {
         guard offset == DiskDescription.writebackOffset, bytes.count == 1 else {
-            throw DeviceRefusal("only the write cache byte of the configuration can be written, not \(bytes.count) bytes at \(offset)")
+            throw DeviceRefusal(
+                "only the write cache byte of the configuration can be written, not \(bytes.count) bytes at \(offset)")
         }
         writeback = bytes[0] != 0
         for (index, queue) in queues.enumerated() {
@@ -165,7 +166,8 @@ extension DiskDevice {
         let attachment = QueueAttachment(
             index: index, size: size, features: setup.features,
             descriptors: try resolve(
-                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index, "descriptor table"),
+                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index,
+                "descriptor table"),
             available: try resolve(
                 setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size), 2, index, "available ring"),
             used: try resolve(

@@ -85,7 +85,8 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     }
     if let threads = try number(options, .threads, 1...WorkerConfiguration.maximumQueueCount) {
         guard threads <= configuration.queueCount else {
-            throw UsageError("--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
+            throw UsageError(
+                "--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
         }
         configuration.threadCount = threads
     }

@@ -1,16 +1,15 @@
-import FrontendKit
-import Platform
-import TestSupport
+public import FrontendKit
+internal import Platform
 
 /// Guest memory with queues, and a back-end that serves them.
-struct Rig: ~Copyable {
-    var frontend: Frontend
-    let memory: GuestMemory
-    let endpoints: [QueueEndpoint]
-    var allocator: GuestAllocator
+public struct Rig: ~Copyable {
+    public var frontend: Frontend
+    public let memory: GuestMemory
+    public let endpoints: [QueueEndpoint]
+    public var allocator: GuestAllocator
 
     /// Connects to a back-end, gives it memory and queues and starts it.
-    init(
+    public init(
         connectingTo path: String, behaviour: FrontendBehaviour = .qemu, queueCount: Int = 1, queueSize: Int = 256,
         memorySize: Int = 32 << 20, addressing: GuestMemory.Addressing = .mapped
     ) throws {
@@ -28,13 +27,15 @@ struct Rig: ~Copyable {
     }
 
     /// A driver for one request at a time on the first queue.
-    mutating func makeDriver(bufferSize: Int = 65536) -> BlockDriver {
+    public mutating func makeDriver(bufferSize: Int = 65536) -> BlockDriver {
         let driver = DriverQueue(endpoints[0], usesEventIndex: frontend.usesEventIndex)
         return BlockDriver(driver, bufferSize: bufferSize, in: &allocator)
     }
 
     /// Runs a verifying load on all queues, fitted to what the device offers.
-    mutating func runLoad(_ options: VerifiedLoad.Options, monitor: LoadMonitor = LoadMonitor()) throws -> LoadReport {
+    public mutating func runLoad(_ options: VerifiedLoad.Options, monitor: LoadMonitor = LoadMonitor()) throws
+        -> LoadReport
+    {
         var options = options
         options.adapt(to: try frontend.readBlockConfiguration(), features: frontend.features)
         let load = VerifiedLoad(
@@ -44,4 +45,4 @@ struct Rig: ~Copyable {
 }
 
 /// A seed for this run, which a failing test prints.
-func makeSeed() -> UInt64 { UInt64.random(in: 1...UInt64.max) }
+public func makeSeed() -> UInt64 { UInt64.random(in: 1...UInt64.max) }
