@@ -30,6 +30,7 @@ let package = Package(
     products: [
         .executable(name: "baton-worker", targets: ["baton-worker"]),
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
@@ -56,7 +57,11 @@ let package = Package(
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
+        // What fuzzers run: pure functions, so that tests run their corpora too
+        module("FuzzTargets", ["VhostUser", "Virtio"]),
+
         tests(of: "Platform"),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
+        tests(of: "FuzzTargets"),
     ]
 )
