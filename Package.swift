@@ -32,6 +32,7 @@ let package = Package(
         // Both for the benchmarks, a package of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
         .library(name: "Platform", targets: ["Platform"]),
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
@@ -62,6 +63,9 @@ let package = Package(
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
+        // What fuzzers run: pure functions, so that tests run their corpora too
+        module("FuzzTargets", ["VhostUser", "Virtio"]),
+
         tests(of: "Platform"),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
@@ -73,5 +77,6 @@ let package = Package(
             name: "WorkerTests",
             dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
             swiftSettings: settings),
+        tests(of: "FuzzTargets"),
     ]
 )
