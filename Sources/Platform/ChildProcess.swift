@@ -25,7 +25,7 @@ public struct ChildProcess: ~Copyable, Sendable {
         var words = unsafe ([program] + arguments).map { unsafe strdup($0) }
         unsafe words.append(nil)
         let result = unsafe clinux_spawn(&pid, program, words, output.number)
-        for unsafe word in unsafe words { unsafe free(word) }
+        for index in unsafe words.indices { unsafe free(words[index]) }
         guard result == 0 else {
             throw SystemError(cannot: "start", program, Errno(rawValue: result), advice: "Is it installed?")
         }

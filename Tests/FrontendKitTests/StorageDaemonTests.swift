@@ -120,14 +120,12 @@ import VhostUser
         try rig.frontend.stop()
     }
 
-    /// Whether the load has read the disk before decides what a sector that goes back to zeros is called.
-    @Test(arguments: [(50 as UInt64, MismatchKind.stale), (0, .lost)])
-    func noticesAnImageThatChangesBehindItsBack(reads: UInt64, wentBack: MismatchKind) throws {
+    @Test func noticesAnImageThatChangesBehindItsBack() throws {
         let image = try makeImage()
         let daemon = try StorageDaemon(image: image, in: directory.value)
         var rig = try Rig(connectingTo: daemon.socketPath)
         var options = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<16)
-        options.weights = [reads, 1, 0, 0, 0]
+        options.weights = [0, 1, 0, 0, 0]
         options.maximumBlocks = 1
         options.requestLimit = 4_000
         let monitor = LoadMonitor(beforeSweep: {
@@ -144,8 +142,27 @@ import VhostUser
         let report = try rig.runLoad(options, monitor: monitor)
         #expect(report.mismatches(.corrupt) == 1, "\(report)")
         #expect(report.mismatches(.misdirected) == 2, "\(report)")
-        #expect(report.mismatches(wentBack) == 1, "\(report)")
+        #expect(report.mismatches(.lost) == 1, "\(report)")
         #expect(report.mismatches == 4, "\(report)")
+    }
+
+    /// With nothing in flight: this back-end keeps no log of requests (it does not offer INFLIGHT_SHMFD).
+    @Test func goesOnWithTheNextBackend() throws {
+        let image = try makeImage()
+        var daemon = try StorageDaemon(image: image, queueCount: 2, in: directory.value)
+        var rig = try Rig(connectingTo: daemon.socketPath, queueCount: 2)
+        var options = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<1024)
+        options.requestLimit = 1000
+        for _ in 0..<3 {
+            let report = try rig.runLoad(options)
+            #expect(report.isClean, "\(report)")
+            daemon.program.send(signal: 9)
+            #expect(daemon.program.wait(milliseconds: 10_000) == .killed(signal: 9))
+            try TestFile.remove(daemon.socketPath)
+            daemon = try StorageDaemon(image: image, queueCount: 2, in: directory.value)
+            try rig.frontend.reconnect()
+            options.initialContent = .unknown
+        }
     }
 
     @Test func goesOnAfterAStop() throws {

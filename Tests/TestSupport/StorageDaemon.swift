@@ -8,15 +8,13 @@ public struct StorageDaemon: ~Copyable, Sendable {
 
     /// Starts it with one export and waits until it listens.
     ///
-    /// - Parameter image: of a raw file; nil serves a disk without content.
+    /// - Parameter image: path of a raw file.
     /// - Throws: a sentence when it is not installed (Debian: qemu-system-common) or refuses.
     public init(
-        image: String?, queueCount: Int = 1, isWritable: Bool = true, in directory: borrowing TemporaryDirectory
+        image: String, queueCount: Int = 1, isWritable: Bool = true, in directory: borrowing TemporaryDirectory
     ) throws(SystemError) {
         let socketPath = directory.file("qsd.sock")
-        let blockDevice =
-            image.map { "driver=file,node-name=disk,filename=\($0),discard=unmap" }
-            ?? "driver=null-co,node-name=disk,size=1G,read-zeroes=on"
+        let blockDevice = "driver=file,node-name=disk,filename=\(image),discard=unmap"
         let export =
             "type=vhost-user-blk,id=export,addr.type=unix,addr.path=\(socketPath),node-name=disk,"
             + "num-queues=\(queueCount),writable=\(isWritable ? "on" : "off")"

@@ -32,6 +32,11 @@ public enum TestFile {
         return Array(bytes.prefix(result))
     }
 
+    /// Removes a file or a socket.
+    public static func remove(_ path: String) throws(SystemError) {
+        guard unsafe unlink(path) == 0 else { throw SystemError(cannot: "remove", path, .current) }
+    }
+
     /// Whether there is something at a path.
     public static func exists(_ path: String) -> Bool {
         unsafe access(path, F_OK) == 0

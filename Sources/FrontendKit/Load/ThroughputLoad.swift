@@ -45,8 +45,8 @@ public struct ThroughputLoad: ~Copyable {
         }
     }
 
-    /// Runs for a time, first for another that does not count, and waits for what is in flight.
-    public mutating func run(warmUpMilliseconds: Int, milliseconds: Int) throws(LoadError) -> ThroughputReport {
+    /// Fills the queues. Then `measure` as often as wanted, and `drain`.
+    public mutating func start() {
         for index in 0..<lanes.count {
             for slot in 0..<options.depth {
                 let buffer = lanes[index].buffers + UInt64(slot * options.requestSize)
@@ -54,14 +54,15 @@ public struct ThroughputLoad: ~Copyable {
             }
             lanes[index].queue.publish()
         }
-        try poll(until: monotonicNanoseconds() + UInt64(warmUpMilliseconds) * 1_000_000)
+    }
+
+    /// Keeps the queues full for a time and reports what completed in it.
+    public mutating func measure(milliseconds: Int) throws(LoadError) -> ThroughputReport {
         report = ThroughputReport()
         let start = monotonicNanoseconds()
         try poll(until: start + UInt64(milliseconds) * 1_000_000)
         report.nanoseconds = monotonicNanoseconds() - start
-        let result = report
-        try drain()
-        return result
+        return report
     }
 
     /// Replaces each request that completes by another.
@@ -93,7 +94,8 @@ public struct ThroughputLoad: ~Copyable {
         return count
     }
 
-    private mutating func drain() throws(LoadError) {
+    /// Waits for what is in flight.
+    public mutating func drain() throws(LoadError) {
         var lastProgress = monotonicNanoseconds()
         for index in 0..<lanes.count {
             while lanes[index].queue.outstanding > 0 {
