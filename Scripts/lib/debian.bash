@@ -20,19 +20,16 @@ debian_mirror() {
     printf '%s' "${mirror:-http://deb.debian.org/debian/}"
 }
 
-# private_apt SUITE DIRECTORY PROGRAM ARGUMENTS...: runs apt-get or apt-cache for SUITE with all of its state in DIRECTORY.
-# The package state is empty, so an installation would begin with the C library.
+# private_apt DIRECTORY PROGRAM ARGUMENTS...: runs apt-get or apt-cache with the state that fetch_debian_lists made in DIRECTORY.
 private_apt() {
-    local suite=$1 directory=$2 program=$3
-    shift 3
-    "$program" -qq -o "Dir::Etc::SourceList=$directory/$suite.sources" -o Dir::Etc::SourceParts=/dev/null \
-        -o "Dir::State=$directory/state" -o "Dir::State::status=$directory/status" \
-        -o "Dir::Cache=$directory/cache" -o "Dir::Cache::archives=$directory/archives" \
-        -o Acquire::Languages=none -o APT::Install-Recommends=0 -o Debug::NoLocking=1 \
-        -o APT::Sandbox::User="$(id -un)" -o APT::Architecture=amd64 -o Acquire::Retries=3 "$@"
+    local directory=$1 program=$2
+    shift 2
+    "$program" -qq -c "$directory/apt.conf" "$@"
 }
 
-# fetch_debian SUITE DIRECTORY: makes DIRECTORY ready for private_apt, with fresh lists.
+# fetch_debian_lists SUITE DIRECTORY: makes DIRECTORY ready for private_apt, with fresh lists. The package state is empty, so that an
+# installation would begin with the C library. What the system's configuration says of proxies holds; what it has apt do after an update
+# (in containers, delete the system's caches) does not.
 fetch_debian_lists() {
     local suite=$1 directory=$2
     mkdir -p "$directory"/{state/lists,cache,archives}/partial
@@ -44,7 +41,24 @@ fetch_debian_lists() {
 	Components: main
 	Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 	END
-    private_apt "$suite" "$directory" apt-get update
+    cat >"$directory/apt.conf" <<-END
+	Dir::Etc::SourceList "$directory/$suite.sources";
+	Dir::Etc::SourceParts "/dev/null";
+	Dir::State "$directory/state";
+	Dir::State::status "$directory/status";
+	Dir::Cache "$directory/cache";
+	Dir::Cache::archives "$directory/archives";
+	Acquire::Languages "none";
+	Acquire::Retries "3";
+	APT::Architecture "amd64";
+	APT::Install-Recommends "false";
+	APT::Sandbox::User "$(id -un)";
+	Debug::NoLocking "true";
+	#clear APT::Update::Pre-Invoke;
+	#clear APT::Update::Post-Invoke;
+	#clear APT::Update::Post-Invoke-Success;
+	END
+    private_apt "$directory" apt-get update
 }
 
 # unpack_debian ARCHIVES TREE: unpacks all packages of a folder, over one another.
