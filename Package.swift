@@ -39,23 +39,27 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CWire"),
         .systemLibrary(
-            name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+            name: "CLiburing", providers: [.apt(["liburing-dev"])]),
 
         module("Platform", ["CLinux"]),
-        module("Telemetry", ["Platform"]),
-        module("Uring", ["CLiburing", "CLinux", "Platform"]),
+        module("Telemetry", ["Platform", log]),
+        // Debian's liburing 2.3 does not export every inline wrapper from its shared library: link the archive.
+        .target(
+            name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
+            linkerSettings: [.linkedLibrary(":liburing.a")]),
         module("Virtio", ["CWire", "Platform"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
         module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio"]),
         module(
             "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
-            name: "baton-worker", dependencies: ["Platform", "BlockTarget", "WorkerRuntime", "CLinux", log],
+            name: "baton-worker", dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
         tests(of: "Platform"),
+        tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
     ]
 )

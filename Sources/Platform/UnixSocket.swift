@@ -53,10 +53,20 @@ public struct UnixStream: ~Copyable, Sendable {
         return Received(byteCount: received, fds: fds, lostFDs: truncated != 0)
     }
 
+    /// Limits how long one `send` may wait for a peer that does not read (SO_SNDTIMEO).
+    ///
+    /// - Throws: setsockopt's error.
+    public borrowing func limitSending(milliseconds: Int) throws(Errno) {
+        var limit = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
+        let size = socklen_t(MemoryLayout<timeval>.size)
+        try retryingInterrupts { unsafe setsockopt(fd.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size) }
+    }
+
     /// Sends all bytes, the descriptors with the first of them.
     ///
     /// - Parameter fds: at most 253; they stay open here.
-    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone.
+    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone; `wouldBlock` when the time that
+    ///   `limitSending` gave is over. Part of the bytes may have been sent.
     public borrowing func send(_ bytes: UnsafeRawBufferPointer, fds: [Int32] = []) throws(Errno) {
         var rest = unsafe bytes
         var fds = fds
@@ -67,6 +77,30 @@ public struct UnixStream: ~Copyable, Sendable {
             fds = []
             unsafe rest = UnsafeRawBufferPointer(rebasing: rest[sent...])
         }
+    }
+}
+
+/// Who may connect to a socket in the file system. What is nil stays as the process's umask and credentials make it.
+public struct SocketAccess: Sendable, Equatable {
+    /// Permission bits.
+    public var mode: UInt32?
+    /// User number.
+    public var owner: UInt32?
+    /// Group number.
+    public var group: UInt32?
+
+    public init(mode: UInt32? = nil, owner: UInt32? = nil, group: UInt32? = nil) {
+        self.mode = mode
+        self.owner = owner
+        self.group = group
+    }
+
+    fileprivate func apply(to path: String) throws(Errno) {
+        if owner != nil || group != nil {
+            // The number of all ones leaves that one as it is.
+            try retryingInterrupts { unsafe chown(path, owner ?? .max, group ?? .max) }
+        }
+        if let mode { try retryingInterrupts { unsafe chmod(path, mode) } }
     }
 }
 
@@ -81,8 +115,9 @@ public struct UnixListener: ~Copyable, Sendable {
 
     /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not.
     ///
+    /// - Parameter access: who may connect; set before anybody can.
     /// - Throws: EADDRINUSE when another process listens there, else the system's error.
-    public init(at path: String, backlog: Int32 = 8) throws(Errno) {
+    public init(at path: String, access: SocketAccess = SocketAccess(), backlog: Int32 = 8) throws(Errno) {
         do throws(Errno) {
             _ = try UnixStream(connectingTo: path)
         } catch {
@@ -93,11 +128,19 @@ public struct UnixListener: ~Copyable, Sendable {
             }
             let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
             try retryingInterrupts { unsafe clinux_bind(fd.number, path) }
+            try access.apply(to: path)
             try retryingInterrupts { listen(fd.number, backlog) }
             self.fd = fd
             return
         }
         throw Errno(rawValue: EADDRINUSE)
+    }
+
+    /// Whether a socket listens, or is connected.
+    public static func isListening(_ number: Int32) -> Bool {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return unsafe getsockopt(number, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
     }
 
     /// Takes the next connection; waits for it.

@@ -61,6 +61,8 @@ enum {
     WIRE_VHOST_USER_GET_SHARED_OBJECT = 41,
     WIRE_VHOST_USER_SET_DEVICE_STATE_FD = 42,
     WIRE_VHOST_USER_CHECK_DEVICE_STATE = 43,
+    WIRE_VHOST_USER_GET_SHMEM_CONFIG = 44,
+    WIRE_VHOST_USER_GET_VRING_BASE_SKIP_DRAIN = 45,
 };
 
 // Feature bits of the virtio feature word that belong to vhost
@@ -85,6 +87,14 @@ enum {
     WIRE_VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS = 14,
     WIRE_VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15,
     WIRE_VHOST_USER_PROTOCOL_F_STATUS = 16,
+    WIRE_VHOST_USER_PROTOCOL_F_XEN_MMAP = 17,
+    WIRE_VHOST_USER_PROTOCOL_F_SHARED_OBJECT = 18,
+    WIRE_VHOST_USER_PROTOCOL_F_DEVICE_STATE = 19,
+    // Other implementations have used 20 to 23 for other things: the numbers are those of QEMU.
+    WIRE_VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT = 20,
+    WIRE_VHOST_USER_PROTOCOL_F_GPA_ADDRESSES = 21,
+    WIRE_VHOST_USER_PROTOCOL_F_SHMEM = 22,
+    WIRE_VHOST_USER_PROTOCOL_F_GET_VRING_BASE_SKIP_DRAIN = 23,
 };
 
 struct wire_vhost_vring_state {
@@ -105,7 +115,10 @@ struct wire_vhost_vring_addr {
 _Static_assert(sizeof(struct wire_vhost_vring_addr) == 40, "vring addr");
 
 // SET_VRING_KICK, _CALL and _ERR
-enum { WIRE_VHOST_USER_VRING_IDX_MASK = 0xff, WIRE_VHOST_USER_VRING_NOFD_MASK = 0x100 };
+enum {
+    WIRE_VHOST_USER_VRING_IDX_MASK = 0xff,
+    WIRE_VHOST_USER_VRING_NOFD_MASK = 0x100,
+};
 
 enum { WIRE_VHOST_USER_MAX_TABLE_REGIONS = 8 };
 struct wire_vhost_user_mem_region {
@@ -139,6 +152,8 @@ struct wire_vhost_user_inflight {
     uint64_t mmap_offset;
     uint16_t num_queues;
     uint16_t queue_size;
+    // Not in the specification's text, but on every implementation's wire: the C structure is aligned to 8.
+    uint32_t padding;
 };
 _Static_assert(sizeof(struct wire_vhost_user_inflight) == 24, "inflight: 20 bytes of fields, 24 on the wire");
 
