@@ -31,7 +31,8 @@ public struct Worker: ~Copyable {
         self.loops = loops
         meeting = configuration.meeting
         device = DiskDevice(
-            disk: disk, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds, log: log)
+            disk: disk, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            pinsMemory: configuration.pinsGuestMemory, log: log)
         log.info(
             "serving \(configuration.storage.name)",
             metadata: [
