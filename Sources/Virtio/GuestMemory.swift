@@ -23,8 +23,8 @@ public final class MappedRegion: Sendable {
             end <= fileSize
         else { throw .invalidArgument }
         // hugetlbfs wants offset and length in its pages, which it tells as the block size.
-        let page = UInt64(max(4096, status.st_blksize))
-        guard page & (page &- 1) == 0 else { throw .invalidArgument }
+        let block = UInt64(max(4096, status.st_blksize))
+        let page = block & (block - 1) == 0 ? block : 4096
         let start = region.fileOffset & ~(page - 1)
         let (rounded, roundingOverflow) = (end - start).addingReportingOverflow(page - 1)
         guard !roundingOverflow, let count = Int(exactly: rounded & ~(page - 1)) else { throw .invalidArgument }
