@@ -66,7 +66,7 @@ let package = Package(
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["VhostUser", "Virtio"]),
 
-        tests(of: "Platform"),
+        tests(of: "Platform", ["TestSupport"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
