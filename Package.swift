@@ -32,6 +32,7 @@ let package = Package(
         // Both for the benchmarks, a package of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
         .library(name: "Platform", targets: ["Platform"]),
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
@@ -41,26 +42,41 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CWire"),
         .systemLibrary(
-            name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+            name: "CLiburing", providers: [.apt(["liburing-dev"])]),
 
         module("Platform", ["CLinux"]),
-        module("Telemetry", ["Platform"]),
-        module("Uring", ["CLiburing", "CLinux", "Platform"]),
+        module("Telemetry", ["Platform", log]),
+        // Debian's liburing 2.3 does not export every inline wrapper from its shared library: link the archive.
+        .target(
+            name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
+            linkerSettings: [.linkedLibrary(":liburing.a")]),
         module("Virtio", ["CWire", "Platform"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
         module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio"]),
         module(
             "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
-            name: "baton-worker", dependencies: ["Platform", "BlockTarget", "WorkerRuntime", "CLinux", log],
+            name: "baton-worker",
+            dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
+        // What fuzzers run: pure functions, so that tests run their corpora too
+        module("FuzzTargets", ["VhostUser", "Virtio"]),
+
         tests(of: "Platform"),
+        tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
-            name: "TestSupport", dependencies: ["Platform"], path: "Tests/TestSupport", swiftSettings: settings),
+            name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
+            swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
+        // The real program, as a process
+        .testTarget(
+            name: "WorkerTests",
+            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
+            swiftSettings: settings),
+        tests(of: "FuzzTargets"),
     ]
 )

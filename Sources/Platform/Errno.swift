@@ -25,6 +25,8 @@ public struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringCo
     public static let notSupported = Errno(rawValue: EOPNOTSUPP)
     public static let noEntry = Errno(rawValue: ENOENT)
     public static let connectionRefused = Errno(rawValue: ECONNREFUSED)
+    public static let connectionReset = Errno(rawValue: ECONNRESET)
+    public static let brokenPipe = Errno(rawValue: EPIPE)
     public static let cancelled = Errno(rawValue: ECANCELED)
     public static let timedOut = Errno(rawValue: ETIMEDOUT)
 

@@ -1,4 +1,4 @@
-internal import CLinux
+public import CLinux
 internal import Glibc
 
 /// A thread of this process, named as `ps -L` shows it.
@@ -54,4 +54,10 @@ public func pinCurrentThread(toCPU cpu: Int) throws(Errno) {
 /// The number of CPUs that are online, at least 1.
 public func onlineCPUCount() -> Int {
     max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+}
+
+/// Tells the CPU that the caller spins.
+@inlinable
+public func spinHint() {
+    clinux_relax()
 }

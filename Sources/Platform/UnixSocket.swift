@@ -65,10 +65,20 @@ public struct UnixStream: ~Copyable, Sendable {
         return Received(byteCount: received, fds: fds, lostFDs: truncated != 0)
     }
 
+    /// Limits how long one `send` may wait for a peer that does not read (SO_SNDTIMEO).
+    ///
+    /// - Throws: setsockopt's error.
+    public borrowing func limitSending(milliseconds: Int) throws(Errno) {
+        var limit = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
+        let size = socklen_t(MemoryLayout<timeval>.size)
+        try retryingInterrupts { unsafe setsockopt(fd.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size) }
+    }
+
     /// Sends all bytes, the descriptors with the first of them.
     ///
     /// - Parameter fds: at most 253; they stay open here.
-    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone.
+    /// - Throws: sendmsg's error; EPIPE, never a signal, when the other side is gone; `wouldBlock` when the time that
+    ///   `limitSending` gave is over. Part of the bytes may have been sent.
     public borrowing func send(_ bytes: UnsafeRawBufferPointer, fds: [Int32] = []) throws(Errno) {
         var rest = unsafe bytes
         var fds = fds
@@ -82,6 +92,30 @@ public struct UnixStream: ~Copyable, Sendable {
     }
 }
 
+/// Who may connect to a socket in the file system. What is nil stays as the process's umask and credentials make it.
+public struct SocketAccess: Sendable, Equatable {
+    /// Permission bits.
+    public var mode: UInt32?
+    /// User number.
+    public var owner: UInt32?
+    /// Group number.
+    public var group: UInt32?
+
+    public init(mode: UInt32? = nil, owner: UInt32? = nil, group: UInt32? = nil) {
+        self.mode = mode
+        self.owner = owner
+        self.group = group
+    }
+
+    fileprivate func apply(to path: String) throws(Errno) {
+        if owner != nil || group != nil {
+            // The number of all ones leaves that one as it is.
+            try retryingInterrupts { unsafe chown(path, owner ?? .max, group ?? .max) }
+        }
+        if let mode { try retryingInterrupts { unsafe chmod(path, mode) } }
+    }
+}
+
 /// A listening UNIX stream socket.
 public struct UnixListener: ~Copyable, Sendable {
     public let fd: OwnedFD
@@ -91,25 +125,52 @@ public struct UnixListener: ~Copyable, Sendable {
         self.fd = fd
     }
 
-    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not.
+    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not, nor anything that is
+    /// no socket.
     ///
-    /// - Throws: EADDRINUSE when another process listens there, else the system's error.
-    public init(at path: String, backlog: Int32 = 8) throws(Errno) {
+    /// The socket appears at `path` when it can be connected to and not before: it is made beside it, as `path~`.
+    ///
+    /// - Parameter access: who may connect; set before anybody can.
+    /// - Throws: EADDRINUSE when another process listens there, ENAMETOOLONG for a path over 106 bytes, else the system's
+    ///   error.
+    public init(at path: String, access: SocketAccess = SocketAccess(), backlog: Int32 = 8) throws(Errno) {
+        if try Self.isTaken(path) { throw Errno(rawValue: EADDRINUSE) }
+        let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+        let draft = path + "~"
+        unsafe unlink(draft)
+        try retryingInterrupts { unsafe clinux_bind(fd.number, draft) }
+        do throws(Errno) {
+            try access.apply(to: draft)
+            try retryingInterrupts { listen(fd.number, backlog) }
+            try retryingInterrupts { unsafe rename(draft, path) }
+        } catch {
+            unsafe unlink(draft)
+            throw error
+        }
+        self.fd = fd
+    }
+
+    /// Whether a process listens at `path`.
+    ///
+    /// - Throws: what connecting says when something else is there.
+    private static func isTaken(_ path: String) throws(Errno) -> Bool {
         do throws(Errno) {
             _ = try UnixStream(connectingTo: path)
+            return true
         } catch {
-            if error == .connectionRefused {
-                unsafe unlink(path)
-            } else if error != .noEntry {
-                throw error
-            }
-            let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
-            try retryingInterrupts { unsafe clinux_bind(fd.number, path) }
-            try retryingInterrupts { listen(fd.number, backlog) }
-            self.fd = fd
-            return
+            guard error == .connectionRefused || error == .noEntry else { throw error }
+            var status = stat()
+            guard unsafe lstat(path, &status) == 0 else { return false }
+            guard status.st_mode & S_IFMT == S_IFSOCK else { throw Errno(rawValue: ENOTSOCK) }
+            return false
         }
-        throw Errno(rawValue: EADDRINUSE)
+    }
+
+    /// Whether a socket listens, or is connected.
+    public static func isListening(_ number: Int32) -> Bool {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return unsafe getsockopt(number, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
     }
 
     /// Takes the next connection; waits for it.

@@ -178,12 +178,3 @@ import VhostUser
         #expect(report.isClean, "\(report)")
     }
 }
-
-/// Lets a copyable suite own a directory.
-final class TemporaryDirectoryBox: Sendable {
-    let value: TemporaryDirectory
-
-    init(_ value: consuming TemporaryDirectory) {
-        self.value = value
-    }
-}

@@ -24,6 +24,15 @@ public struct TemporaryDirectory: ~Copyable, Sendable {
     }
 }
 
+/// Lets a copyable suite own a directory.
+public final class TemporaryDirectoryBox: Sendable {
+    public let value: TemporaryDirectory
+
+    public init(_ value: consuming TemporaryDirectory) {
+        self.value = value
+    }
+}
+
 private func removeTree(_ path: String) {
     if let directory = unsafe opendir(path) {
         while let entry = unsafe readdir(directory) {

@@ -3,9 +3,12 @@
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/stat.h>
+#include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -47,6 +50,15 @@ static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge
 }
 
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
+
+/// getopt_long, with its global results handed back: the value of the option found, and the index of the next argument.
+static inline int clinux_next_option(int count, char *const arguments[], const struct option *table, const char **value,
+                                     int *next) {
+    int code = getopt_long(count, arguments, ":", table, NULL);
+    *value = optarg;
+    *next = optind;
+    return code;
+}
 
 /// Pins the calling thread to one CPU: sched_setaffinity, whose CPU_SET is a macro.
 static inline int clinux_pin_thread(unsigned cpu) {
@@ -134,6 +146,20 @@ static inline int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *of
     *memory = told ? buffer.words[0x98 / 4] : 0;
     *offset = told ? buffer.words[0x9c / 4] : 0;
     return 0;
+}
+
+/// The raw io_uring_enter: liburing's own is not exported by every version.
+static inline int clinux_io_uring_enter(int ring, unsigned submit, unsigned wait, unsigned flags) {
+    return (int)syscall(SYS_io_uring_enter, ring, submit, wait, flags, NULL, 0);
+}
+
+/// Tells the CPU that this is a spin loop.
+static inline void clinux_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
 }
 
 /// Starts a program (found along PATH) with standard input from /dev/null, standard output and error into `output`, and

@@ -44,12 +44,12 @@ struct FrontendChannel: ~Copyable {
         var fds = ReceivedFDs()
         let head = try receive(MessageHeader.size, for: kind, deadline, &fds)
         let header = try wellFormed(kind) { () throws(ProtocolError) in
-            try unsafe MessageHeader(decoding: head.span.bytes)
+            try MessageHeader(decoding: head.span)
         }
         let payload = try receive(header.payloadSize, for: kind, deadline, &fds)
         let fdCount = fds.count
         let reply = try wellFormed(kind) { () throws(ProtocolError) in
-            try unsafe BackendReply(decoding: header, payload: payload.span.bytes, fdCount: fdCount, to: kind)
+            try BackendReply(decoding: header, payload: payload.span, fdCount: fdCount, to: kind)
         }
         return ReceivedReply(reply: reply, fd: fds.takeFirst())
     }

@@ -1,0 +1,315 @@
+internal import Glibc
+public import Platform
+public import Virtio
+
+/// Requests by kind, and what was wrong with them. One queue's share; never reset.
+public struct QueueCounters: Sendable, Equatable {
+    public var reads: UInt64 = 0
+    public var writes: UInt64 = 0
+    public var flushes: UInt64 = 0
+    public var discards: UInt64 = 0
+    public var others: UInt64 = 0
+    public var bytesRead: UInt64 = 0
+    public var bytesWritten: UInt64 = 0
+    /// Answered with an error status.
+    public var failed: UInt64 = 0
+    /// Of those and of the unanswerable ones: broken chains and nonsensical requests.
+    public var malformed: UInt64 = 0
+    /// Interrupts sent to the guest.
+    public var interrupts: UInt64 = 0
+    /// Completions that matched no request.
+    public var staleCompletions: UInt64 = 0
+
+    public init() {}
+
+    /// All requests answered or returned.
+    public var requests: UInt64 { reads + writes + flushes + discards + others }
+
+    /// Adds another queue's counts.
+    public mutating func add(_ other: QueueCounters) {
+        reads += other.reads
+        writes += other.writes
+        flushes += other.flushes
+        discards += other.discards
+        others += other.others
+        bytesRead += other.bytesRead
+        bytesWritten += other.bytesWritten
+        failed += other.failed
+        malformed += other.malformed
+        interrupts += other.interrupts
+        staleCompletions += other.staleCompletions
+    }
+}
+
+/// One queue of a disk: takes requests from its ring, hands them to a backend, returns them.
+///
+/// Invariants:
+/// - A slot is active exactly from the moment its request is taken until its used element is written; a chain whose head
+///   is active already is returned with length 0 and touches nothing.
+/// - Guest memory, the ring and the slots stay in place while a slot is active.
+/// - One loop owns it. After `init` nothing here allocates.
+@safe public struct BlockQueue: ~Copyable {
+    /// The queue's index in its device.
+    public let index: Int
+    /// Requests taken and not yet returned.
+    @inlinable public var outstanding: Int { outstandingCount }
+    /// The guest's ring makes no sense; it is served no more.
+    @inlinable public var isBroken: Bool { broken }
+    @inlinable public var counters: QueueCounters { counted }
+    /// A write is answered only when it is on stable storage: the driver has turned the write cache off.
+    public var writesThrough: Bool
+
+    @usableFromInline var outstandingCount = 0
+    @usableFromInline var broken = false
+    @usableFromInline var counted = QueueCounters()
+    @usableFromInline var ring: SplitVirtqueue
+    private let memory: GuestMemory
+    @usableFromInline var view: GuestMemoryView
+    @usableFromInline let rules: RequestRules
+    @usableFromInline let storage: SlotStorage
+    @usableFromInline var sequence: UInt32 = 0
+    @usableFromInline var stalledHead: Int32 = -1
+    @usableFromInline var stalledTail: Int32 = -1
+    /// The eventfd that interrupts the guest, or -1.
+    @usableFromInline var call: Int32
+
+    /// The most requests taken in one go: enough to amortise a publication, few enough to be fair to other queues.
+    @usableFromInline static var batch: UInt16 { 64 }
+
+    /// Takes up a queue.
+    ///
+    /// - Parameters:
+    ///   - ring: lies in `memory`.
+    ///   - features: as agreed with the driver.
+    ///   - writesThrough: answer a write only when it is on stable storage.
+    ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
+    /// - Throws: when there is no memory for the slots.
+    public init(
+        index: Int, ring: consuming SplitVirtqueue, memory: GuestMemory, disk: DiskDescription, features: UInt64,
+        writesThrough: Bool, call: Int32
+    ) throws(Errno) {
+        storage = try SlotStorage(slots: Int(ring.size))
+        self.index = index
+        self.ring = ring
+        self.memory = memory
+        view = memory.view
+        rules = RequestRules(disk, features: features)
+        self.writesThrough = writesThrough
+        self.call = call
+    }
+
+    /// Where the ring stands: the index of the next available entry to take.
+    public var nextAvailable: UInt16 { ring.nextAvailable }
+
+    /// Sends interrupts somewhere else from now on.
+    public mutating func setCall(_ number: Int32) { call = number }
+
+    /// Interrupts the guest once: it may have missed one.
+    public func interrupt() {
+        if call >= 0 { signalEvent(call) }
+    }
+
+    /// Asks for kicks, before sleep.
+    ///
+    /// - Returns: true when there is work already.
+    public mutating func enableKicks() -> Bool { isBroken ? false : ring.enableKicks() }
+
+    /// Polls from now on.
+    public mutating func disableKicks() { ring.disableKicks() }
+
+    /// Takes a batch of requests from the ring and starts them.
+    ///
+    /// - Returns: how many were taken.
+    @inlinable
+    public mutating func service<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Int {
+        guard !isBroken else { return 0 }
+        guard let waiting = ring.availableCount() else {
+            broken = true
+            return 0
+        }
+        if waiting == 0 { return 0 }
+        let count = min(waiting, Self.batch)
+        if count > 1 { ring.prefetchAvailable(count) }
+        for _ in 0..<count { takeOne(&backend) }
+        return Int(count)
+    }
+
+    @inlinable
+    @inline(__always)
+    mutating func takeOne<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
+        let head = ring.takeAvailable()
+        guard head < ring.size, unsafe !storage.slots[Int(head)].isActive else {
+            counted.others += 1
+            counted.malformed += 1
+            ring.writeUsed(head: head, written: 0)
+            return
+        }
+        let slot = unsafe storage.slots + Int(head)
+        var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
+        let verdict = ring.walk(from: head, memory: &view, into: &segments)
+        unsafe slot.pointee.writtenOnSuccess = 1
+        let parsed = unsafe slot.pointee.parse(segments, verdict: verdict, rules: rules)
+        outstandingCount += 1
+        unsafe slot.pointee.isActive = true
+        switch parsed {
+        case .accepted:
+            sequence &+= 1
+            unsafe slot.pointee.prepare(
+                token: RequestToken(sequence: sequence, queue: UInt16(index), head: head), durable: writesThrough)
+            let step = unsafe backend.start(&slot.pointee)
+            carryOut(step, head)
+        case .finished:
+            unsafe count(slot.pointee)
+            complete(head, .ok)
+        case .refused(let status):
+            counted.others += 1
+            if status == .ioError { counted.malformed += 1 }
+            complete(head, status)
+        case .unanswerable:
+            counted.others += 1
+            counted.malformed += 1
+            outstandingCount -= 1
+            unsafe slot.pointee.isActive = false
+            ring.writeUsed(head: head, written: 0)
+        }
+    }
+
+    /// Goes on with a request whose operation has completed.
+    ///
+    /// - Parameter token: names the request; a token that names none is dropped and counted.
+    @inlinable
+    public mutating func finish<Backend: StorageBackend & ~Copyable>(
+        token: RequestToken, result: Int32, _ backend: inout Backend
+    ) {
+        guard token.head < ring.size, unsafe storage.slots[Int(token.head)].isActive,
+            unsafe storage.slots[Int(token.head)].token == token.rawValue
+        else {
+            counted.staleCompletions += 1
+            return
+        }
+        let step = unsafe backend.finish(&storage.slots[Int(token.head)], result: result)
+        carryOut(step, token.head)
+    }
+
+    /// Starts again what found no room, oldest first, until one finds none again.
+    ///
+    /// - Returns: whether any was started.
+    @inlinable
+    public mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
+        var progressed = false
+        var left = outstanding
+        while stalledHead >= 0, left > 0 {
+            left -= 1
+            let head = UInt16(stalledHead)
+            let slot = unsafe storage.slots + Int(head)
+            unsafe stalledHead = slot.pointee.nextStalled
+            if stalledHead < 0 { stalledTail = -1 }
+            let step = unsafe backend.start(&slot.pointee)
+            if case .stalled = step {
+                // It keeps its place at the front.
+                unsafe slot.pointee.nextStalled = stalledHead
+                stalledHead = Int32(head)
+                if stalledTail < 0 { stalledTail = stalledHead }
+                return progressed
+            }
+            progressed = true
+            carryOut(step, head)
+        }
+        return progressed
+    }
+
+    /// Requests wait for room.
+    @inlinable
+    public var hasStalled: Bool { stalledHead >= 0 }
+
+    @inlinable
+    @inline(__always)
+    mutating func carryOut(_ step: BackendStep, _ head: UInt16) {
+        switch step {
+        case .done(let status):
+            unsafe count(storage.slots[Int(head)])
+            complete(head, status)
+        case .pending:
+            break
+        case .stalled:
+            unsafe storage.slots[Int(head)].nextStalled = -1
+            if stalledTail >= 0 {
+                unsafe storage.slots[Int(stalledTail)].nextStalled = Int32(head)
+            } else {
+                stalledHead = Int32(head)
+            }
+            stalledTail = Int32(head)
+        }
+    }
+
+    @inlinable
+    @inline(__always)
+    mutating func count(_ slot: RequestSlot) {
+        switch slot.operation {
+        case .read:
+            counted.reads += 1
+            counted.bytesRead += UInt64(slot.writtenOnSuccess - 1)
+        case .write:
+            counted.writes += 1
+            counted.bytesWritten += slot.totalBytes
+        case .flush: counted.flushes += 1
+        case .discard, .writeZeroes, .writeZeroesUnmapping: counted.discards += 1
+        case .identify: counted.others += 1
+        }
+    }
+
+    /// Writes status and used element. The guest sees them at the next `publish`.
+    @inlinable
+    @inline(__always)
+    mutating func complete(_ head: UInt16, _ status: BlockStatus) {
+        let slot = unsafe storage.slots + Int(head)
+        if status != .ok { counted.failed += 1 }
+        unsafe slot.pointee.writeStatus(status)
+        let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
+        ring.writeUsed(head: head, written: written)
+        unsafe slot.pointee.isActive = false
+        outstandingCount -= 1
+    }
+
+    /// Shows the guest what has been returned, and interrupts it if it asks for that.
+    @inlinable
+    public mutating func publish() {
+        if ring.publish(), call >= 0 {
+            counted.interrupts += 1
+            signalEvent(call)
+        }
+    }
+}
+
+/// Memory for the slots of one queue: all of it is set aside at the start; pages that no request needs cost nothing.
+@usableFromInline
+@safe struct SlotStorage: ~Copyable {
+    @usableFromInline let slots: UnsafeMutablePointer<RequestSlot>
+    private let count: Int
+    private let mapping: Mapping
+
+    /// Room for every buffer of the longest chain, each crossing one region border, as far as the kernel takes them.
+    @usableFromInline static var segmentCapacity: Int { maximumChainLength }
+    /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use most
+    /// of the time, fall into different cache sets.
+    private static let stride = unsafe segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64
+    private static let rangeBytes = DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride
+
+    init(slots count: Int) throws(Errno) {
+        mapping = try Mapping(anonymous: count * Self.stride)
+        self.count = count
+        unsafe slots = .allocate(capacity: count)
+        for index in 0..<count {
+            let base = unsafe mapping.base + index * Self.stride
+            let segments = unsafe base.bindMemory(to: iovec.self, capacity: Self.segmentCapacity)
+            let ranges = unsafe (base + Self.segmentCapacity * MemoryLayout<iovec>.stride)
+                .bindMemory(to: BlockRange.self, capacity: DiskDescription.maximumRanges)
+            unsafe (slots + index).initialize(to: RequestSlot(segmentStorage: segments, ranges: ranges))
+        }
+    }
+
+    deinit {
+        unsafe slots.deinitialize(count: count)
+        unsafe slots.deallocate()
+    }
+}

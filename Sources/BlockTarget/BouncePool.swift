@@ -1,0 +1,62 @@
+internal import Glibc
+internal import Platform
+
+/// Aligned buffers for transfers whose guest memory does not meet what O_DIRECT asks for. A fixed number; a request that
+/// finds none waits.
+@usableFromInline
+@safe struct BouncePool: ~Copyable, @unchecked Sendable {
+    /// Bytes of one buffer; larger transfers go in parts.
+    static let bufferBytes = 128 << 10
+    private static let bufferCount = 32
+
+    private let mapping: Mapping
+    private var free = InlineArray<32, Int32>(repeating: -1)
+    private var freeCount = 0
+
+    init() throws(Errno) {
+        mapping = try Mapping(anonymous: Self.bufferBytes * Self.bufferCount)
+        for index in 0..<Self.bufferCount { give(Int32(index)) }
+    }
+
+    /// Takes a buffer, or nil when all are in use.
+    mutating func take() -> Int32? {
+        guard freeCount > 0 else { return nil }
+        freeCount -= 1
+        return free[freeCount]
+    }
+
+    /// Gives a buffer back.
+    mutating func give(_ index: Int32) {
+        precondition(freeCount < Self.bufferCount, "a bounce buffer was given back twice")
+        free[freeCount] = index
+        freeCount += 1
+    }
+
+    /// The first byte of a buffer, aligned to a page.
+    @usableFromInline
+    func address(of index: Int32) -> UnsafeMutableRawPointer {
+        precondition(index >= 0 && index < Self.bufferCount)
+        return unsafe mapping.base + Int(index) * Self.bufferBytes
+    }
+}
+
+extension RequestSlot {
+    /// Copies the next `count` bytes of the request's buffers to or from a bounce buffer; what is left to transfer stays.
+    @usableFromInline
+    func copyVectors(_ bounce: UnsafeMutableRawPointer, count: Int, toGuest: Bool) {
+        var done = 0
+        var index = 0
+        while done < count {
+            precondition(index < vectorCount)
+            let vector = unsafe vectors[index]
+            let part = unsafe min(vector.iov_len, count - done)
+            if toGuest {
+                unsafe vector.iov_base.copyMemory(from: bounce + done, byteCount: part)
+            } else {
+                unsafe (bounce + done).copyMemory(from: vector.iov_base, byteCount: part)
+            }
+            done += part
+            index += 1
+        }
+    }
+}

@@ -1,0 +1,156 @@
+internal import CLinux
+internal import Glibc
+public import Platform
+
+/// How an image's data goes through the host.
+public enum CacheMode: String, Sendable, CaseIterable {
+    /// O_DIRECT: past the host's page cache.
+    case direct
+    /// Through the host's page cache.
+    case buffered
+}
+
+/// An opened image: a regular file or a block device.
+///
+/// A direct image has a second, buffered open file for requests that are smaller than the storage's block. Direct and
+/// buffered access to one file see each other's data: the kernel writes back and drops cached pages around direct
+/// transfers.
+public final class DiskImage: Sendable {
+    /// Bytes, a multiple of 512.
+    public let bytes: UInt64
+    public let isBlockDevice: Bool
+    public let isReadOnly: Bool
+    public let cache: CacheMode
+    /// What O_DIRECT asks of offsets and lengths, in bytes; 1 when the image is buffered.
+    public let offsetAlignment: Int
+    /// What O_DIRECT asks of memory, in bytes; 1 when the image is buffered.
+    public let memoryAlignment: Int
+    /// The storage's physical block size, in bytes, as far as it tells.
+    public let physicalBlockSize: Int
+    /// Space can be freed.
+    public let supportsDiscard: Bool
+    /// Bytes at the end of the file that are in no whole sector and are not served.
+    public let ignoredBytes: UInt64
+
+    private let main: OwnedFD
+    private let unaligned: OwnedFD?
+
+    /// The descriptor for transfers that meet the alignment.
+    var file: Int32 { main.number }
+    /// The descriptor for those that do not.
+    var unalignedFile: Int32 {
+        switch unaligned {
+        case .some(let fd): fd.number
+        case .none: main.number
+        }
+    }
+
+    /// Opens an image.
+    ///
+    /// - Throws: what failed, and what to do.
+    public init(path: String, readOnly: Bool, cache: CacheMode) throws(SystemError) {
+        let main = try Self.open(path, readOnly: readOnly, direct: cache == .direct)
+        var status = stat()
+        guard unsafe fstat(main.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
+        let kind = status.st_mode & S_IFMT
+        guard kind == S_IFREG || kind == S_IFBLK else {
+            throw SystemError(
+                cannot: "serve", path, nil,
+                advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
+        }
+        isBlockDevice = kind == S_IFBLK
+        var size = UInt64(max(0, status.st_size))
+        if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
+            throw SystemError(cannot: "learn the size of", path, .current)
+        }
+        guard size >= 512 else {
+            throw SystemError(
+                cannot: "serve", path, nil,
+                advice: "It has \(size) bytes, less than a sector: make it larger (truncate -s)")
+        }
+        bytes = size / 512 * 512
+        ignoredBytes = size % 512
+        isReadOnly = readOnly
+        self.cache = cache
+        if cache == .direct {
+            let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
+            offsetAlignment = alignment.offset
+            memoryAlignment = alignment.memory
+            unaligned = try Self.open(path, readOnly: readOnly, direct: false)
+        } else {
+            offsetAlignment = 1
+            memoryAlignment = 1
+            unaligned = nil
+        }
+        physicalBlockSize = Self.physicalBlockSize(main.number, isBlockDevice: isBlockDevice, status)
+        supportsDiscard = !readOnly && Self.canDiscard(main.number, isBlockDevice: isBlockDevice, status)
+        self.main = main
+    }
+
+    private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {
+        let flags = (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? Int32(CLINUX_O_DIRECT) : 0)
+        do throws(Errno) {
+            return OwnedFD(owning: try retryingInterrupts { unsafe Glibc.open(path, flags) })
+        } catch {
+            let advice =
+                switch error {
+                case .noEntry: "Make it first, for example with: truncate -s 10G \(path)"
+                case .permissionDenied, Errno(rawValue: EROFS):
+                    readOnly
+                        ? "Give this process read permission on it" : "Give write permission on it, or use --read-only"
+                case .invalidArgument where direct:
+                    "Its file system does not support O_DIRECT: use --cache=buffered"
+                case Errno(rawValue: EISDIR): "It is a directory: give the path of an image or of a disk"
+                default: ""
+                }
+            throw SystemError(cannot: "open the image", path, error, advice: advice)
+        }
+    }
+
+    /// What O_DIRECT asks for: as the kernel tells it (6.1 and newer), else the device's logical block, else found out
+    /// by trying.
+    private static func directAlignment(_ fd: Int32, path: String, isBlockDevice: Bool) throws(SystemError) -> (
+        offset: Int, memory: Int
+    ) {
+        var memory: UInt32 = 0
+        var offset: UInt32 = 0
+        if unsafe clinux_direct_alignment(fd, &memory, &offset) == 0, offset > 0, memory > 0 {
+            return (max(512, Int(offset)), Int(memory))
+        }
+        var logical: Int32 = 0
+        if isBlockDevice, unsafe clinux_logical_block_size(fd, &logical) == 0, logical > 0 {
+            return (Int(logical), Int(logical))
+        }
+        var buffer: UnsafeMutableRawPointer?
+        guard unsafe posix_memalign(&buffer, 4096, 4096) == 0 else {
+            throw SystemError(cannot: "probe", path, .noMemory)
+        }
+        defer { unsafe free(buffer) }
+        for candidate in [512, 4096] where unsafe pread(fd, buffer, candidate, 0) >= 0 {
+            return (candidate, candidate)
+        }
+        throw SystemError(
+            cannot: "read", path, .current, advice: "It was opened with O_DIRECT: try --cache=buffered")
+    }
+
+    private static func physicalBlockSize(_ fd: Int32, isBlockDevice: Bool, _ status: stat) -> Int {
+        var size: UInt32 = 0
+        if isBlockDevice, unsafe clinux_physical_block_size(fd, &size) == 0, size >= 512, size & (size - 1) == 0 {
+            return Int(size)
+        }
+        let block = Int(status.st_blksize)
+        return block >= 512 && block <= 65536 && block & (block - 1) == 0 ? block : 4096
+    }
+
+    /// A hole punched behind the end of a file changes nothing and shows whether the file system can do it.
+    private static func canDiscard(_ fd: Int32, isBlockDevice: Bool, _ status: stat) -> Bool {
+        if !isBlockDevice {
+            return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, status.st_size, 4096) == 0
+        }
+        let device = "/sys/dev/block/\(gnu_dev_major(status.st_rdev)):\(gnu_dev_minor(status.st_rdev))"
+        for place in ["\(device)/queue/discard_max_bytes", "\(device)/../queue/discard_max_bytes"] {
+            if let limit = readSmallFile(place), let bytes = UInt64(limit) { return bytes > 0 }
+        }
+        return false
+    }
+}

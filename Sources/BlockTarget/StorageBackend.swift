@@ -1,0 +1,100 @@
+public import Uring
+
+/// The seam between a queue and what stores its data.
+///
+/// One loop owns a backend. A request is started once; from then on each completion of its token is handed to `finish`,
+/// until a step says that it is done. Whatever it still needs is in its slot.
+public protocol StorageBackend: ~Copyable {
+    /// Starts a request that has been checked, or starts it again after `.stalled`.
+    mutating func start(_ slot: inout RequestSlot) -> BackendStep
+
+    /// Goes on with a request, one of whose operations has completed.
+    ///
+    /// - Parameter result: a count, or a negative error number.
+    mutating func finish(_ slot: inout RequestSlot, result: Int32) -> BackendStep
+
+    /// Hands started operations to the kernel.
+    mutating func submit()
+
+    /// Takes the next completion, or nil.
+    mutating func nextCompletion() -> IOCompletion?
+
+    /// Lets the kernel finish completion work that waits for this thread.
+    mutating func runDeferredWork()
+
+    /// Started operations that the kernel has not taken yet.
+    var queuedCount: Int { get }
+
+    /// Readable when completions wait; nil for a backend that always finishes at once.
+    var pollDescriptor: Int32? { get }
+
+    /// What went wrong so far, counted.
+    var faults: StorageFaults { get }
+}
+
+/// How far a request has come.
+public enum BackendStep: Sendable {
+    /// Answer it.
+    case done(BlockStatus)
+    /// An operation is under way; its completion will come.
+    case pending
+    /// There is no room now: start it again later.
+    case stalled
+}
+
+/// Errors of the storage, by kind.
+public struct StorageFaults: Sendable, Equatable {
+    /// ENOSPC and EDQUOT: no room on the host.
+    public var noSpace: UInt64 = 0
+    /// EAGAIN and EINTR: tried again.
+    public var retries: UInt64 = 0
+    /// Short transfers that were continued.
+    public var shortTransfers: UInt64 = 0
+    /// The image is shorter than the disk.
+    public var unexpectedEnds: UInt64 = 0
+    /// EIO and every other error.
+    public var errors: UInt64 = 0
+
+    public init() {}
+
+    /// Adds another loop's counts.
+    public mutating func add(_ other: StorageFaults) {
+        noSpace += other.noSpace
+        retries += other.retries
+        shortTransfers += other.shortTransfers
+        unexpectedEnds += other.unexpectedEnds
+        errors += other.errors
+    }
+
+    /// Leaves what has been counted since `earlier`.
+    public mutating func subtract(_ earlier: StorageFaults) {
+        noSpace -= earlier.noSpace
+        retries -= earlier.retries
+        shortTransfers -= earlier.shortTransfers
+        unexpectedEnds -= earlier.unexpectedEnds
+        errors -= earlier.errors
+    }
+}
+
+/// The 64 bits that travel with an operation through an engine: they name one request and nothing else, so that a
+/// completion that comes late cannot be taken for that of a newer request on the same head.
+public struct RequestToken: Sendable, Equatable {
+    public var rawValue: UInt64
+
+    @inlinable
+    public init(rawValue: UInt64) {
+        self.rawValue = rawValue
+    }
+
+    /// - Parameters:
+    ///   - sequence: counts the requests of one queue, modulo 2^32.
+    ///   - queue: the queue's index.
+    ///   - head: the chain's head.
+    @inlinable
+    public init(sequence: UInt32, queue: UInt16, head: UInt16) {
+        rawValue = UInt64(sequence) << 32 | UInt64(queue) << 16 | UInt64(head)
+    }
+
+    @inlinable public var queue: UInt16 { UInt16(truncatingIfNeeded: rawValue >> 16) }
+    @inlinable public var head: UInt16 { UInt16(truncatingIfNeeded: rawValue) }
+}

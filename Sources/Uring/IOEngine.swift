@@ -1,0 +1,139 @@
+public import Glibc
+
+/// The seam below every storage back-end: operations go in, completions come out, in any order. `Ring` is the real one;
+/// tests put a simulated one in its place.
+///
+/// One thread owns an engine. Memory named by an operation stays valid until its completion has been taken; the vector
+/// table of `readVectors` and `writeVectors` only until it has been submitted.
+public protocol IOEngine: ~Copyable {
+    /// Queues an operation.
+    ///
+    /// - Parameter token: comes back with the completion.
+    /// - Returns: false when the queue is full: submit, then try again.
+    mutating func enqueue(_ operation: IOOperation, token: UInt64) -> Bool
+
+    /// Hands what is queued to the kernel, as far as it takes it now. What it does not take stays queued.
+    mutating func submit()
+
+    /// Lets the kernel finish completion work that waits for this thread, if there is any. Cheap when there is none.
+    mutating func runDeferredWork()
+
+    /// Takes the next completion, or nil when there is none.
+    mutating func nextCompletion() -> IOCompletion?
+
+    /// Operations queued and not yet taken by the kernel.
+    var queuedCount: Int { get }
+
+    /// A descriptor that polls readable when a completion has arrived; nil for an engine that completes at once.
+    var pollDescriptor: Int32? { get }
+}
+
+/// The result of one operation.
+public struct IOCompletion: Sendable {
+    /// As given to `enqueue`.
+    public var token: UInt64
+    /// What the system call would have returned: a count, or a negative error number.
+    public var result: Int32
+
+    @inlinable
+    public init(token: UInt64, result: Int32) {
+        self.token = token
+        self.result = result
+    }
+}
+
+/// One system call on a file, to be carried out by an engine.
+@safe public struct IOOperation {
+    public enum Kind: UInt8, Sendable {
+        case read, write, readVectors, writeVectors, synchronizeData, allocate, discardDevice
+    }
+
+    public var kind: Kind
+    public var file: Int32
+    /// The buffer of `read` and `write`; the vector table of `readVectors` and `writeVectors`.
+    public var buffer: UnsafeMutableRawPointer?
+    /// Bytes of the buffer, or entries of the vector table.
+    public var count: UInt32
+    /// Bytes from the start of the file.
+    public var offset: UInt64
+    /// Bytes, for `allocate` and `discardDevice`.
+    public var length: UInt64
+    /// fallocate's mode for `allocate`; RWF_ flags for writes.
+    public var flags: UInt32
+
+    @inlinable
+    init(
+        _ kind: Kind, file: Int32, buffer: UnsafeMutableRawPointer? = nil, count: UInt32 = 0, offset: UInt64 = 0,
+        length: UInt64 = 0, flags: UInt32 = 0
+    ) {
+        self.kind = kind
+        self.file = file
+        unsafe self.buffer = buffer
+        self.count = count
+        self.offset = offset
+        self.length = length
+        self.flags = flags
+    }
+
+    /// preadv2 into the vectors; a single one takes the kernel's shorter path.
+    @inlinable
+    public static func read(file: Int32, vectors: UnsafeMutablePointer<iovec>, count: Int, offset: UInt64) -> Self {
+        if count == 1, let length = UInt32(exactly: unsafe vectors.pointee.iov_len) {
+            return unsafe Self(
+                .read, file: file, buffer: vectors.pointee.iov_base, count: length, offset: offset)
+        }
+        return unsafe Self(
+            .readVectors, file: file, buffer: UnsafeMutableRawPointer(vectors), count: UInt32(count), offset: offset)
+    }
+
+    /// pwritev2 from the vectors.
+    ///
+    /// - Parameter durable: RWF_DSYNC: complete only when the data is on stable storage.
+    @inlinable
+    public static func write(
+        file: Int32, vectors: UnsafeMutablePointer<iovec>, count: Int, offset: UInt64, durable: Bool
+    ) -> Self {
+        let flags: UInt32 = durable ? writeDurably : 0
+        if count == 1, let length = UInt32(exactly: unsafe vectors.pointee.iov_len) {
+            return unsafe Self(
+                .write, file: file, buffer: vectors.pointee.iov_base, count: length, offset: offset, flags: flags)
+        }
+        return unsafe Self(
+            .writeVectors, file: file, buffer: UnsafeMutableRawPointer(vectors), count: UInt32(count), offset: offset,
+            flags: flags)
+    }
+
+    /// pread into one buffer.
+    @inlinable
+    public static func read(file: Int32, buffer: UnsafeMutableRawPointer, count: UInt32, offset: UInt64) -> Self {
+        unsafe Self(.read, file: file, buffer: buffer, count: count, offset: offset)
+    }
+
+    /// pwritev2 from one buffer.
+    @inlinable
+    public static func write(
+        file: Int32, buffer: UnsafeMutableRawPointer, count: UInt32, offset: UInt64, durable: Bool
+    ) -> Self {
+        unsafe Self(.write, file: file, buffer: buffer, count: count, offset: offset, flags: durable ? writeDurably : 0)
+    }
+
+    /// RWF_DSYNC
+    @usableFromInline static var writeDurably: UInt32 { 2 }
+
+    /// fdatasync
+    public static func synchronizeData(file: Int32) -> Self {
+        unsafe Self(.synchronizeData, file: file)
+    }
+
+    /// fallocate
+    ///
+    /// - Parameter mode: FALLOC_FL_ flags.
+    public static func allocate(file: Int32, mode: Int32, offset: UInt64, length: UInt64) -> Self {
+        unsafe Self(.allocate, file: file, offset: offset, length: length, flags: UInt32(bitPattern: mode))
+    }
+
+    /// BLKDISCARD as a ring command (Linux 6.12 and newer; older kernels answer EINVAL or EOPNOTSUPP).
+    public static func discardDevice(file: Int32, offset: UInt64, length: UInt64) -> Self {
+        unsafe Self(.discardDevice, file: file, offset: offset, length: length)
+    }
+}

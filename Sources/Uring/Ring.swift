@@ -1,0 +1,188 @@
+internal import CLiburing
+internal import CLinux
+internal import Glibc
+public import Platform
+internal import Synchronization
+
+/// One io_uring instance with one owner.
+///
+/// liburing sets it up and maps it; the queues are driven here, because a take-over needs every store in plain sight.
+/// Invariants:
+/// - `tail` is the index behind the last SQE written; the kernel sees it at `submit`. SQEs between the kernel's head and
+///   the kernel's tail belong to the kernel.
+/// - The array that maps ring positions to SQEs is the identity, written once.
+/// - COOP_TASKRUN|TASKRUN_FLAG: completions are never forced on a running thread by an interrupt; a flag says that work
+///   waits. DEFER_TASKRUN and SINGLE_ISSUER stay off: with them a successor could neither reap nor use the ring.
+@safe public struct Ring: ~Copyable, IOEngine, @unchecked Sendable {
+    private var ring: io_uring
+    private let entries: UInt32
+    private let mask: UInt32
+    private var tail: UInt32
+    private var completionHead: UInt32
+    private let completionMask: UInt32
+
+    /// Makes a ring.
+    ///
+    /// - Parameters:
+    ///   - entries: operations that can be queued before a submit; rounded up to a power of two by the kernel.
+    ///   - completions: operations that can be in flight; at least `entries`.
+    /// - Throws: a sentence that says why this machine gives no ring, and what to do.
+    public init(entries: UInt32, completions: UInt32) throws(SystemError) {
+        var parameters = io_uring_params()
+        parameters.flags = UInt32(IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE)
+        parameters.cq_entries = max(entries, completions)
+        var ring = unsafe io_uring()
+        let result = unsafe io_uring_queue_init_params(entries, &ring, &parameters)
+        guard result == 0 else { throw Self.explain(Errno(rawValue: -result)) }
+        if let missing = unsafe Self.missingOperation(&ring) {
+            unsafe io_uring_queue_exit(&ring)
+            throw SystemError(
+                cannot: "use io_uring", "", nil,
+                advice: "This kernel's io_uring lacks \(missing). Baton needs Linux 6.1 or newer")
+        }
+        for position in 0..<(unsafe ring.sq.ring_entries) { unsafe ring.sq.array[Int(position)] = position }
+        unsafe self.ring = ring
+        self.entries = unsafe ring.sq.ring_entries
+        mask = unsafe ring.sq.ring_mask
+        tail = unsafe ring.sq.ktail.pointee
+        completionHead = unsafe ring.cq.khead.pointee
+        completionMask = unsafe ring.cq.ring_mask
+    }
+
+    deinit {
+        var ring = unsafe self.ring
+        unsafe io_uring_queue_exit(&ring)
+    }
+
+    static func atomic(_ address: UnsafeMutablePointer<UInt32>) -> UnsafeMutablePointer<Atomic<UInt32>> {
+        unsafe UnsafeMutableRawPointer(address).assumingMemoryBound(to: Atomic<UInt32>.self)
+    }
+
+    public var queuedCount: Int {
+        Int(tail &- (unsafe Self.atomic(ring.sq.khead).pointee.load(ordering: .acquiring)))
+    }
+
+    public var pollDescriptor: Int32? { unsafe ring.ring_fd }
+
+    public mutating func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
+        guard queuedCount < Int(entries) else { return false }
+        let sqe = unsafe ring.sq.sqes + Int(tail & mask)
+        let buffer = unsafe UnsafeRawPointer(operation.buffer)
+        let file = operation.file
+        switch operation.kind {
+        case .read:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_READ.rawValue), sqe, file, buffer, operation.count, operation.offset)
+        case .readVectors:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_READV.rawValue), sqe, file, buffer, operation.count, operation.offset)
+        case .write:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_WRITE.rawValue), sqe, file, buffer, operation.count, operation.offset)
+            unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
+        case .writeVectors:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
+            unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
+        case .synchronizeData, .allocate, .discardDevice:
+            unsafe prepareRare(operation, sqe)
+        }
+        unsafe sqe.pointee.user_data = token
+        tail &+= 1
+        return true
+    }
+
+    func prepareRare(_ operation: IOOperation, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
+        switch operation.kind {
+        case .synchronizeData:
+            unsafe io_uring_prep_fsync(sqe, operation.file, UInt32(IORING_FSYNC_DATASYNC))
+        case .allocate:
+            let mode = Int32(bitPattern: operation.flags)
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_FALLOCATE.rawValue), sqe, operation.file, nil, UInt32(bitPattern: mode),
+                operation.offset)
+            unsafe sqe.pointee.addr = operation.length
+        case .discardDevice:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_URING_CMD.rawValue), sqe, operation.file, nil, 0, UInt64(Self.blockCommandDiscard))
+            unsafe sqe.pointee.addr = operation.offset
+            unsafe sqe.pointee.addr3 = operation.length
+        case .read, .readVectors, .write, .writeVectors:
+            preconditionFailure("prepared by enqueue")
+        }
+    }
+
+    /// BLOCK_URING_CMD_DISCARD: _IO(0x12, 0)
+    private static let blockCommandDiscard: UInt32 = 0x1200
+
+    public mutating func submit() {
+        guard queuedCount > 0 else { return }
+        unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
+        enter(submitting: UInt32(queuedCount), flags: 0)
+    }
+
+    public mutating func runDeferredWork() {
+        let flags = unsafe Self.atomic(ring.sq.kflags).pointee.load(ordering: .relaxed)
+        if flags & UInt32(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW) != 0 {
+            enter(submitting: 0, flags: UInt32(IORING_ENTER_GETEVENTS))
+        }
+    }
+
+    /// One io_uring_enter that does not wait. What the kernel refuses for now (EAGAIN, EBUSY: no memory, completions not
+    /// taken) stays queued; anything else it could say about our own ring is a bug of ours.
+    mutating func enter(submitting count: UInt32, flags: UInt32) {
+        while unsafe clinux_io_uring_enter(ring.ring_fd, count, 0, flags) < 0 {
+            let error = Errno.current
+            if error == .interrupted { continue }
+            precondition(error == .wouldBlock || error == .busy, "io_uring_enter refused our own ring")
+            return
+        }
+    }
+
+    public mutating func nextCompletion() -> IOCompletion? {
+        let end = unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring)
+        guard completionHead != end else { return nil }
+        let cqe = unsafe ring.cq.cqes + Int(completionHead & completionMask)
+        let completion = unsafe IOCompletion(token: cqe.pointee.user_data, result: cqe.pointee.res)
+        completionHead &+= 1
+        unsafe Self.atomic(ring.cq.khead).pointee.store(completionHead, ordering: .releasing)
+        return completion
+    }
+}
+
+extension Ring {
+    /// The name of an operation that this kernel does not know, or nil.
+    private static func missingOperation(_ ring: inout io_uring) -> String? {
+        guard let probe = unsafe io_uring_get_probe_ring(&ring) else { return "the operation probe" }
+        defer { unsafe io_uring_free_probe(probe) }
+        let needed: [(io_uring_op, String)] = [
+            (IORING_OP_READ, "READ"), (IORING_OP_WRITE, "WRITE"), (IORING_OP_READV, "READV"),
+            (IORING_OP_WRITEV, "WRITEV"), (IORING_OP_FSYNC, "FSYNC"), (IORING_OP_FALLOCATE, "FALLOCATE"),
+        ]
+        for (operation, name) in needed
+        where unsafe io_uring_opcode_supported(probe, Int32(operation.rawValue)) == 0 {
+            return name
+        }
+        return nil
+    }
+
+    /// Turns io_uring_setup's error into what the operator can do.
+    static func explain(_ error: Errno) -> SystemError {
+        let advice: String
+        switch error {
+        case .noSuchCall:
+            advice = "This kernel has no io_uring, or a seccomp filter hides it: Baton needs Linux 6.1 or newer with it"
+        case .notPermitted, .permissionDenied:
+            advice =
+                "The sysctl kernel.io_uring_disabled forbids it (0 allows it to all, 1 to the group"
+                + " kernel.io_uring_group and CAP_SYS_ADMIN, 2 to nobody), or a security module does"
+        case .invalidArgument:
+            advice = "This kernel's io_uring is too old: Baton needs Linux 6.1 or newer"
+        case .noMemory:
+            advice = "The limit on locked memory (ulimit -l) or the control group's memory limit is too small"
+        default:
+            advice = ""
+        }
+        return SystemError(cannot: "set up io_uring", "", error, advice: advice)
+    }
+}

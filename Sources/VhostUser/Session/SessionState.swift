@@ -1,0 +1,224 @@
+internal import CWire
+internal import Virtio
+
+/// What the front-end has said so far. Pure: a message is applied to it or refused.
+///
+/// Messages may come in any order. A vring is served when `missing(queue:)` is empty, whichever message came last.
+struct SessionState: Hashable, Sendable {
+    let offer: DeviceOffer
+    /// The virtio feature word that was taken, with the bits of vhost; nil before SET_FEATURES.
+    var features: UInt64?
+    var protocolFeatures: ProtocolFeatures = []
+    var memory: MemoryTable
+    var vrings: [Vring]
+
+    init(offer: DeviceOffer) {
+        self.offer = offer
+        memory = MemoryTable(maximumCount: offer.maximumMemoryRegions)
+        vrings = [Vring](repeating: Vring(), count: offer.queueCount)
+    }
+
+    /// The virtio features that GET_FEATURES answers.
+    var offeredFeatures: UInt64 { offer.features | VhostFeatures.protocolFeatures }
+
+    /// Takes a message up.
+    ///
+    /// - Throws: why the message is refused; nothing has changed then.
+    mutating func apply(_ message: FrontendMessage) throws(RequestRefusal) {
+        do throws(RequestRefusal.Reason) {
+            try require(Self.feature(of: message.kind))
+            try applyChecked(message)
+        } catch {
+            throw RequestRefusal(message.kind, error)
+        }
+    }
+
+    private mutating func applyChecked(_ message: FrontendMessage) throws(RequestRefusal.Reason) {
+        switch message {
+        case .getFeatures, .getProtocolFeatures, .getQueueCount, .getMaximumMemorySlots, .getConfiguration: break
+        // Ownership means nothing on a connection that has one peer. The specification calls RESET_OWNER deprecated and
+        // wants it ignored: some front-ends send it with rings that they go on using.
+        case .setOwner, .resetOwner: break
+        case .setFeatures(let word): try setFeatures(word)
+        case .setProtocolFeatures(let features): try setProtocolFeatures(features)
+        case .setConfiguration(let access):
+            guard access.isInside else { throw .outsideConfiguration(access.offset, count: access.bytes.count) }
+        case .setMemoryTable(let regions): try memory.replace(with: regions)
+        case .addMemoryRegion(let region): try memory.add(region)
+        case .removeMemoryRegion(let region): try memory.remove(region)
+        case .setVringSize(let state): try setSize(state)
+        case .setVringAddress(let address): try setAddress(address)
+        case .setVringBase(let state): try setBase(state)
+        case .getVringBase(let state): vrings[try queue(state.index)].hasKick = false
+        case .setVringKick(let file): vrings[try queue(UInt32(file.index))].hasKick = true
+        case .setVringCall(let file), .setVringError(let file): _ = try queue(UInt32(file.index))
+        case .setVringEnable(let state): try setEnable(state)
+        case .resetDevice: resetDevice()
+        case .setLogBase, .setLogEventFD, .setBackendRequestFD, .getInflightFD, .setInflightFD, .setStatus, .getStatus,
+            .other:
+            throw .unsupported
+        }
+    }
+
+    /// The protocol feature without which a message is not expected.
+    ///
+    /// SET_VRING_ENABLE is not among them: SPDK's initiator sends it first of all, so it is remembered whenever it comes.
+    private static func feature(of kind: RequestKind) -> ProtocolFeatures {
+        switch kind {
+        case .getQueueCount: .mq
+        case .getConfiguration, .setConfiguration: .configuration
+        case .getMaximumMemorySlots, .addMemoryRegion, .removeMemoryRegion: .memorySlots
+        case .resetDevice: .resetDevice
+        default: []
+        }
+    }
+
+    private func require(_ feature: ProtocolFeatures) throws(RequestRefusal.Reason) {
+        guard protocolFeatures.isSuperset(of: feature) else { throw .featureNotTaken(feature) }
+    }
+
+    /// The place of a vring that a peer names.
+    func queue(_ index: UInt32) throws(RequestRefusal.Reason) -> Int {
+        guard index < UInt32(vrings.count) else { throw .noSuchVring(index, count: vrings.count) }
+        return Int(index)
+    }
+
+    private mutating func setFeatures(_ word: UInt64) throws(RequestRefusal.Reason) {
+        let excess = word & ~offeredFeatures
+        guard excess == 0 else { throw .featuresNotOffered(excess) }
+        features = word
+    }
+
+    private mutating func setProtocolFeatures(_ features: ProtocolFeatures) throws(RequestRefusal.Reason) {
+        let excess = features.subtracting(Session.offeredProtocolFeatures)
+        guard excess.isEmpty else { throw .protocolFeaturesNotOffered(excess) }
+        protocolFeatures = features
+    }
+
+    private mutating func setSize(_ state: VringState) throws(RequestRefusal.Reason) {
+        let queue = try queue(state.index)
+        guard state.value >= 1, state.value <= UInt32(offer.maximumQueueSize) else {
+            throw .wrongVringSize(state.value, maximum: offer.maximumQueueSize)
+        }
+        vrings[queue].size = Int(state.value)
+    }
+
+    /// Virtio 2.7: the descriptor table is aligned to 16 bytes, the available ring to 2, the used ring to 4.
+    private mutating func setAddress(_ address: VringAddress) throws(RequestRefusal.Reason) {
+        let queue = try queue(address.index)
+        let parts = [(address.descriptorTable, 16 as UInt64), (address.availableRing, 2), (address.usedRing, 4)]
+        for (part, alignment) in parts where part % alignment != 0 {
+            throw .misalignedVring(part, alignment: alignment)
+        }
+        vrings[queue].address = address
+    }
+
+    private mutating func setBase(_ state: VringState) throws(RequestRefusal.Reason) {
+        let queue = try queue(state.index)
+        guard let base = UInt16(exactly: state.value) else { throw .wrongVringBase(state.value) }
+        vrings[queue].base = base
+    }
+
+    private mutating func setEnable(_ state: VringState) throws(RequestRefusal.Reason) {
+        let queue = try queue(state.index)
+        guard state.value <= 1 else { throw .wrongVringEnable(state.value) }
+        vrings[queue].enabled = state.value == 1
+    }
+
+    /// RESET_DEVICE takes the device back to before the driver came: what belongs to the connection stays.
+    private mutating func resetDevice() {
+        features = nil
+        vrings = [Vring](repeating: Vring(), count: vrings.count)
+    }
+}
+
+/// What the front-end has said about one vring.
+struct Vring: Hashable, Sendable {
+    /// Number of descriptors.
+    var size: Int?
+    var address: VringAddress?
+    /// The next available ring entry: as set, or where the vring stopped.
+    var base: UInt16 = 0
+    /// There is an eventfd, or the promise that the vring is polled.
+    var hasKick = false
+    /// nil: never said.
+    var enabled: Bool?
+}
+
+extension SessionState {
+    /// What a vring still waits for.
+    func missing(queue: Int) -> VringNeeds {
+        let vring = vrings[queue]
+        var needs: VringNeeds = []
+        if features == nil { needs.insert(.features) }
+        if vring.size == nil { needs.insert(.size) }
+        if vring.address == nil { needs.insert(.address) }
+        if !vring.hasKick { needs.insert(.kick) }
+        if !isEnabled(vring) { needs.insert(.enable) }
+        if !isInMemory(vring) { needs.insert(.memory) }
+        return needs
+    }
+
+    /// What the device is to be told of a vring; nil while it must not run.
+    func setup(queue: Int) -> QueueSetup? {
+        let vring = vrings[queue]
+        guard missing(queue: queue).isEmpty, let size = vring.size, let address = vring.address, let features else {
+            return nil
+        }
+        return QueueSetup(
+            features: features & ~VhostFeatures.all, size: size, descriptorTable: address.descriptorTable,
+            availableRing: address.availableRing, usedRing: address.usedRing, nextAvailable: vring.base)
+    }
+
+    /// Without VHOST_USER_F_PROTOCOL_FEATURES vrings begin enabled, with it disabled. SET_VRING_ENABLE decides from then on.
+    private func isEnabled(_ vring: Vring) -> Bool {
+        vring.enabled ?? ((features ?? 0) & VhostFeatures.protocolFeatures == 0)
+    }
+
+    /// True when memory is known for all three parts. Regions may come one by one, those of the ring last.
+    private func isInMemory(_ vring: Vring) -> Bool {
+        guard let size = vring.size, let address = vring.address else { return !memory.regions.isEmpty }
+        let count = UInt64(size)
+        // Virtio 2.7: flags and idx before the entries; used_event and avail_event after them, with EVENT_IDX.
+        let frame: UInt64 = (features ?? 0) & RingFeatures.eventIndex == 0 ? 4 : 6
+        return memory.contains(frontendAddress: address.descriptorTable, count: 16 * count)
+            && memory.contains(frontendAddress: address.availableRing, count: frame + 2 * count)
+            && memory.contains(frontendAddress: address.usedRing, count: frame + 8 * count)
+    }
+}
+
+/// What a vring waits for before it is served.
+public struct VringNeeds: OptionSet, Hashable, Sendable, CustomStringConvertible {
+    public var rawValue: Int
+
+    public init(rawValue: Int) {
+        self.rawValue = rawValue
+    }
+
+    /// SET_FEATURES.
+    public static let features = VringNeeds(rawValue: 1 << 0)
+    /// SET_VRING_NUM.
+    public static let size = VringNeeds(rawValue: 1 << 1)
+    /// SET_VRING_ADDR.
+    public static let address = VringNeeds(rawValue: 1 << 2)
+    /// SET_VRING_KICK.
+    public static let kick = VringNeeds(rawValue: 1 << 3)
+    /// SET_VRING_ENABLE.
+    public static let enable = VringNeeds(rawValue: 1 << 4)
+    /// SET_MEM_TABLE or ADD_MEM_REG of the memory where it lies.
+    public static let memory = VringNeeds(rawValue: 1 << 5)
+
+    public var description: String {
+        let names = [
+            (VringNeeds.features, "features"), (.size, "size"), (.address, "addresses"), (.kick, "kick"),
+            (.enable, "enable"), (.memory, "memory at its addresses"),
+        ]
+        return names.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
+    }
+}
+
+/// The virtio features that change what a ring is.
+enum RingFeatures {
+    static let eventIndex: UInt64 = 1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)
+    static let packed: UInt64 = 1 << UInt64(WIRE_VIRTIO_F_RING_PACKED)
+}

@@ -1,0 +1,224 @@
+internal import BlockTarget
+internal import CWire
+internal import Logging
+internal import Platform
+internal import VhostUser
+internal import Virtio
+
+/// The disk as a vhost-user session sees it: keeps what the session has set up, and hands queues to the loops.
+///
+/// The session's thread owns it. A queue lives in loop `index % loops`, from `startQueue` until `stopQueue` has been
+/// answered.
+final class DiskDevice: VhostUserDevice {
+    private struct Queue {
+        var signals = QueueSignals()
+        /// What it runs with; nil while it is stopped.
+        var setup: QueueSetup?
+        var lastAvailable: UInt16 = 0
+    }
+
+    private let disk: DiskDescription
+    private let loops: [LoopThread]
+    private let log: Logger
+    private var memory = GuestMemory([])
+    private var queues: [Queue]
+    private var writeback = true
+    /// What finished queues have counted since the last `takeReport`.
+    private var report = QueueReport()
+    /// How long a queue may take to finish what the kernel has of it.
+    private let drainMilliseconds: Int
+
+    init(disk: DiskDescription, loops: [LoopThread], drainMilliseconds: Int, log: Logger) {
+        precondition(!loops.isEmpty)
+        self.disk = disk
+        self.loops = loops
+        self.drainMilliseconds = drainMilliseconds
+        self.log = log
+        queues = Array(repeating: Queue(), count: disk.queueCount)
+    }
+
+    var offeredFeatures: UInt64 { disk.features }
+    var queueCount: Int { disk.queueCount }
+    var maximumQueueSize: Int { disk.maximumQueueSize }
+    var maximumMemoryRegions: Int { 509 }
+    var configuration: [UInt8] { disk.configuration(writeback: writeback) }
+
+    /// What all queues have done since this was last asked.
+    func takeReport() -> QueueReport {
+        defer { report = QueueReport() }
+        return report
+    }
+
+    private func loop(of queue: Int) -> LoopThread { loops[queue % loops.count] }
+
+    /// Whether a driver with these features is told of a write only when it is on stable storage (VIRTIO 1.2, 5.2.6.2):
+    /// it has turned the cache off, or cannot flush it.
+    private func writesThrough(_ features: UInt64) -> Bool {
+        if features & (1 << UInt64(WIRE_VIRTIO_BLK_F_CONFIG_WCE)) != 0 { return !writeback }
+        return features & (1 << UInt64(WIRE_VIRTIO_BLK_F_FLUSH)) == 0
+    }
+
+    func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {
+        guard offset == DiskDescription.writebackOffset, bytes.count == 1 else {
+            throw DeviceRefusal(
+                "only the write cache byte of the configuration can be written, not \(bytes.count) bytes at \(offset)")
+        }
+        writeback = bytes[0] != 0
+        for (index, queue) in queues.enumerated() {
+            guard let setup = queue.setup else { continue }
+            _ = loop(of: index).command(.setWritesThrough(queue: index, writesThrough(setup.features)))
+        }
+    }
+}
+
+// MARK: - Memory
+
+extension DiskDevice {
+    func replaceMemory(_ regions: [MemoryRegion], fds: consuming ReceivedFDs) throws(DeviceRefusal) {
+        var mapped: [MappedRegion] = []
+        for region in regions {
+            guard let fd = fds.takeFirst() else { throw DeviceRefusal("a memory region came without a descriptor") }
+            mapped.append(try Self.map(region, fd))
+        }
+        try change(GuestMemory(mapped))
+    }
+
+    func addMemory(_ region: MemoryRegion, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        guard memory.regions.count < maximumMemoryRegions else { throw DeviceRefusal("all memory slots are taken") }
+        try change(GuestMemory(memory.regions + [try Self.map(region, fd)]))
+    }
+
+    func removeMemory(_ region: MemoryRegion) throws(DeviceRefusal) {
+        let rest = memory.regions.filter { mapped in
+            mapped.region.guestAddress != region.guestAddress || mapped.region.size != region.size
+                || mapped.region.frontendAddress != region.frontendAddress
+        }
+        guard rest.count < memory.regions.count else { throw DeviceRefusal("there is no such memory region") }
+        try change(GuestMemory(rest))
+    }
+
+    private static func map(_ region: MemoryRegion, _ fd: borrowing OwnedFD) throws(DeviceRefusal) -> MappedRegion {
+        do throws(Errno) {
+            return try MappedRegion(region, fd: fd)
+        } catch {
+            let place = "\(region.size) bytes at guest address 0x\(String(region.guestAddress, radix: 16))"
+            throw DeviceRefusal(
+                error == .invalidArgument
+                    ? "the memory region of \(place) is larger than its file" : "cannot map \(place): \(error)")
+        }
+    }
+
+    /// Moves running queues to new memory: each finishes what it has taken and starts again where it stood. One whose
+    /// ring is no longer in memory stays stopped.
+    private func change(_ new: GuestMemory) throws(DeviceRefusal) {
+        var running: [(Int, QueueSetup)] = []
+        for index in queues.indices {
+            guard var setup = queues[index].setup else { continue }
+            setup.nextAvailable = try stopQueue(index)
+            running.append((index, setup))
+        }
+        memory = new
+        for (index, setup) in running {
+            do throws(DeviceRefusal) {
+                try startQueue(index, setup)
+            } catch {
+                log.warning("the queue stays stopped: \(error)", metadata: ["queue": "\(index)"])
+            }
+        }
+    }
+}
+
+// MARK: - Queues
+
+extension DiskDevice {
+    func setKick(_ fd: consuming OwnedFD?, queue: Int) {
+        queues[queue].signals.kick = Self.share(fd)
+        passSignals(queue)
+    }
+
+    func setCall(_ fd: consuming OwnedFD?, queue: Int) {
+        queues[queue].signals.call = Self.share(fd)
+        passSignals(queue)
+    }
+
+    func setError(_ fd: consuming OwnedFD?, queue: Int) {
+        queues[queue].signals.error = Self.share(fd)
+        passSignals(queue)
+    }
+
+    private static func share(_ fd: consuming OwnedFD?) -> SharedFD? {
+        switch consume fd {
+        case .some(let fd): SharedFD(fd)
+        case .none: nil
+        }
+    }
+
+    private func passSignals(_ queue: Int) {
+        guard queues[queue].setup != nil else { return }
+        _ = loop(of: queue).command(.setSignals(queue: queue, queues[queue].signals))
+    }
+
+    func startQueue(_ index: Int, _ setup: QueueSetup) throws(DeviceRefusal) {
+        guard queues[index].setup == nil else { throw DeviceRefusal("queue \(index) runs already") }
+        guard setup.size >= 1, setup.size <= disk.maximumQueueSize, let size = UInt16(exactly: setup.size) else {
+            throw DeviceRefusal("queue \(index) has \(setup.size) entries; 1 to \(disk.maximumQueueSize) are possible")
+        }
+        let attachment = QueueAttachment(
+            index: index, size: size, features: setup.features,
+            descriptors: try resolve(
+                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index,
+                "descriptor table"),
+            available: try resolve(
+                setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size), 2, index, "available ring"),
+            used: try resolve(
+                setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size), 4, index, "used ring"),
+            nextAvailable: setup.nextAvailable, memory: memory, writesThrough: writesThrough(setup.features),
+            signals: queues[index].signals)
+        if case .refused(let reason) = loop(of: index).command(.attach(attachment)) { throw DeviceRefusal(reason) }
+        queues[index].setup = setup
+        queues[index].lastAvailable = setup.nextAvailable
+    }
+
+    private func resolve(
+        _ address: UInt64, _ count: Int, _ alignment: UInt64, _ queue: Int, _ name: String
+    ) throws(DeviceRefusal) -> UInt {
+        guard let host = unsafe memory.resolve(frontendAddress: address, count: count, alignment: alignment) else {
+            let place = "0x\(String(address, radix: 16))"
+            throw DeviceRefusal(
+                "the \(name) of queue \(queue) at \(place) is not in guest memory or not aligned to \(alignment) bytes")
+        }
+        return UInt(bitPattern: host)
+    }
+
+    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt16 {
+        guard queues[index].setup != nil else { return queues[index].lastAvailable }
+        queues[index].setup = nil
+        let reply = loop(of: index).mailbox.send(.detach(queue: index), waitingMilliseconds: drainMilliseconds)
+        switch reply {
+        case .detached(let nextAvailable, let finished):
+            report.counters.add(finished.counters)
+            report.faults.add(finished.faults)
+            queues[index].lastAvailable = nextAvailable
+            return nextAvailable
+        case .refused(let reason):
+            throw DeviceRefusal(reason)
+        case .done, nil:
+            throw DeviceRefusal(
+                "queue \(index) has requests that the storage has not finished in \(drainMilliseconds / 1000) s")
+        }
+    }
+
+    func reset(keepingMemory: Bool) {
+        for index in queues.indices {
+            do throws(DeviceRefusal) {
+                _ = try stopQueue(index)
+            } catch {
+                // The loop goes on waiting, with its own hold on the memory; the next session finds the queue taken.
+                log.error("\(error)")
+            }
+            queues[index] = Queue()
+        }
+        writeback = true
+        if !keepingMemory { memory = GuestMemory([]) }
+    }
+}

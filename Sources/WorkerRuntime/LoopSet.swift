@@ -1,0 +1,74 @@
+internal import BlockTarget
+internal import Logging
+internal import Platform
+internal import Uring
+
+extension WorkerConfiguration {
+    /// Opens the storage and starts the loops on it.
+    ///
+    /// - Throws: what failed, and what to do.
+    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, [LoopThread]) {
+        var disk = DiskDescription(
+            sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
+            maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
+        var loops: [LoopThread] = []
+        switch storage {
+        case .image(let path, let cache):
+            let image = try DiskImage(path: path, readOnly: isReadOnly, cache: cache)
+            if image.ignoredBytes > 0 {
+                log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
+            }
+            disk.sectors = image.bytes / 512
+            disk.supportsDiscard = image.supportsDiscard
+            disk.logicalBlockSize = try logicalBlockSize(for: image, path)
+            disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
+            for index in 0..<threadCount {
+                let ring = try Ring(entries: 256, completions: ringCompletions)
+                let backend: FileBackend<Ring>
+                do throws(Errno) {
+                    backend = try FileBackend(image, engine: ring)
+                } catch {
+                    throw SystemError(cannot: "set aside", "the bounce buffers", error)
+                }
+                loops.append(try startLoop(index, backend, disk, log))
+            }
+        case .memory(let bytes):
+            disk.sectors = bytes / 512
+            disk.logicalBlockSize = logicalBlockSize ?? 512
+            disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
+            let contents = try MemoryDisk(bytes: Int(bytes))
+            for index in 0..<threadCount { loops.append(try startLoop(index, MemoryBackend(contents), disk, log)) }
+        case .null(let bytes):
+            disk.sectors = bytes / 512
+            disk.logicalBlockSize = logicalBlockSize ?? 512
+            disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
+            for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
+        }
+        return (disk, loops)
+    }
+
+    private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(
+        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ log: Logger
+    ) throws(SystemError) -> LoopThread {
+        try LoopThread(
+            index: index, backend: backend, disk: disk, pollMicroseconds: pollMicroseconds,
+            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], log: log)
+    }
+
+    /// Each request has at most one operation in flight: with this many the completion queue cannot overflow.
+    private var ringCompletions: UInt32 {
+        let queuesOfLoop = (queueCount + threadCount - 1) / threadCount
+        return UInt32(min(65536, max(512, queuesOfLoop * maximumQueueSize)))
+    }
+
+    private func logicalBlockSize(for image: DiskImage, _ path: String) throws(SystemError) -> Int {
+        let least = image.offsetAlignment > 512 ? 4096 : 512
+        guard let asked = logicalBlockSize else { return least }
+        if image.bytes % UInt64(asked) != 0 {
+            throw SystemError(
+                cannot: "serve", path, nil,
+                advice: "Its size of \(image.bytes) bytes is no multiple of the block size \(asked)")
+        }
+        return asked
+    }
+}

@@ -1,0 +1,52 @@
+public import BlockTarget
+public import Platform
+
+/// Where a worker's disk keeps its data.
+public enum Storage: Sendable, Equatable {
+    /// A raw file or a block device.
+    case image(path: String, cache: CacheMode)
+    /// Memory of the worker: gone with it. Capacity in bytes.
+    case memory(bytes: UInt64)
+    /// Nothing at all: for measurements. Capacity in bytes.
+    case null(bytes: UInt64)
+}
+
+/// Where a worker meets its front-end.
+public enum Meeting: Sendable, Equatable {
+    /// Listen at a path.
+    case path(String, SocketAccess)
+    /// An inherited socket that listens or is connected.
+    case descriptor(Int32)
+}
+
+/// Everything a worker on its own is told at its start.
+public struct WorkerConfiguration: Sendable, Equatable {
+    public var meeting: Meeting
+    public var storage: Storage
+    public var isReadOnly = false
+    /// 1 to 64.
+    public var queueCount = 1
+    /// 2 to 1024 descriptors.
+    public var maximumQueueSize = 1024
+    /// At most 20 bytes.
+    public var serial = ""
+    /// 512 or 4096 bytes; nil takes what the storage has.
+    public var logicalBlockSize: Int?
+    /// Loop threads, 1 to `queueCount`.
+    public var threadCount = 1
+    /// CPUs to bind the threads to, in turn; empty binds none.
+    public var cpus: [Int] = []
+    /// The longest a loop polls before it sleeps, in microseconds; 0 never polls.
+    public var pollMicroseconds = 50
+
+    /// How long a queue that is stopped may take to finish what the storage has of it, in milliseconds.
+    public static let drainMilliseconds = 60_000
+    public static let maximumQueueCount = 64
+    public static let queueSizes = 2...1024
+    public static let maximumPollMicroseconds = 1_000_000
+
+    public init(meeting: Meeting, storage: Storage) {
+        self.meeting = meeting
+        self.storage = storage
+    }
+}

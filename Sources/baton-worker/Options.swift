@@ -1,0 +1,235 @@
+internal import BlockTarget
+internal import CLinux
+internal import Glibc
+internal import Logging
+internal import Platform
+internal import WorkerRuntime
+
+/// What the command line asks for.
+enum Invocation {
+    case serve(WorkerConfiguration, Logger.Level)
+    case print(String)
+}
+
+/// What is wrong with the command line, as a sentence.
+struct UsageError: Error {
+    var description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// The options as they came, before they are put together.
+private struct RawOptions {
+    var values: [Option: String] = [:]
+
+    subscript(_ option: Option) -> String? { values[option] }
+    func has(_ option: Option) -> Bool { values[option] != nil }
+}
+
+private enum Option: String, CaseIterable {
+    case socketPath = "socket-path"
+    case fd
+    case socketMode = "socket-mode"
+    case socketOwner = "socket-owner"
+    case socketGroup = "socket-group"
+    case blkFile = "blk-file"
+    case backend
+    case size
+    case readOnly = "read-only"
+    case cache
+    case blockSize = "block-size"
+    case serial
+    case queues
+    case queueSize = "queue-size"
+    case threads
+    case cpus
+    case pollMicroseconds = "poll-us"
+    case logLevel = "log-level"
+    case printCapabilities = "print-capabilities"
+    case version
+    case help
+
+    var takesValue: Bool {
+        switch self {
+        case .readOnly, .printCapabilities, .version, .help: false
+        default: true
+        }
+    }
+}
+
+/// Reads this process's command line.
+func parseCommandLine() throws(UsageError) -> Invocation {
+    let options = try readOptions()
+    if options.has(.help) { return .print(usage) }
+    if options.has(.version) { return .print("baton-worker \(version)\n") }
+    if options.has(.printCapabilities) { return .print(capabilities) }
+    var configuration = WorkerConfiguration(meeting: try meeting(options), storage: try storage(options))
+    configuration.isReadOnly = options.has(.readOnly)
+    if let text = options[.blockSize] {
+        guard text == "512" || text == "4096" else {
+            throw UsageError("--block-size is 512 or 4096, not '\(text)'")
+        }
+        configuration.logicalBlockSize = Int(text)
+    }
+    if let serial = options[.serial] {
+        guard serial.utf8.count <= 20 else {
+            throw UsageError("--serial has at most 20 bytes; '\(serial)' has \(serial.utf8.count)")
+        }
+        configuration.serial = serial
+    }
+    if let queues = try number(options, .queues, 1...WorkerConfiguration.maximumQueueCount) {
+        configuration.queueCount = queues
+    }
+    if let size = try number(options, .queueSize, WorkerConfiguration.queueSizes) {
+        configuration.maximumQueueSize = size
+    }
+    if let threads = try number(options, .threads, 1...WorkerConfiguration.maximumQueueCount) {
+        guard threads <= configuration.queueCount else {
+            throw UsageError(
+                "--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
+        }
+        configuration.threadCount = threads
+    }
+    if let poll = try number(options, .pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
+        configuration.pollMicroseconds = poll
+    }
+    if let list = options[.cpus] { configuration.cpus = try cpus(list) }
+    return .serve(configuration, try logLevel(options))
+}
+
+private func readOptions() throws(UsageError) -> RawOptions {
+    var table: [option] = unsafe []
+    // The names live as long as the process: getopt_long keeps pointers to them.
+    for (index, entry) in Option.allCases.enumerated() {
+        unsafe table.append(
+            unsafe option(
+                name: UnsafePointer(strdup(entry.rawValue)), has_arg: entry.takesValue ? 1 : 0, flag: nil,
+                val: Int32(256 + index)))
+    }
+    unsafe table.append(option(name: nil, has_arg: 0, flag: nil, val: 0))
+    var options = RawOptions()
+    var value: UnsafePointer<CChar>?
+    var next: Int32 = 1
+    while true {
+        let code = unsafe clinux_next_option(CommandLine.argc, CommandLine.unsafeArgv, table, &value, &next)
+        if code == -1 { break }
+        guard code >= 256, Int(code) - 256 < Option.allCases.count else {
+            let text = CommandLine.arguments[max(1, min(Int(next) - 1, CommandLine.arguments.count - 1))]
+            throw UsageError(
+                code == Int32(UInt8(ascii: ":"))
+                    ? "\(text) needs a value" : "the option \(text) is not known or not used like this; see --help")
+        }
+        let entry = Option.allCases[Int(code) - 256]
+        guard !options.has(entry) else { throw UsageError("--\(entry.rawValue) is given twice") }
+        options.values[entry] = unsafe value.map { unsafe String(cString: $0) } ?? ""
+    }
+    if Int(next) < CommandLine.arguments.count {
+        throw UsageError("'\(CommandLine.arguments[Int(next)])' is no option; see --help")
+    }
+    return options
+}
+
+private func meeting(_ options: RawOptions) throws(UsageError) -> Meeting {
+    if let text = options[.fd] {
+        guard !options.has(.socketPath) else { throw UsageError("--fd and --socket-path exclude each other") }
+        guard let number = Int32(text), number >= 0 else {
+            throw UsageError("--fd is the number of an open file descriptor, not '\(text)'")
+        }
+        return .descriptor(number)
+    }
+    guard let path = options[.socketPath], !path.isEmpty else {
+        throw UsageError("say where to meet the front-end: --socket-path=PATH or --fd=N")
+    }
+    var access = SocketAccess()
+    if let text = options[.socketMode] {
+        guard let mode = UInt32(text, radix: 8), mode <= 0o777 else {
+            throw UsageError("--socket-mode is octal, such as 0660, not '\(text)'")
+        }
+        access.mode = mode
+    }
+    if let name = options[.socketOwner] {
+        guard let owner = UInt32(name) ?? (unsafe getpwnam(name).map { unsafe $0.pointee.pw_uid }) else {
+            throw UsageError("--socket-owner: there is no user '\(name)'")
+        }
+        access.owner = owner
+    }
+    if let name = options[.socketGroup] {
+        guard let group = UInt32(name) ?? (unsafe getgrnam(name).map { unsafe $0.pointee.gr_gid }) else {
+            throw UsageError("--socket-group: there is no group '\(name)'")
+        }
+        access.group = group
+    }
+    return .path(path, access)
+}
+
+private func storage(_ options: RawOptions) throws(UsageError) -> Storage {
+    let kind = options[.backend] ?? "file"
+    if kind == "file" {
+        guard let path = options[.blkFile], !path.isEmpty else {
+            throw UsageError("say what to serve: --blk-file=PATH")
+        }
+        if options.has(.size) { throw UsageError("--size is for --backend=memory and null; a file has its own size") }
+        var cache = CacheMode.direct
+        if let text = options[.cache] {
+            guard let mode = CacheMode(rawValue: text) else {
+                throw UsageError("--cache is direct or buffered, not '\(text)'")
+            }
+            cache = mode
+        }
+        return .image(path: path, cache: cache)
+    }
+    guard kind == "memory" || kind == "null" else {
+        throw UsageError("--backend is file, memory or null, not '\(kind)'")
+    }
+    for option in [Option.blkFile, .cache] where options.has(option) {
+        throw UsageError("--\(option.rawValue) does not go with --backend=\(kind)")
+    }
+    let bytes = try byteCount(options[.size] ?? "1G")
+    return kind == "memory" ? .memory(bytes: bytes) : .null(bytes: bytes)
+}
+
+/// A size with a suffix, 1 sector to 8 EiB, in whole blocks of 4096 bytes.
+private func byteCount(_ text: String) throws(UsageError) -> UInt64 {
+    let units: [Character: UInt64] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40]
+    let unit = text.last.flatMap { units[Character($0.uppercased())] }
+    let digits = unit == nil ? text[...] : text.dropLast()
+    guard let count = UInt64(digits), count > 0 else {
+        throw UsageError("--size is a number of bytes such as 4096, 512M or 10G, not '\(text)'")
+    }
+    let (bytes, overflow) = count.multipliedReportingOverflow(by: unit ?? 1)
+    guard !overflow, bytes <= UInt64(Int64.max), bytes % 4096 == 0 else {
+        throw UsageError("--size is a multiple of 4096 below 8 EiB, not '\(text)'")
+    }
+    return bytes
+}
+
+private func number(
+    _ options: RawOptions, _ option: Option, _ range: ClosedRange<Int>
+) throws(UsageError) -> Int? {
+    guard let text = options[option] else { return nil }
+    guard let value = Int(text), range.contains(value) else {
+        throw UsageError(
+            "--\(option.rawValue) is a number from \(range.lowerBound) to \(range.upperBound), not '\(text)'")
+    }
+    return value
+}
+
+private func cpus(_ list: String) throws(UsageError) -> [Int] {
+    var cpus: [Int] = []
+    for part in list.split(separator: ",", omittingEmptySubsequences: false) {
+        guard let cpu = Int(part), cpu >= 0, cpu < 4096 else {
+            throw UsageError("--cpus is a list of CPU numbers such as 0,2,4, not '\(list)'")
+        }
+        cpus.append(cpu)
+    }
+    return cpus
+}
+
+private func logLevel(_ options: RawOptions) throws(UsageError) -> Logger.Level {
+    guard let text = options[.logLevel] else { return .info }
+    guard let level = Logger.Level(rawValue: text) else {
+        let levels = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+        throw UsageError("--log-level is one of \(levels), not '\(text)'")
+    }
+    return level
+}

@@ -1,0 +1,51 @@
+/// What `--help` prints.
+let usage = """
+    usage: baton-worker --socket-path=PATH --blk-file=PATH [option...]
+
+    Serves one virtio-blk disk over vhost-user: to QEMU, to anything else that speaks it, one front-end at a time.
+    Stays in the foreground; SIGTERM ends it after the requests it has taken are finished.
+
+    Where to meet the front-end (one of them):
+      --socket-path=PATH    listen on a UNIX socket at PATH
+      --fd=N                use the inherited socket N, which listens or is connected
+      --socket-mode=MODE    permissions of the socket, octal (as the umask makes them)
+      --socket-owner=USER   owner of the socket, a name or a number
+      --socket-group=GROUP  group of the socket, a name or a number
+
+    The disk:
+      --blk-file=PATH       a raw image file or a block device
+      --backend=KIND        file; memory or null for tests and measurements (file)
+      --size=BYTES          capacity for memory and null; K, M, G and T are understood (1G)
+      --read-only           refuse writes
+      --cache=MODE          direct: past the host's page cache; buffered: through it (direct)
+      --block-size=BYTES    logical block size told to the guest, 512 or 4096 (what the storage has)
+      --serial=TEXT         serial number told to the guest, at most 20 bytes
+      --queues=N            number of queues, 1 to 64 (1)
+      --queue-size=N        largest ring that is accepted, 2 to 1024 (1024)
+
+    How it runs:
+      --threads=N           loop threads; queue Q is served by thread Q modulo N (1)
+      --cpus=LIST           CPUs to bind the threads to, in turn, such as 0,2,4
+      --poll-us=N           poll at most so long before sleeping, in microseconds, 0 to 1000000 (50)
+      --log-level=LEVEL     trace, debug, info, notice, warning, error or critical (info)
+
+      --print-capabilities  say in JSON what this program can do, and exit
+      --version             print the version, and exit
+      --help                print this, and exit
+
+    """
+
+/// What `--print-capabilities` prints (vhost-user: "Backend program conventions").
+let capabilities = """
+    {
+      "type": "block",
+      "features": [
+        "read-only",
+        "blk-file"
+      ]
+    }
+
+    """
+
+/// Of this build.
+let version = "0.1.0"

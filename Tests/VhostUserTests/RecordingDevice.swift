@@ -1,0 +1,126 @@
+import Platform
+import Testing
+import VhostUser
+import Virtio
+
+/// What a device was asked for, in order.
+enum DeviceEvent: Hashable {
+    case memory([MemoryRegion], fdCount: Int)
+    case added(MemoryRegion)
+    case removed(MemoryRegion)
+    case kick(Int, hasFD: Bool)
+    case call(Int, hasFD: Bool)
+    case error(Int, hasFD: Bool)
+    case start(Int, QueueSetup)
+    case stop(Int)
+    case wrote([UInt8], Int)
+    case reset(keepingMemory: Bool)
+
+    /// The queue that starts.
+    var started: Int? {
+        if case .start(let queue, _) = self { queue } else { nil }
+    }
+}
+
+/// A device that does nothing but remember. It checks the session's side of the contract: what may not be asked of a real
+/// device is recorded as an issue here.
+final class RecordingDevice: VhostUserDevice {
+    let offeredFeatures: UInt64 = 1 << 32 | 1 << 29 | 1 << 9
+    let queueCount: Int
+    let maximumQueueSize = 1024
+    let maximumMemoryRegions: Int
+    let configuration = (0..<60).map { UInt8($0 + 1) }
+
+    private(set) var events: [DeviceEvent] = []
+    /// Every queue that runs, with how many requests it has taken since it started.
+    private(set) var running: [Int: QueueSetup] = [:]
+    /// How many requests a queue takes before it is asked to stop.
+    var requestsPerRun: UInt16 = 0
+    /// The next call that can be refused is.
+    var refusesNext = false
+    private var held: [HeldFD] = []
+
+    init(queueCount: Int = 2, maximumMemoryRegions: Int = 32) {
+        self.queueCount = queueCount
+        self.maximumMemoryRegions = maximumMemoryRegions
+    }
+
+    /// Takes the events so far out.
+    func takeEvents() -> [DeviceEvent] {
+        defer { events = [] }
+        return events
+    }
+
+    private func refuseIfAsked() throws(DeviceRefusal) {
+        guard refusesNext else { return }
+        refusesNext = false
+        throw DeviceRefusal("the test says so")
+    }
+
+    private func hold(_ fd: consuming OwnedFD?) -> Bool {
+        guard let fd else { return false }
+        held.append(HeldFD(fd))
+        return true
+    }
+
+    func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.wrote(bytes, offset))
+    }
+
+    func replaceMemory(_ regions: [MemoryRegion], fds: consuming ReceivedFDs) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.memory(regions, fdCount: fds.count))
+        while let fd = fds.takeFirst() { _ = hold(fd) }
+    }
+
+    func addMemory(_ region: MemoryRegion, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.added(region))
+        _ = hold(fd)
+    }
+
+    func removeMemory(_ region: MemoryRegion) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.removed(region))
+    }
+
+    func setKick(_ fd: consuming OwnedFD?, queue: Int) { events.append(.kick(queue, hasFD: hold(fd))) }
+    func setCall(_ fd: consuming OwnedFD?, queue: Int) { events.append(.call(queue, hasFD: hold(fd))) }
+    func setError(_ fd: consuming OwnedFD?, queue: Int) { events.append(.error(queue, hasFD: hold(fd))) }
+
+    func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal) {
+        #expect(running[queue] == nil, "queue \(queue) is started twice")
+        try refuseIfAsked()
+        events.append(.start(queue, setup))
+        running[queue] = setup
+    }
+
+    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt16 {
+        guard let setup = running[queue] else {
+            Issue.record("queue \(queue) is stopped though it does not run")
+            throw DeviceRefusal("not running")
+        }
+        try refuseIfAsked()
+        events.append(.stop(queue))
+        running[queue] = nil
+        return setup.nextAvailable &+ requestsPerRun
+    }
+
+    func reset(keepingMemory: Bool) {
+        events.append(.reset(keepingMemory: keepingMemory))
+        running = [:]
+        held = []
+    }
+}
+
+/// A descriptor that can lie in an array.
+final class HeldFD: Sendable {
+    private let fd: OwnedFD
+
+    var number: Int32 { fd.number }
+
+    init(_ fd: consuming OwnedFD) {
+        self.fd = fd
+    }
+}
