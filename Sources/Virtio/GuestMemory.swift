@@ -12,8 +12,10 @@ public final class MappedRegion: Sendable {
 
     /// Maps a region from the descriptor that came with it.
     ///
-    /// - Throws: `invalidArgument` when the file is shorter than the region says or the numbers overflow; mmap's error.
-    public init(_ region: MemoryRegion, fd: borrowing OwnedFD) throws(Errno) {
+    /// - Parameter pinned: keep its pages in memory.
+    /// - Throws: `invalidArgument` when the file is shorter than the region says or the numbers overflow; mmap's or mlock's
+    ///   error.
+    public init(_ region: MemoryRegion, fd: borrowing OwnedFD, pinned: Bool = false) throws(Errno) {
         var status = stat()
         try retryingInterrupts { unsafe fstat(fd.number, &status) }
         let (end, overflow) = region.fileOffset.addingReportingOverflow(region.size)
@@ -21,13 +23,14 @@ public final class MappedRegion: Sendable {
             end <= fileSize
         else { throw .invalidArgument }
         // hugetlbfs wants offset and length in its pages, which it tells as the block size.
-        let page = UInt64(max(4096, status.st_blksize))
-        guard page & (page &- 1) == 0 else { throw .invalidArgument }
+        let block = UInt64(max(4096, status.st_blksize))
+        let page = block & (block - 1) == 0 ? block : 4096
         let start = region.fileOffset & ~(page - 1)
         let (rounded, roundingOverflow) = (end - start).addingReportingOverflow(page - 1)
         guard !roundingOverflow, let count = Int(exactly: rounded & ~(page - 1)) else { throw .invalidArgument }
         mapping = try Mapping(sharing: fd, offset: Int64(start), count: count)
         mapping.excludeFromCoreDumps()
+        if pinned { try mapping.pin() }
         lead = Int(region.fileOffset - start)
         self.region = region
     }

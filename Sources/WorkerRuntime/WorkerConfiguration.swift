@@ -39,6 +39,9 @@ public struct WorkerConfiguration: Sendable, Equatable {
     /// The longest a loop polls before it sleeps, in microseconds; 0 never polls.
     public var pollMicroseconds = 50
 
+    /// Keep all guest memory present while it is mapped.
+    public var pinsGuestMemory = false
+
     /// How long a queue that is stopped may take to finish what the storage has of it, in milliseconds.
     public static let drainMilliseconds = 60_000
     public static let maximumQueueCount = 64

@@ -44,6 +44,7 @@ private enum Option: String, CaseIterable {
     case threads
     case cpus
     case pollMicroseconds = "poll-us"
+    case pinMemory = "pin-memory"
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -51,7 +52,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .printCapabilities, .version, .help: false
+        case .readOnly, .pinMemory, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -93,6 +94,7 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     if let poll = try number(options, .pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
         configuration.pollMicroseconds = poll
     }
+    configuration.pinsGuestMemory = options.has(.pinMemory)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
     return .serve(configuration, try logLevel(options))
 }

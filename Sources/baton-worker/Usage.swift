@@ -27,6 +27,7 @@ let usage = """
       --threads=N           loop threads; queue Q is served by thread Q modulo N (1)
       --cpus=LIST           CPUs to bind the threads to, in turn, such as 0,2,4
       --poll-us=N           poll at most so long before sleeping, in microseconds, 0 to 1000000 (50)
+      --pin-memory          keep all guest memory present while it is mapped (mlock)
       --log-level=LEVEL     trace, debug, info, notice, warning, error or critical (info)
 
       --print-capabilities  say in JSON what this program can do, and exit

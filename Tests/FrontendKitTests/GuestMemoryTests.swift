@@ -3,13 +3,13 @@ import Testing
 import Virtio
 
 @Suite struct GuestMemoryTests {
-    static let placements: [GuestMemory.Placement] = [
+    static let placements: [FrontendKit.GuestMemory.Placement] = [
         .init(guestAddress: 0x1000, size: 0x7620), .init(guestAddress: 0x8620, size: 0x5ffe, fileOffset: 4096),
         .init(guestAddress: 1 << 40, size: 4096),
     ]
 
     @Test func bytesMayCrossFromOneRegionIntoTheNext() throws {
-        let memory = try GuestMemory(Self.placements)
+        let memory = try FrontendKit.GuestMemory(Self.placements)
         let bytes = (0..<3000).map { UInt8(truncatingIfNeeded: $0) }
         memory.write(bytes, at: 0x8620 - 1000)
         #expect(memory.read(3000, at: 0x8620 - 1000) == bytes)
@@ -19,9 +19,9 @@ import Virtio
     }
 
     @Test func frontendAddressesAreOfTheMappingOrOfTheGuest() throws {
-        let guest = try GuestMemory(Self.placements, addressing: .guest)
+        let guest = try FrontendKit.GuestMemory(Self.placements, addressing: .guest)
         #expect(guest.frontendAddress(of: 0x8621) == 0x8621)
-        let mapped = try GuestMemory(Self.placements)
+        let mapped = try FrontendKit.GuestMemory(Self.placements)
         let region = mapped.regions[1].description
         #expect(mapped.frontendAddress(of: 0x8621) == region.frontendAddress + 1)
         #expect(region.frontendAddress != region.guestAddress)

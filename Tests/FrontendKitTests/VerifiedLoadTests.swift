@@ -1,4 +1,5 @@
 import FrontendKit
+import TestSupport
 import Testing
 
 /// The load against a disk in memory that is wrong in one way: each must be found out, and a right one not accused.

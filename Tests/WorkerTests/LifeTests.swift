@@ -99,6 +99,18 @@ import VhostUser
         #expect(!TestFile.exists(worker.socketPath))
     }
 
+    @Test func `guest memory is pinned when that is asked for, and only then`() throws {
+        for option in [[], ["--pin-memory"]] {
+            let worker = try WorkerProcess(["--backend=null"] + option, in: directory.value)
+            var rig = try Rig(connectingTo: worker.socketPath, memorySize: 32 << 20)
+            var disk = rig.makeDriver()
+            #expect(try disk.flush().status == .ok)
+            let status = try #require(readSmallFile("/proc/\(worker.program.pid)/status"))
+            let locked = status.split(separator: "\n").first { $0.hasPrefix("VmLck:") }
+            #expect(locked?.contains(option.isEmpty ? " 0 kB" : " 32768 kB") == true, "\(status)")
+        }
+    }
+
     @Test func `an idle worker does not run`() throws {
         let worker = try WorkerProcess(["--backend=null", "--queues=2", "--threads=2"], in: directory.value)
         var rig = try Rig(connectingTo: worker.socketPath, queueCount: 2)
