@@ -1,8 +1,8 @@
 /// What each sector of a disk may hold, given the writes that completed and those in flight.
 ///
 /// A disk promises what an atomic register promises, sector by sector: a read returns the last completed write, or any
-/// write that was in flight at some time during the read; of writes that overlapped in time any may be the last. So a sector
-/// has a few *candidates*. When a write completes, every candidate that had completed before that write began is
+/// write that was in flight at some time during the read; of writes that overlapped in time any may be the last. So a
+/// sector has a few *candidates*. When a write completes, every candidate that had completed before that write began is
 /// superseded: reads that begin later must not return it. A read on a quiet sector settles which candidate it is: then
 /// nothing but a new write may change it.
 ///
