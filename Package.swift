@@ -1,7 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-/// Every Swift target is built alike: strict memory safety, no warning tolerated, imports internal unless they say otherwise.
+/// Every Swift target is built alike: strict memory safety, no warning tolerated, imports internal unless they say
+/// otherwise.
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .strictMemorySafety(),

@@ -1,8 +1,8 @@
 internal import Platform
 
 /// How long a loop that has run out of work goes on looking before it sleeps. The window grows while looking pays (work
-/// comes within the limit) and shrinks to nothing while it does not, so that an idle queue costs no CPU and a busy one no
-/// system calls.
+/// comes within the limit) and shrinks to nothing while it does not, so that an idle queue costs no CPU and a busy one
+/// no system calls.
 struct PollingWindow {
     /// The limit, in nanoseconds; 0 never polls.
     let maximum: UInt64

@@ -111,7 +111,9 @@ static inline ssize_t clinux_receive(int fd, void *bytes, size_t count, int flag
                                      int *truncated) {
     union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int) * CLINUX_MAX_FDS)]; } control;
     struct iovec part = {bytes, count};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
     *fd_count = 0;
     *truncated = 0;
     ssize_t result = recvmsg(fd, &message, flags | CLINUX_MSG_CMSG_CLOEXEC);
