@@ -73,6 +73,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
+        tests(of: "WorkerRuntime", ["Platform"]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",

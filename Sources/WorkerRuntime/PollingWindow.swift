@@ -27,11 +27,13 @@ struct PollingWindow {
     }
 
     /// Nothing was found: look once more, or sleep?
-    mutating func shouldLookAgain() -> Bool {
+    ///
+    /// - Parameter now: the clock, in nanoseconds; it is seldom read.
+    mutating func shouldLookAgain(now: @autoclosure () -> UInt64 = monotonicNanoseconds()) -> Bool {
         guard length > 0 else { return false }
         looks += 1
         if looks % Self.looksPerReading != 1 { return true }
-        let now = monotonicNanoseconds()
+        let now = now()
         if idleSince == 0 { idleSince = now }
         return now - idleSince < length
     }
