@@ -52,10 +52,12 @@ let package = Package(
             name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
             linkerSettings: [.linkedLibrary(":liburing.a")]),
         module("Virtio", ["CWire", "Platform"]),
+        module("Inflight", ["CWire", "Platform"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
-        module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio"]),
+        module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight"]),
         module(
-            "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
+            "WorkerRuntime",
+            ["Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
             name: "baton-worker",
             dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
@@ -65,7 +67,7 @@ let package = Package(
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
-        module("FuzzTargets", ["VhostUser", "Virtio"]),
+        module("FuzzTargets", ["Platform", "VhostUser", "Virtio"]),
 
         tests(of: "Platform", ["TestSupport"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
@@ -73,6 +75,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
+        tests(of: "Inflight", ["CWire", "Platform"]),
         tests(of: "WorkerRuntime", ["Platform"]),
         // The real program, as a process
         .testTarget(

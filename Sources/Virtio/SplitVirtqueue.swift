@@ -29,7 +29,7 @@ public import Synchronization
     /// Index behind the last used element written.
     @usableFromInline var usedIndex: UInt16
     /// Index that the guest has been shown.
-    @usableFromInline var publishedIndex: UInt16
+    @usableFromInline var publishedIndexValue: UInt16
     /// The available index as last observed: saves touching the guest's cache line for every request.
     @usableFromInline var observedAvailable: UInt16
 
@@ -63,7 +63,7 @@ public import Synchronization
         self.nextAvailable = nextAvailable
         observedAvailable = nextAvailable
         usedIndex = unsafe wire_load16(used + 2)
-        publishedIndex = usedIndex
+        publishedIndexValue = usedIndex
     }
 
     @inlinable
@@ -74,6 +74,14 @@ public import Synchronization
     @inlinable
     static func atomic16(_ address: UnsafeMutableRawPointer) -> UnsafeMutablePointer<Atomic<UInt16>> {
         unsafe address.assumingMemoryBound(to: Atomic<UInt16>.self)
+    }
+
+    /// What the used ring's idx shows the guest.
+    @inlinable public var publishedIndex: UInt16 { publishedIndexValue }
+
+    /// What a used ring's idx shows, before anything is taken up.
+    public static func usedIndex(at used: UnsafeMutableRawPointer) -> UInt16 {
+        unsafe atomic16(used + 2).pointee.load(ordering: .acquiring)
     }
 
     /// How many requests wait in the available ring.
@@ -136,9 +144,9 @@ public import Synchronization
     /// - Returns: whether the guest asks for an interrupt for them.
     @inlinable
     public mutating func publish() -> Bool {
-        let old = publishedIndex
+        let old = publishedIndexValue
         guard old != usedIndex else { return false }
-        publishedIndex = usedIndex
+        publishedIndexValue = usedIndex
         unsafe Self.atomic16(used + 2).pointee.store(usedIndex, ordering: .releasing)
         // The driver stores used_event (or its flag), then looks at idx; we store idx, then look. Without a full fence
         // both could miss the other.

@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import Inflight
 internal import Logging
 internal import Platform
 internal import Uring
@@ -195,22 +196,39 @@ extension BlockLoop where Backend: ~Copyable {
             let available = unsafe UnsafeMutableRawPointer(bitPattern: attachment.available),
             let used = unsafe UnsafeMutableRawPointer(bitPattern: attachment.used)
         else { return .refused("queue \(index) has no rings") }
-        let ring = unsafe SplitVirtqueue(
-            size: attachment.size, features: attachment.features, descriptors: descriptors, available: available,
-            used: used, nextAvailable: attachment.nextAvailable)
-        do throws(Errno) {
+        let plan: RecoveryPlan
+        do {
+            var log = SplitInflightLog.none
+            if let region = attachment.inflight {
+                log = try SplitInflightLog(region, queue: index, size: Int(attachment.size))
+            }
+            let usedIndex = unsafe SplitVirtqueue.usedIndex(at: used)
+            plan = try log.recover(usedIndex: usedIndex)
+            // Front-ends disagree about what SET_VRING_BASE says after a lost connection: a log that was used knows better.
+            let knowsBetter = log.isKept && !plan.isFresh
+            let ring = unsafe SplitVirtqueue(
+                size: attachment.size, features: attachment.features, descriptors: descriptors, available: available,
+                used: used,
+                nextAvailable: knowsBetter ? usedIndex &+ UInt16(plan.heads.count) : attachment.nextAvailable)
             let queue = try BlockQueue(
-                index: index, ring: ring, memory: attachment.memory, disk: disk, features: attachment.features,
-                writesThrough: attachment.writesThrough, call: attachment.signals.call?.number ?? -1)
+                index: index, ring: ring, log: log, memory: attachment.memory, disk: disk,
+                features: attachment.features, writesThrough: attachment.writesThrough,
+                call: attachment.signals.call?.number ?? -1)
             unsafe (places + count).initialize(to: Place(queue: queue, signals: QueueSignals()))
+        } catch let error as Errno {
+            return .refused(
+                error == .invalidArgument
+                    ? "the inflight region has no room for queue \(index) with \(attachment.size) entries"
+                    : "no memory for queue \(index): \(error)")
         } catch {
-            return .refused("no memory for queue \(index): \(error)")
+            return .refused("queue \(index): \(error)")
         }
         unsafe placeOfQueue[index] = count
         count += 1
         setSignals(count - 1, attachment.signals)
         unsafe places[count - 1].queue.disableKicks()
-        return .done
+        unsafe places[count - 1].queue.resubmit(plan.heads, &backend)
+        return .attached(plan)
     }
 
     /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is

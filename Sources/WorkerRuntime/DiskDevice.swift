@@ -1,5 +1,6 @@
 internal import BlockTarget
 internal import CWire
+internal import Inflight
 internal import Logging
 internal import Platform
 internal import VhostUser
@@ -22,6 +23,8 @@ final class DiskDevice: VhostUserDevice {
     private let log: Logger
     private var memory = GuestMemory([])
     private var queues: [Queue]
+    /// Where requests in flight are logged, if the front-end has given a place.
+    private var inflight: InflightRegion?
     private var writeback = true
     /// What finished queues have counted since the last `takeReport`.
     private var report = QueueReport()
@@ -133,6 +136,36 @@ extension DiskDevice {
     }
 }
 
+// MARK: - Requests in flight
+
+extension DiskDevice {
+    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile {
+        do throws(Errno) {
+            let fd = try InflightRegion.makeFile(queueCount: queueCount, queueSize: queueSize)
+            let size = InflightRegion.byteCount(queueCount: queueCount, queueSize: queueSize)
+            return InflightFile(size: UInt64(size), fd: fd)
+        } catch {
+            throw DeviceRefusal("cannot make an inflight region: \(error)")
+        }
+    }
+
+    func setInflight(_ description: InflightDescription, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        guard queues.allSatisfy({ $0.setup == nil }) else {
+            throw DeviceRefusal("a queue runs already: its requests are logged elsewhere")
+        }
+        do throws(Errno) {
+            inflight = try InflightRegion(
+                fd: fd, offset: description.fileOffset, count: description.size,
+                queueCount: Int(description.queueCount), queueSize: Int(description.queueSize))
+        } catch {
+            throw DeviceRefusal(
+                error == .invalidArgument
+                    ? "an inflight region of \(description.size) bytes does not hold \(description.queueCount) queues of"
+                        + " \(description.queueSize)" : "cannot map the inflight region: \(error)")
+        }
+    }
+}
+
 // MARK: - Queues
 
 extension DiskDevice {
@@ -177,9 +210,19 @@ extension DiskDevice {
                 setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size), 2, index, "available ring"),
             used: try resolve(
                 setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size), 4, index, "used ring"),
-            nextAvailable: setup.nextAvailable, memory: memory, writesThrough: writesThrough(setup.features),
+            nextAvailable: setup.nextAvailable, memory: memory, inflight: inflight,
+            writesThrough: writesThrough(setup.features),
             signals: queues[index].signals)
-        if case .refused(let reason) = loop(of: index).command(.attach(attachment)) { throw DeviceRefusal(reason) }
+        switch loop(of: index).command(.attach(attachment)) {
+        case .refused(let reason): throw DeviceRefusal(reason)
+        case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
+            log.notice(
+                "a worker before left requests in flight: they are carried out again",
+                metadata: [
+                    "queue": "\(index)", "requests": "\(plan.heads.count)", "published": "\(plan.struckOff)",
+                ])
+        case .attached, .done, .detached: break
+        }
         queues[index].setup = setup
         queues[index].lastAvailable = setup.nextAvailable
     }
@@ -207,7 +250,7 @@ extension DiskDevice {
             return nextAvailable
         case .refused(let reason):
             throw DeviceRefusal(reason)
-        case .done, nil:
+        case .done, .attached, nil:
             throw DeviceRefusal(
                 "queue \(index) has requests that the storage has not finished in \(drainMilliseconds / 1000) s")
         }
@@ -224,6 +267,7 @@ extension DiskDevice {
             queues[index] = Queue()
         }
         writeback = true
+        inflight = nil
         if !keepingMemory { memory = GuestMemory([]) }
     }
 }

@@ -1,3 +1,4 @@
+internal import Inflight
 internal import Platform
 internal import Synchronization
 internal import Virtio
@@ -24,6 +25,8 @@ struct QueueAttachment: Sendable {
     var used: UInt
     var nextAvailable: UInt16
     var memory: GuestMemory
+    /// Where requests in flight are logged; nil: nowhere.
+    var inflight: InflightRegion?
     var writesThrough: Bool
     var signals: QueueSignals
 }
@@ -48,6 +51,7 @@ enum LoopCommand: Sendable {
 /// A loop's answer to one command.
 enum LoopReply: Sendable {
     case done
+    case attached(RecoveryPlan)
     case detached(nextAvailable: UInt16, QueueReport)
     case refused(String)
 }
