@@ -58,6 +58,7 @@ let package = Package(
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
+        module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Platform", "Uring", "Virtio"]),
 
         tests(of: "Platform"),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),

@@ -1,0 +1,77 @@
+public import BlockTarget
+public import Platform
+internal import Uring
+
+/// A queue of a simulated disk, and the guest that drives it.
+public final class SimulatedQueue {
+    public let guest: SimulatedGuest
+    public fileprivate(set) var queue: BlockQueue
+
+    /// - Parameters:
+    ///   - index: the queue's place in its disk.
+    ///   - features: as agreed on; nil takes all that the disk offers.
+    ///   - call: the eventfd that interrupts the guest, or -1.
+    /// - Throws: when there is not enough memory.
+    public init(
+        _ guest: SimulatedGuest, disk: DiskDescription, index: Int = 0, features: UInt64? = nil,
+        writesThrough: Bool = false, call: Int32 = -1
+    ) throws(Errno) {
+        let features = features ?? disk.features
+        queue = try BlockQueue(
+            index: index, ring: guest.makeVirtqueue(features: features), memory: guest.memory, disk: disk,
+            features: features, writesThrough: writesThrough, call: call)
+        self.guest = guest
+    }
+
+    /// Whether a write is answered only when it is durable, from now on.
+    public func setWritesThrough(_ value: Bool) { queue.writesThrough = value }
+}
+
+/// A disk, its guests and a backend, face to face: no socket, no thread, no time.
+public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
+    /// The queues, each at the place of its index.
+    public let queues: [SimulatedQueue]
+    public private(set) var backend: Backend
+
+    public init(_ backend: consuming Backend, _ queues: [SimulatedQueue]) {
+        precondition(queues.indices.allSatisfy { queues[$0].queue.index == $0 }, "each queue has its place")
+        self.backend = backend
+        self.queues = queues
+    }
+
+    /// One round, as a loop of a worker has it: takes requests, submits, takes completions, starts what had stalled, shows
+    /// the guests what is done.
+    ///
+    /// - Returns: whether there was anything to do.
+    @discardableResult
+    public func turn() -> Bool {
+        var worked = false
+        for queue in queues where queue.queue.service(&backend) > 0 { worked = true }
+        backend.submit()
+        backend.runDeferredWork()
+        while let completion = backend.nextCompletion() {
+            worked = true
+            let token = RequestToken(rawValue: completion.token)
+            guard Int(token.queue) < queues.count else { continue }
+            queues[Int(token.queue)].queue.finish(token: token, result: completion.result, &backend)
+        }
+        for queue in queues {
+            if queue.queue.hasStalled, queue.queue.resumeStalled(&backend) { worked = true }
+            queue.queue.publish()
+        }
+        return worked
+    }
+
+    /// Turns until nothing is left to do.
+    ///
+    /// - Parameter limit: of turns; a disk that is busy for longer has run away.
+    /// - Returns: false when the limit was reached first.
+    public func settle(limit: Int = 100_000) -> Bool {
+        for _ in 0..<limit {
+            let worked = turn()
+            let waits = backend.queuedCount > 0 || queues.contains { $0.queue.hasStalled }
+            if !worked, !waits { return true }
+        }
+        return false
+    }
+}
