@@ -61,6 +61,7 @@ let package = Package(
         module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Platform", "Uring", "Virtio"]),
 
         tests(of: "Platform"),
+        tests(of: "Virtio", ["Platform", "SimulationKit"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
     ]
 )

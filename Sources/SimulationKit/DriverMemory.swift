@@ -18,7 +18,7 @@ final class DriverMemory {
         var mapped: [MappedRegion] = []
         for region in regions {
             let description = MemoryRegion(
-                guestAddress: region.start, size: UInt64(region.count), frontendAddress: region.start + frontendShift,
+                guestAddress: region.start, size: UInt64(region.count), frontendAddress: region.start &+ frontendShift,
                 fileOffset: UInt64(region.fileOffset))
             mapped.append(try MappedRegion(description, fd: region.file))
         }

@@ -31,8 +31,11 @@ public final class SimulatedGuest {
     public private(set) var availableIndex: UInt16
     /// Index of the next entry of the used ring to take.
     public private(set) var usedIndex: UInt16
-    /// How often each head was made available and has not come back.
-    public private(set) var inFlight: [Int]
+    /// Requests made available that have not come back.
+    public private(set) var outstanding = 0
+
+    /// How often each head is among them.
+    private var inFlight = [Int](repeating: 0, count: 65536)
 
     let driverMemory: DriverMemory
 
@@ -52,17 +55,18 @@ public final class SimulatedGuest {
         self.ring = ring
         availableIndex = start
         usedIndex = start
-        inFlight = Array(repeating: 0, count: 65536)
         store16(start, at: ring.available + 2)
         store16(start, at: ring.used + 2)
     }
 
     /// The device's side of the ring.
     ///
-    /// - Parameter features: the agreed feature bits.
-    public func makeVirtqueue(features: UInt64) -> SplitVirtqueue {
+    /// - Parameters:
+    ///   - features: the agreed feature bits.
+    ///   - nextAvailable: where it goes on; nil for where the driver stands now.
+    public func makeVirtqueue(features: UInt64, nextAvailable: UInt16? = nil) -> SplitVirtqueue {
         func resolve(_ address: UInt64, _ count: Int, _ alignment: UInt64) -> UnsafeMutableRawPointer {
-            let frontendAddress = address + Self.frontendShift
+            let frontendAddress = address &+ Self.frontendShift
             guard
                 let host = unsafe memory.resolve(frontendAddress: frontendAddress, count: count, alignment: alignment)
             else { preconditionFailure("the ring is not in memory") }
@@ -73,7 +77,7 @@ public final class SimulatedGuest {
             descriptors: resolve(ring.descriptors, SplitVirtqueue.descriptorTableBytes(size: ring.size), 16),
             available: resolve(ring.available, SplitVirtqueue.availableRingBytes(size: ring.size), 2),
             used: resolve(ring.used, SplitVirtqueue.usedRingBytes(size: ring.size), 4),
-            nextAvailable: availableIndex)
+            nextAvailable: nextAvailable ?? availableIndex)
     }
 
     // MARK: Memory
@@ -116,6 +120,7 @@ public final class SimulatedGuest {
         store16(head, at: ring.available + 4 + UInt64(2 * (Int(availableIndex) % ring.size)))
         availableIndex &+= 1
         inFlight[Int(head)] += 1
+        outstanding += 1
         store16(availableIndex, at: ring.available + 2)
     }
 
@@ -145,7 +150,6 @@ public final class SimulatedGuest {
     public func takeUsed() throws(GuestComplaint) -> UsedElement? {
         let shown = shownUsedIndex
         guard shown != usedIndex else { return nil }
-        let outstanding = inFlight.reduce(0, +)
         guard Int(shown &- usedIndex) <= outstanding else {
             throw .returnedTooMany(Int(shown &- usedIndex), outstanding: outstanding)
         }
@@ -154,6 +158,7 @@ public final class SimulatedGuest {
         let length = bytes[4..<8].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
         guard id < 65536, inFlight[Int(id)] > 0 else { throw .notInFlight(id) }
         inFlight[Int(id)] -= 1
+        outstanding -= 1
         usedIndex &+= 1
         return UsedElement(head: UInt16(id), length: length)
     }
