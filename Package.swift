@@ -29,7 +29,10 @@ let package = Package(
     name: "baton",
     products: [
         .executable(name: "baton-worker", targets: ["baton-worker"]),
+        // Both for the benchmarks, a package of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
+        .library(name: "Platform", targets: ["Platform"]),
+        .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
@@ -53,15 +56,29 @@ let package = Package(
         module(
             "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
-            name: "baton-worker", dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
+            name: "baton-worker",
+            dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
         module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Platform", "Uring", "Virtio"]),
 
+        // What fuzzers run: pure functions, so that tests run their corpora too
+        module("FuzzTargets", ["VhostUser", "Virtio"]),
+
         tests(of: "Platform"),
         tests(of: "Virtio", ["Platform", "SimulationKit"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
+        .target(
+            name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
+            swiftSettings: settings),
+        tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
+        // The real program, as a process
+        .testTarget(
+            name: "WorkerTests",
+            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
+            swiftSettings: settings),
+        tests(of: "FuzzTargets"),
     ]
 )

@@ -36,6 +36,13 @@ internal import Glibc
         self.count = count
     }
 
+    /// Makes all pages present now and keeps them in memory for as long as they are mapped (mlock).
+    ///
+    /// - Throws: `noMemory` or `notPermitted` when the limit on locked memory (RLIMIT_MEMLOCK) is too small.
+    public borrowing func pin() throws(Errno) {
+        try retryingInterrupts { unsafe mlock(base, count) }
+    }
+
     /// Leaves the pages out of core dumps: guest memory makes them slow and is not ours to write down.
     public borrowing func excludeFromCoreDumps() {
         _ = unsafe madvise(base, count, MADV_DONTDUMP)

@@ -63,7 +63,9 @@ public func waitForInput(_ number: Int32, milliseconds: Int32? = nil) -> Bool {
 ///
 /// - Returns: the descriptor that has.
 public func waitForEither(_ first: Int32, _ second: Int32) -> Int32 {
-    var entries = [pollfd(fd: first, events: Int16(POLLIN), revents: 0), pollfd(fd: second, events: Int16(POLLIN), revents: 0)]
+    var entries = [
+        pollfd(fd: first, events: Int16(POLLIN), revents: 0), pollfd(fd: second, events: Int16(POLLIN), revents: 0),
+    ]
     while true {
         let result = unsafe poll(&entries, 2, -1)
         if result > 0 { return entries[1].revents != 0 ? second : first }

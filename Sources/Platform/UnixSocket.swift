@@ -28,11 +28,23 @@ public struct UnixStream: ~Copyable, Sendable {
 
     /// Connects to the socket at `path`.
     ///
-    /// - Throws: connect's error; ENAMETOOLONG for a path over 107 bytes.
-    public init(connectingTo path: String) throws(Errno) {
+    /// - Parameter milliseconds: how long connecting, and each later send, may wait for the other side; nil: for ever.
+    /// - Throws: connect's error; `wouldBlock` when the time was over; ENAMETOOLONG for a path over 107 bytes.
+    public init(connectingTo path: String, milliseconds: Int32? = nil) throws(Errno) {
         let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+        if let milliseconds {
+            var limit = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
+            let size = socklen_t(MemoryLayout<timeval>.size)
+            try retryingInterrupts { unsafe setsockopt(fd.number, SOL_SOCKET, SO_SNDTIMEO, &limit, size) }
+        }
         try retryingInterrupts { unsafe clinux_connect(fd.number, path) }
         self.fd = fd
+    }
+
+    /// The process that listened or made the pair (SO_PEERCRED); nil where it is not of our PID namespace.
+    public var peerProcess: Int32? {
+        let pid = clinux_peer_pid(fd.number)
+        return pid > 0 ? pid : nil
     }
 
     /// Receives up to `buffer.count` bytes and the descriptors that come with the first of them.
@@ -113,27 +125,45 @@ public struct UnixListener: ~Copyable, Sendable {
         self.fd = fd
     }
 
-    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not.
+    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not, nor anything that is
+    /// no socket.
+    ///
+    /// The socket appears at `path` when it can be connected to and not before: it is made beside it, as `path~`.
     ///
     /// - Parameter access: who may connect; set before anybody can.
-    /// - Throws: EADDRINUSE when another process listens there, else the system's error.
+    /// - Throws: EADDRINUSE when another process listens there, ENAMETOOLONG for a path over 106 bytes, else the system's
+    ///   error.
     public init(at path: String, access: SocketAccess = SocketAccess(), backlog: Int32 = 8) throws(Errno) {
+        if try Self.isTaken(path) { throw Errno(rawValue: EADDRINUSE) }
+        let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
+        let draft = path + "~"
+        unsafe unlink(draft)
+        try retryingInterrupts { unsafe clinux_bind(fd.number, draft) }
+        do throws(Errno) {
+            try access.apply(to: draft)
+            try retryingInterrupts { listen(fd.number, backlog) }
+            try retryingInterrupts { unsafe rename(draft, path) }
+        } catch {
+            unsafe unlink(draft)
+            throw error
+        }
+        self.fd = fd
+    }
+
+    /// Whether a process listens at `path`.
+    ///
+    /// - Throws: what connecting says when something else is there.
+    private static func isTaken(_ path: String) throws(Errno) -> Bool {
         do throws(Errno) {
             _ = try UnixStream(connectingTo: path)
+            return true
         } catch {
-            if error == .connectionRefused {
-                unsafe unlink(path)
-            } else if error != .noEntry {
-                throw error
-            }
-            let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })
-            try retryingInterrupts { unsafe clinux_bind(fd.number, path) }
-            try access.apply(to: path)
-            try retryingInterrupts { listen(fd.number, backlog) }
-            self.fd = fd
-            return
+            guard error == .connectionRefused || error == .noEntry else { throw error }
+            var status = stat()
+            guard unsafe lstat(path, &status) == 0 else { return false }
+            guard status.st_mode & S_IFMT == S_IFSOCK else { throw Errno(rawValue: ENOTSOCK) }
+            return false
         }
-        throw Errno(rawValue: EADDRINUSE)
     }
 
     /// Whether a socket listens, or is connected.

@@ -12,8 +12,10 @@ public final class MappedRegion: Sendable {
 
     /// Maps a region from the descriptor that came with it.
     ///
-    /// - Throws: `invalidArgument` when the file is shorter than the region says or the numbers overflow; mmap's error.
-    public init(_ region: MemoryRegion, fd: borrowing OwnedFD) throws(Errno) {
+    /// - Parameter pinned: keep its pages in memory.
+    /// - Throws: `invalidArgument` when the file is shorter than the region says or the numbers overflow; mmap's or mlock's
+    ///   error.
+    public init(_ region: MemoryRegion, fd: borrowing OwnedFD, pinned: Bool = false) throws(Errno) {
         var status = stat()
         try retryingInterrupts { unsafe fstat(fd.number, &status) }
         let (end, overflow) = region.fileOffset.addingReportingOverflow(region.size)
@@ -28,6 +30,7 @@ public final class MappedRegion: Sendable {
         guard !roundingOverflow, let count = Int(exactly: rounded & ~(page - 1)) else { throw .invalidArgument }
         mapping = try Mapping(sharing: fd, offset: Int64(start), count: count)
         mapping.excludeFromCoreDumps()
+        if pinned { try mapping.pin() }
         lead = Int(region.fileOffset - start)
         self.region = region
     }

@@ -96,7 +96,9 @@ struct QueueReport: Sendable {
         if reap() { worked = true }
         var place = 0
         while place < count {
-            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) { worked = true }
+            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
+                worked = true
+            }
             unsafe places[place].queue.publish()
             if unsafe places[place].queue.isBroken { reportBroken(place) }
             if unsafe places[place].detachCommand != 0, unsafe places[place].queue.outstanding == 0 {
@@ -221,7 +223,8 @@ extension BlockLoop where Backend: ~Copyable {
                 do throws(Errno) {
                     try poller.watch(kick.number, token: 0, edge: true)
                 } catch {
-                    log.error("cannot wait for kicks: \(error)", metadata: ["queue": "\(unsafe places[place].queue.index)"])
+                    log.error(
+                        "cannot wait for kicks: \(error)", metadata: ["queue": "\(unsafe places[place].queue.index)"])
                 }
             }
         }

@@ -27,9 +27,11 @@ final class DiskDevice: VhostUserDevice {
     private var report = QueueReport()
     /// How long a queue may take to finish what the kernel has of it.
     private let drainMilliseconds: Int
+    private let pinsMemory: Bool
 
-    init(disk: DiskDescription, loops: [LoopThread], drainMilliseconds: Int, log: Logger) {
+    init(disk: DiskDescription, loops: [LoopThread], drainMilliseconds: Int, pinsMemory: Bool, log: Logger) {
         precondition(!loops.isEmpty)
+        self.pinsMemory = pinsMemory
         self.disk = disk
         self.loops = loops
         self.drainMilliseconds = drainMilliseconds
@@ -60,7 +62,8 @@ final class DiskDevice: VhostUserDevice {
 
     func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {
         guard offset == DiskDescription.writebackOffset, bytes.count == 1 else {
-            throw DeviceRefusal("only the write cache byte of the configuration can be written, not \(bytes.count) bytes at \(offset)")
+            throw DeviceRefusal(
+                "only the write cache byte of the configuration can be written, not \(bytes.count) bytes at \(offset)")
         }
         writeback = bytes[0] != 0
         for (index, queue) in queues.enumerated() {
@@ -77,14 +80,14 @@ extension DiskDevice {
         var mapped: [MappedRegion] = []
         for region in regions {
             guard let fd = fds.takeFirst() else { throw DeviceRefusal("a memory region came without a descriptor") }
-            mapped.append(try Self.map(region, fd))
+            mapped.append(try map(region, fd))
         }
         try change(GuestMemory(mapped))
     }
 
     func addMemory(_ region: MemoryRegion, fd: consuming OwnedFD) throws(DeviceRefusal) {
         guard memory.regions.count < maximumMemoryRegions else { throw DeviceRefusal("all memory slots are taken") }
-        try change(GuestMemory(memory.regions + [try Self.map(region, fd)]))
+        try change(GuestMemory(memory.regions + [try map(region, fd)]))
     }
 
     func removeMemory(_ region: MemoryRegion) throws(DeviceRefusal) {
@@ -96,11 +99,14 @@ extension DiskDevice {
         try change(GuestMemory(rest))
     }
 
-    private static func map(_ region: MemoryRegion, _ fd: borrowing OwnedFD) throws(DeviceRefusal) -> MappedRegion {
+    private func map(_ region: MemoryRegion, _ fd: borrowing OwnedFD) throws(DeviceRefusal) -> MappedRegion {
         do throws(Errno) {
-            return try MappedRegion(region, fd: fd)
+            return try MappedRegion(region, fd: fd, pinned: pinsMemory)
         } catch {
             let place = "\(region.size) bytes at guest address 0x\(String(region.guestAddress, radix: 16))"
+            if pinsMemory, error == .noMemory || error == .notPermitted {
+                throw DeviceRefusal("cannot pin \(place): raise the limit on locked memory (ulimit -l)")
+            }
             throw DeviceRefusal(
                 error == .invalidArgument
                     ? "the memory region of \(place) is larger than its file" : "cannot map \(place): \(error)")
@@ -165,7 +171,8 @@ extension DiskDevice {
         let attachment = QueueAttachment(
             index: index, size: size, features: setup.features,
             descriptors: try resolve(
-                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index, "descriptor table"),
+                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index,
+                "descriptor table"),
             available: try resolve(
                 setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size), 2, index, "available ring"),
             used: try resolve(

@@ -31,7 +31,8 @@ public struct Worker: ~Copyable {
         self.loops = loops
         meeting = configuration.meeting
         device = DiskDevice(
-            disk: disk, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds, log: log)
+            disk: disk, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            pinsMemory: configuration.pinsGuestMemory, log: log)
         log.info(
             "serving \(configuration.storage.name)",
             metadata: [
@@ -84,7 +85,7 @@ public struct Worker: ~Copyable {
     private static func advice(_ error: Errno) -> String {
         switch error {
         case Errno(rawValue: EADDRINUSE): "Another process listens there: end it, or choose another path"
-        case Errno(rawValue: ENAMETOOLONG): "A socket's path has at most 107 bytes"
+        case Errno(rawValue: ENAMETOOLONG): "A socket's path has at most 106 bytes"
         case .noEntry: "Its directory does not exist"
         case Errno(rawValue: ENOTSOCK): "Something that is no socket is there: remove it, or choose another path"
         default: ""

@@ -27,7 +27,7 @@ public struct WorkerConfiguration: Sendable, Equatable {
     /// 1 to 64.
     public var queueCount = 1
     /// 2 to 1024 descriptors.
-    public var maximumQueueSize = 256
+    public var maximumQueueSize = 1024
     /// At most 20 bytes.
     public var serial = ""
     /// 512 or 4096 bytes; nil takes what the storage has.
@@ -38,6 +38,9 @@ public struct WorkerConfiguration: Sendable, Equatable {
     public var cpus: [Int] = []
     /// The longest a loop polls before it sleeps, in microseconds; 0 never polls.
     public var pollMicroseconds = 50
+
+    /// Keep all guest memory present while it is mapped.
+    public var pinsGuestMemory = false
 
     /// How long a queue that is stopped may take to finish what the storage has of it, in milliseconds.
     public static let drainMilliseconds = 60_000

@@ -44,6 +44,7 @@ private enum Option: String, CaseIterable {
     case threads
     case cpus
     case pollMicroseconds = "poll-us"
+    case pinMemory = "pin-memory"
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -51,7 +52,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .printCapabilities, .version, .help: false
+        case .readOnly, .pinMemory, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -85,13 +86,15 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     }
     if let threads = try number(options, .threads, 1...WorkerConfiguration.maximumQueueCount) {
         guard threads <= configuration.queueCount else {
-            throw UsageError("--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
+            throw UsageError(
+                "--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
         }
         configuration.threadCount = threads
     }
     if let poll = try number(options, .pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
         configuration.pollMicroseconds = poll
     }
+    configuration.pinsGuestMemory = options.has(.pinMemory)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
     return .serve(configuration, try logLevel(options))
 }

@@ -21,12 +21,13 @@ let usage = """
       --block-size=BYTES    logical block size told to the guest, 512 or 4096 (what the storage has)
       --serial=TEXT         serial number told to the guest, at most 20 bytes
       --queues=N            number of queues, 1 to 64 (1)
-      --queue-size=N        largest ring that is accepted, 2 to 1024 (256)
+      --queue-size=N        largest ring that is accepted, 2 to 1024 (1024)
 
     How it runs:
       --threads=N           loop threads; queue Q is served by thread Q modulo N (1)
       --cpus=LIST           CPUs to bind the threads to, in turn, such as 0,2,4
       --poll-us=N           poll at most so long before sleeping, in microseconds, 0 to 1000000 (50)
+      --pin-memory          keep all guest memory present while it is mapped (mlock)
       --log-level=LEVEL     trace, debug, info, notice, warning, error or critical (info)
 
       --print-capabilities  say in JSON what this program can do, and exit

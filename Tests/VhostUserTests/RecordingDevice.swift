@@ -114,8 +114,11 @@ final class RecordingDevice: VhostUserDevice {
     }
 }
 
-private final class HeldFD {
+/// A descriptor that can lie in an array.
+final class HeldFD: Sendable {
     private let fd: OwnedFD
+
+    var number: Int32 { fd.number }
 
     init(_ fd: consuming OwnedFD) {
         self.fd = fd

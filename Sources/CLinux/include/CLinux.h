@@ -9,6 +9,8 @@
 #include <linux/fs.h>
 #include <linux/stat.h>
 #include <pwd.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -158,4 +160,37 @@ static inline void clinux_relax(void) {
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+/// Starts a program (found along PATH) with standard input from /dev/null, standard output and error into `output`, and
+/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. Returns an error number.
+static inline int clinux_spawn(int *pid, const char *program, char *const arguments[], int output) {
+    extern char **environ;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, output, 1);
+    posix_spawn_file_actions_adddup2(&actions, output, 2);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    const int result = posix_spawnp(pid, program, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return result;
+}
+
+/// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
+static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+/// SO_PEERCRED: the process at the other end of a UNIX socket; -1 on failure. glibc hides struct ucred behind _GNU_SOURCE.
+static inline int clinux_peer_pid(int fd) {
+    struct { int pid; unsigned uid, gid; } credentials = {0};
+    socklen_t size = sizeof credentials;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) ? -1 : credentials.pid;
 }

@@ -1,0 +1,47 @@
+internal import Glibc
+public import Platform
+
+/// A directory of one test's own, gone with everything in it when the test lets go of it.
+public struct TemporaryDirectory: ~Copyable, Sendable {
+    /// Short, so that socket paths (107 bytes) fit into it.
+    public let path: String
+
+    /// - Throws: mkdtemp's error.
+    public init() throws(SystemError) {
+        var template = Array("/tmp/baton-test-XXXXXX".utf8CString)
+        let made = unsafe template.withUnsafeMutableBufferPointer { buffer in
+            unsafe mkdtemp(buffer.baseAddress!) != nil
+        }
+        guard made else { throw SystemError(cannot: "make", "a temporary directory", .current) }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// The path of a file in it.
+    public borrowing func file(_ name: String) -> String { "\(path)/\(name)" }
+
+    deinit {
+        removeTree(path)
+    }
+}
+
+/// Lets a copyable suite own a directory.
+public final class TemporaryDirectoryBox: Sendable {
+    public let value: TemporaryDirectory
+
+    public init(_ value: consuming TemporaryDirectory) {
+        self.value = value
+    }
+}
+
+private func removeTree(_ path: String) {
+    if let directory = unsafe opendir(path) {
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if name != ".", name != ".." { removeTree("\(path)/\(name)") }
+        }
+        unsafe closedir(directory)
+    }
+    unsafe remove(path)
+}

@@ -1,0 +1,70 @@
+internal import Glibc
+public import Platform
+
+/// A real baton-worker, built beside the tests.
+public struct WorkerProcess: ~Copyable, Sendable {
+    public var program: Program
+    /// Where it listens.
+    public let socketPath: String
+
+    /// The program: BATON_WORKER in the environment, or what the build has put beside the test bundle.
+    public static var executable: String {
+        if let path = unsafe getenv("BATON_WORKER") { return unsafe String(cString: path) }
+        // .../debug/batonPackageTests.xctest
+        let bundle = CommandLine.arguments.first { $0.hasSuffix(".xctest") } ?? CommandLine.arguments[0]
+        return bundle.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+            + "/baton-worker"
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// - Parameter arguments: all but the socket's path.
+    /// - Throws: what it printed, when it ended instead.
+    public init(_ arguments: [String], in directory: borrowing TemporaryDirectory) throws(SystemError) {
+        let socketPath = directory.file("worker.sock")
+        var program = try Program(
+            Self.executable, ["--socket-path=\(socketPath)"] + arguments, in: directory)
+        try program.waitForFile(socketPath)
+        self.program = program
+        self.socketPath = socketPath
+    }
+
+    /// How many descriptors it has open.
+    public var descriptorCount: Int {
+        var count = 0
+        guard let folder = unsafe opendir("/proc/\(program.pid)/fd") else { return 0 }
+        while unsafe readdir(folder) != nil { count += 1 }
+        unsafe closedir(folder)
+        return count - 2
+    }
+
+    /// Times that its threads have given up a CPU to wait for something.
+    public var sleeps: Int {
+        var sum = 0
+        guard let folder = unsafe opendir("/proc/\(program.pid)/task") else { return 0 }
+        defer { unsafe closedir(folder) }
+        while let entry = unsafe readdir(folder) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            guard let status = readSmallFile("/proc/\(program.pid)/task/\(name)/status") else { continue }
+            for line in status.split(separator: "\n") where line.hasPrefix("voluntary_ctxt_switches:") {
+                sum += line.split(separator: "\t").last.flatMap { Int($0) } ?? 0
+            }
+        }
+        return sum
+    }
+}
+
+/// Runs a program to its end.
+///
+/// - Returns: its exit code (-1 when a signal ended it) and everything it printed.
+public func run(
+    _ name: String, _ arguments: [String], in directory: borrowing TemporaryDirectory
+) throws(SystemError) -> (code: Int32, output: String) {
+    var program = try Program(name, arguments, in: directory)
+    switch program.wait(milliseconds: 60_000) {
+    case .exited(let code): return (code, program.output)
+    case .killed, nil: return (-1, program.output)
+    }
+}

@@ -1,0 +1,177 @@
+import FrontendKit
+import Glibc
+import Platform
+import TestSupport
+import Testing
+
+/// What a worker serves on, as its command line says it.
+enum Medium: String, CaseIterable, CustomTestStringConvertible {
+    case directFile, bufferedFile, memory, loopDevice512, loopDevice4096
+
+    var testDescription: String { rawValue }
+}
+
+/// A real worker, real storage, and a driver that checks every sector it reads.
+@Suite(.serialized) struct ServingTests {
+    let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
+
+    static let diskBytes = 32 << 20
+
+    /// Options for a worker on a medium, made for this test.
+    func storage(_ medium: Medium) throws -> (options: [String], device: LoopDevice?) {
+        let image = directory.value.file("disk.img")
+        switch medium {
+        case .memory: return (["--backend=memory", "--size=\(Self.diskBytes)"], nil)
+        case .directFile, .bufferedFile:
+            try TestFile.create(image, count: Self.diskBytes)
+            return (["--blk-file=\(image)", "--cache=\(medium == .directFile ? "direct" : "buffered")"], nil)
+        case .loopDevice512, .loopDevice4096:
+            try TestFile.create(image, count: Self.diskBytes)
+            let device = try LoopDevice(image, sectorSize: medium == .loopDevice512 ? 512 : 4096, in: directory.value)
+            return (["--blk-file=\(device.path)"], device)
+        }
+    }
+
+    @Test(arguments: Medium.allCases, [(1, 1), (4, 2)])
+    func `every sector read is the one that was written`(medium: Medium, _ shape: (queues: Int, threads: Int)) throws {
+        let (options, device) = try storage(medium)
+        defer { withExtendedLifetime(device) {} }
+        let worker = try WorkerProcess(
+            options + ["--queues=\(shape.queues)", "--threads=\(shape.threads)"], in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath, queueCount: shape.queues, memorySize: 64 << 20)
+        var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<UInt64(Self.diskBytes / 512))
+        load.threadPerQueue = shape.threads > 1
+        load.overlapping = shape.threads == 1
+        load.chainLayout = shape.queues > 1 ? .indirect : .direct
+        load.maximumSegments = 8
+        load.requestLimit = 4_000
+        let report = try rig.runLoad(load)
+        #expect(report.isClean, "\(report)")
+        for operation in LoadOperation.allCases {
+            #expect(report[operation].requests > 0, "\(operation)")
+        }
+        try rig.frontend.stop()
+    }
+
+    @Test(arguments: [FrontendBehaviour.qemu, .libblkio, .spdk])
+    func `front-ends of every kind are served one after the other`(behaviour: FrontendBehaviour) throws {
+        let (options, _) = try storage(.bufferedFile)
+        let worker = try WorkerProcess(options + ["--queues=2"], in: directory.value)
+        var content = InitialContent.zeros
+        for _ in 0..<3 {
+            let addressing: GuestMemory.Addressing = behaviour.memoryMessages == .slots ? .guest : .mapped
+            var rig = try Rig(
+                connectingTo: worker.socketPath, behaviour: behaviour, queueCount: 2, addressing: addressing)
+            var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<8192)
+            load.initialContent = content
+            load.requestLimit = 1_000
+            let report = try rig.runLoad(load)
+            #expect(report.isClean, "\(report)")
+            content = .unknown
+        }
+    }
+
+    @Test(arguments: [Medium.directFile, .bufferedFile, .loopDevice4096])
+    func `guest memory at any address and requests of single sectors`(medium: Medium) throws {
+        let (options, device) = try storage(medium)
+        defer { withExtendedLifetime(device) {} }
+        let worker = try WorkerProcess(options, in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath)
+        var disk = rig.makeDriver()
+        let bytes = (0..<6144).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 / 512) }
+        let base = disk.readableAddress
+        for shift in [0, 1, 3, 7, 511, 513] as [UInt64] {
+            disk.readableAddress = base + shift
+            #expect(try disk.write(bytes, sector: 9).status == .ok)
+            let odd = DescriptorLayout(writablePieces: [5, 1019, 4096, 1025])
+            #expect(try disk.read(sector: 9, count: 6144, layout: odd).data == bytes)
+            #expect(try disk.write(Array(bytes[0..<512]), sector: 9 + shift % 4).status == .ok)
+        }
+    }
+
+    @Test func `a read-only disk can be read and not changed`() throws {
+        let (options, _) = try storage(.directFile)
+        let image = directory.value.file("disk.img")
+        try TestFile.write([1, 2, 3], to: image, at: 512)
+        unsafe chmod(image, 0o444)
+        let worker = try WorkerProcess(options + ["--read-only", "--serial=read me"], in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath)
+        #expect(rig.frontend.features & VirtioFeatures.blockReadOnly != 0)
+        var disk = rig.makeDriver()
+        #expect(try disk.read(sector: 1, count: 512).data.prefix(4) == [1, 2, 3, 0])
+        #expect(try disk.write([UInt8](repeating: 9, count: 512), sector: 1).status == .ioError)
+        #expect(try disk.discard([BlockSegment(sector: 0, sectorCount: 8)]).status == .ioError)
+        #expect(try disk.writeZeroes([BlockSegment(sector: 0, sectorCount: 8)]).status == .ioError)
+        #expect(try disk.flush().status == .ok)
+        #expect(try disk.getID().data.prefix(8) == Array("read me".utf8) + [0])
+        #expect(try TestFile.read(image, at: 512, count: 3) == [1, 2, 3])
+    }
+
+    @Test func `a full host gives the guest errors, and goes on`() throws {
+        let mount = directory.value.file("small")
+        #expect(try run("mkdir", [mount], in: directory.value).code == 0)
+        #expect(try run("mount", ["-t", "tmpfs", "-o", "size=1M", "tmpfs", mount], in: directory.value).code == 0)
+        defer { _ = try? run("umount", ["-l", mount], in: directory.value) }
+        try TestFile.create("\(mount)/disk.img", count: 8 << 20)
+        var worker = try WorkerProcess(["--blk-file=\(mount)/disk.img", "--cache=buffered"], in: directory.value)
+        do {
+            var rig = try Rig(connectingTo: worker.socketPath)
+            var disk = rig.makeDriver()
+            let chunk = [UInt8](repeating: 0x77, count: 65536)
+            var statuses: [BlockStatus] = []
+            for index in 0..<64 { statuses.append(try disk.write(chunk, sector: UInt64(index * 128)).status) }
+            #expect(statuses.first == .ok)
+            #expect(statuses.last == .ioError)
+            #expect(try disk.read(sector: 0, count: 65536).data == chunk)
+            #expect(try disk.discard([BlockSegment(sector: 0, sectorCount: 1024)]).status == .ok)
+            #expect(try disk.write(chunk, sector: 8192).status == .ok)
+        }
+        worker.program.stop()
+        #expect(worker.program.output.contains("no-space="), "\(worker.program.output)")
+    }
+
+    @Test func `discarded space is given back and reads as zeroes`() throws {
+        let (options, _) = try storage(.directFile)
+        let worker = try WorkerProcess(options, in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath)
+        var disk = rig.makeDriver()
+        let image = directory.value.file("disk.img")
+        func blocks() -> Int {
+            var status = stat()
+            _ = unsafe stat(image, &status)
+            return Int(status.st_blocks)
+        }
+        for index in 0..<16 {
+            let bytes = [UInt8](repeating: 0x55, count: 65536)
+            #expect(try disk.write(bytes, sector: UInt64(index * 128)).status == .ok)
+        }
+        #expect(try disk.flush().status == .ok)
+        let full = blocks()
+        #expect(full >= 2048)
+        #expect(try disk.discard((0..<16).map { BlockSegment(sector: $0 * 128, sectorCount: 64) }).status == .ok)
+        #expect(blocks() <= full / 2 + 64)
+        let keeping = BlockSegment(sector: 64, sectorCount: 64)
+        #expect(try disk.writeZeroes([keeping]).status == .ok)
+        #expect(try disk.read(sector: 0, count: 65536).data == [UInt8](repeating: 0, count: 65536))
+        #expect(try disk.read(sector: 192, count: 512).data == [UInt8](repeating: 0x55, count: 512))
+    }
+}
+
+/// A loop device on a file, gone with its owner.
+final class LoopDevice {
+    let path: String
+    private let directory: String
+
+    init(_ image: String, sectorSize: Int, in directory: borrowing TemporaryDirectory) throws {
+        let result = try run(
+            "losetup", ["--find", "--show", "--sector-size=\(sectorSize)", image], in: try TemporaryDirectory())
+        try #require(result.code == 0, "losetup: \(result.output)")
+        path = String(result.output.split(separator: "\n")[0])
+        self.directory = directory.path
+    }
+
+    deinit {
+        guard let own = try? TemporaryDirectory() else { return }
+        _ = try? run("losetup", ["--detach", path], in: own)
+    }
+}
