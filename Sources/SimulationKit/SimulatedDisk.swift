@@ -62,15 +62,19 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
         return worked
     }
 
-    /// Turns until nothing is left to do.
+    /// Turns until nothing is left to do, waiting for a real storage where there is one.
     ///
     /// - Parameter limit: of turns; a disk that is busy for longer has run away.
-    /// - Returns: false when the limit was reached first.
+    /// - Returns: false when the limit was reached first, or the storage said nothing for ten seconds.
     public func settle(limit: Int = 100_000) -> Bool {
         for _ in 0..<limit {
             let worked = turn()
             let waits = backend.queuedCount > 0 || queues.contains { $0.queue.hasStalled }
-            if !worked, !waits { return true }
+            if worked || waits { continue }
+            guard queues.contains(where: { $0.queue.outstanding > 0 }), let descriptor = backend.pollDescriptor else {
+                return true
+            }
+            if !waitForInput(descriptor, milliseconds: 10_000) { return false }
         }
         return false
     }
