@@ -69,7 +69,7 @@ let package = Package(
 
         tests(of: "Platform"),
         tests(of: "Virtio", ["Platform", "SimulationKit"]),
-        tests(of: "BlockTarget", ["CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
+        tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",

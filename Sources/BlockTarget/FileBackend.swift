@@ -277,6 +277,7 @@ extension FileBackend where Engine: ~Copyable {
                 return .done(.ioError)
             }
             let count = min(count, slot.partLength)
+            if count < slot.partLength { counted.shortTransfers += 1 }
             unsafe slot.ranges[slot.rangeIndex].offset += count
             unsafe slot.ranges[slot.rangeIndex].length -= count
             if unsafe slot.ranges[slot.rangeIndex].length > 0 { return rangeNext(&slot) }

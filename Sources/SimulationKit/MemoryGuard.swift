@@ -11,13 +11,14 @@ public struct MemoryGuard {
     /// region do not matter.
     public mutating func allow(_ address: UInt64, _ count: Int, in guest: SimulatedGuest) {
         for index in expected.indices {
-            let region = expected[index]
-            let regionEnd = region.start + UInt64(region.bytes.count)
+            // No copy of the element: it would be written to while it is shared, and be copied whole.
+            let regionStart = expected[index].start
+            let regionEnd = regionStart + UInt64(expected[index].bytes.count)
             let (sum, overflow) = address.addingReportingOverflow(UInt64(count))
-            let start = max(address, region.start)
+            let start = max(address, regionStart)
             let end = min(overflow ? .max : sum, regionEnd)
             guard start < end else { continue }
-            let offset = Int(start - region.start)
+            let offset = Int(start - regionStart)
             let length = Int(end - start)
             expected[index].bytes.replaceSubrange(offset..<offset + length, with: guest.read(length, at: start))
         }

@@ -5,7 +5,19 @@ internal import Uring
 /// A queue of a simulated disk, and the guest that drives it.
 public final class SimulatedQueue {
     public let guest: SimulatedGuest
-    public fileprivate(set) var queue: BlockQueue
+    fileprivate var queue: BlockQueue
+
+    /// The queue's index in its disk.
+    public let index: Int
+    public var counters: QueueCounters { queue.counters }
+    /// Requests taken and not yet returned.
+    public var outstanding: Int { queue.outstanding }
+    /// The guest's ring makes no sense.
+    public var isBroken: Bool { queue.isBroken }
+    /// Requests wait for room.
+    public var hasStalled: Bool { queue.hasStalled }
+    /// Index of the next available entry to take.
+    public var nextAvailable: UInt16 { queue.nextAvailable }
 
     /// - Parameters:
     ///   - index: the queue's place in its disk.
@@ -20,6 +32,7 @@ public final class SimulatedQueue {
         queue = try BlockQueue(
             index: index, ring: guest.makeVirtqueue(features: features), memory: guest.memory, disk: disk,
             features: features, writesThrough: writesThrough, call: call)
+        self.index = index
         self.guest = guest
     }
 
@@ -34,7 +47,7 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
     public private(set) var backend: Backend
 
     public init(_ backend: consuming Backend, _ queues: [SimulatedQueue]) {
-        precondition(queues.indices.allSatisfy { queues[$0].queue.index == $0 }, "each queue has its place")
+        precondition(queues.indices.allSatisfy { queues[$0].index == $0 }, "each queue has its place")
         self.backend = backend
         self.queues = queues
     }
@@ -56,7 +69,7 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
             queues[Int(token.queue)].queue.finish(token: token, result: completion.result, &backend)
         }
         for queue in queues {
-            if queue.queue.hasStalled, queue.queue.resumeStalled(&backend) { worked = true }
+            if queue.hasStalled, queue.queue.resumeStalled(&backend) { worked = true }
             queue.queue.publish()
         }
         return worked
@@ -69,9 +82,9 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
     public func settle(limit: Int = 100_000) -> Bool {
         for _ in 0..<limit {
             let worked = turn()
-            let waits = backend.queuedCount > 0 || queues.contains { $0.queue.hasStalled }
+            let waits = backend.queuedCount > 0 || queues.contains { $0.hasStalled }
             if worked || waits { continue }
-            guard queues.contains(where: { $0.queue.outstanding > 0 }), let descriptor = backend.pollDescriptor else {
+            guard queues.contains(where: { $0.outstanding > 0 }), let descriptor = backend.pollDescriptor else {
                 return true
             }
             if !waitForInput(descriptor, milliseconds: 10_000) { return false }

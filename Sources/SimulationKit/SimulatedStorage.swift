@@ -31,8 +31,6 @@ public final class SimulatedStorage {
 
     /// Everything carried out, in order.
     public private(set) var history: [SimulatedOperation] = []
-    /// Whether `history` is kept.
-    public var recordsHistory = true
     /// Operations taken and not yet carried out, oldest first.
     public private(set) var taken: [SimulatedOperation] = []
     /// Operations that reached behind the end of the file, or a descriptor that is none: what no backend may ask for.
@@ -54,10 +52,13 @@ public final class SimulatedStorage {
     /// What an engine has queued and the storage has not taken.
     public var queuedCount: Int { queued.count }
 
+    /// Forgets what was carried out.
+    public func clearHistory() { history = [] }
+
     /// Carries out the operation at `index` of `taken`.
     public func carryOut(at index: Int) {
         let operation = taken.remove(at: index)
-        if recordsHistory { history.append(operation) }
+        history.append(operation)
         completions.append(IOCompletion(token: operation.token, result: result(of: operation)))
     }
 

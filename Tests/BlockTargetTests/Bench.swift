@@ -48,6 +48,7 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
 
     private struct Pending {
         var writable: [(address: UInt64, count: Int)]
+        var descriptors = 0
     }
 
     init(
@@ -61,10 +62,10 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
         watch = MemoryGuard(guest)
     }
 
-    var counters: QueueCounters { disk.queues[0].queue.counters }
+    var counters: QueueCounters { disk.queues[0].counters }
     var faults: StorageFaults { disk.backend.faults }
-    var outstanding: Int { disk.queues[0].queue.outstanding }
-    var isBroken: Bool { disk.queues[0].queue.isBroken }
+    var outstanding: Int { disk.queues[0].outstanding }
+    var isBroken: Bool { disk.queues[0].isBroken }
 
     /// Lays a request out and makes it available; the device has not looked yet.
     ///
@@ -75,14 +76,14 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
         var chain: [Descriptor] = []
         var given = Pending(writable: [])
         var rest = request.readable[...]
-        for length in request.readablePieces ?? [min(16, rest.count), max(0, rest.count - 16)] {
+        for length in request.readablePieces ?? filled(min(16, rest.count), rest.count - 16) {
             let address = place(length, request)
             write(Array(rest.prefix(length)), at: address)
             rest = rest.dropFirst(length)
             chain.append(Descriptor(address: address, length: UInt32(length), flags: 0, next: 0))
         }
         precondition(rest.isEmpty, "the pieces are not the request")
-        let writable = request.writablePieces ?? [request.writableCount - 1, 1]
+        let writable = request.writablePieces ?? filled(request.writableCount - 1, 1)
         precondition(writable.reduce(0, +) == request.writableCount, "the pieces are not the request")
         for length in writable {
             let address = place(length, request)
@@ -90,6 +91,9 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
             given.writable.append((address, length))
             chain.append(Descriptor(address: address, length: UInt32(length), flags: 2, next: 0))
         }
+        given.descriptors = request.isIndirect ? 1 : chain.count
+        let used = pending.values.reduce(given.descriptors) { $0 + $1.descriptors }
+        precondition(used <= guest.ring.size, "the ring is too small for the test")
         let head = request.isIndirect ? setIndirect(chain) : setDirect(chain)
         pending[head] = given
         guest.makeAvailable(head)
@@ -115,7 +119,6 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
 
     private func setDirect(_ chain: [Descriptor]) -> UInt16 {
         let size = guest.ring.size
-        precondition(chain.count <= size, "the chain does not fit into the ring")
         let head = nextDescriptor
         for (index, descriptor) in chain.enumerated() {
             guest.setDescriptor(
@@ -137,6 +140,8 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
         nextDescriptor = (head + 1) % guest.ring.size
         return UInt16(head)
     }
+
+    private func filled(_ lengths: Int...) -> [Int] { lengths.filter { $0 > 0 } }
 
     private func linked(_ descriptor: Descriptor, _ index: Int, _ count: Int, _ next: Int) -> Descriptor {
         guard index + 1 < count else { return descriptor }
