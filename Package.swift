@@ -1,7 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-/// Every Swift target is built alike: strict memory safety, no warning tolerated, imports internal unless they say otherwise.
+/// Every Swift target is built alike: strict memory safety, no warning tolerated, imports internal unless they say
+/// otherwise.
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .strictMemorySafety(),
@@ -67,7 +68,7 @@ let package = Package(
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["VhostUser", "Virtio"]),
 
-        tests(of: "Platform"),
+        tests(of: "Platform", ["TestSupport"]),
         tests(of: "Virtio", ["Platform", "SimulationKit"]),
         tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
@@ -75,6 +76,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
+        tests(of: "WorkerRuntime", ["Platform"]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",

@@ -46,8 +46,8 @@ public struct QueueCounters: Sendable, Equatable {
 /// One queue of a disk: takes requests from its ring, hands them to a backend, returns them.
 ///
 /// Invariants:
-/// - A slot is active exactly from the moment its request is taken until its used element is written; a chain whose head
-///   is active already is returned with length 0 and touches nothing.
+/// - A slot is active exactly from the moment its request is taken until its used element is written; a chain whose
+///   head is active already is returned with length 0 and touches nothing.
 /// - Guest memory, the ring and the slots stay in place while a slot is active.
 /// - One loop owns it. After `init` nothing here allocates.
 @safe public struct BlockQueue: ~Copyable {
@@ -292,8 +292,8 @@ public struct QueueCounters: Sendable, Equatable {
 
     /// Room for every buffer of the longest chain, each crossing one region border, as far as the kernel takes them.
     @usableFromInline static var segmentCapacity: Int { maximumChainLength }
-    /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use most
-    /// of the time, fall into different cache sets.
+    /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use
+    /// most of the time, fall into different cache sets.
     private static let stride = unsafe segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64
     private static let rangeBytes = DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride
 

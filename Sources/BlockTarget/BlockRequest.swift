@@ -159,8 +159,8 @@ extension RequestRules {
 }
 
 extension RequestSlot {
-    /// Reads header and ranges of a request, checks them, and fills in the slot. Everything read from the guest is copied
-    /// first. Sector arithmetic cannot overflow: a sector is compared before it is multiplied.
+    /// Reads header and ranges of a request, checks them, and fills in the slot. Everything read from the guest is
+    /// copied first. Sector arithmetic cannot overflow: a sector is compared before it is multiplied.
     @usableFromInline
     mutating func parse(_ segments: SegmentList, verdict: ChainVerdict, rules: borrowing RequestRules) -> ParsedRequest
     {

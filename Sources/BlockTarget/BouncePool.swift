@@ -1,8 +1,8 @@
 internal import Glibc
 internal import Platform
 
-/// Aligned buffers for transfers whose guest memory does not meet what O_DIRECT asks for. A fixed number; a request that
-/// finds none waits.
+/// Aligned buffers for transfers whose guest memory does not meet what O_DIRECT asks for. A fixed number; a request
+/// that finds none waits.
 @usableFromInline
 @safe struct BouncePool: ~Copyable, @unchecked Sendable {
     /// Bytes of one buffer; larger transfers go in parts.
@@ -41,7 +41,8 @@ internal import Platform
 }
 
 extension RequestSlot {
-    /// Copies the next `count` bytes of the request's buffers to or from a bounce buffer; what is left to transfer stays.
+    /// Copies the next `count` bytes of the request's buffers to or from a bounce buffer; what is left to transfer
+    /// stays.
     @usableFromInline
     func copyVectors(_ bounce: UnsafeMutableRawPointer, count: Int, toGuest: Bool) {
         var done = 0

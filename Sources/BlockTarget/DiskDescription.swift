@@ -37,8 +37,8 @@ public struct DiskDescription: Sendable {
         self.supportsWriteZeroes = supportsWriteZeroes
     }
 
-    /// The most data segments a driver should put in a request (`seg_max`): a header and a status besides still fit in a
-    /// ring of 128, which is what front-ends use when nobody says otherwise.
+    /// The most data segments a driver should put in a request (`seg_max`): a header and a status besides still fit in
+    /// a ring of 128, which is what front-ends use when nobody says otherwise.
     public static let maximumSegments: UInt32 = 126
     /// The largest segment a driver should use, in bytes (`size_max`).
     public static let maximumSegmentBytes: UInt32 = 1 << 20

@@ -6,8 +6,8 @@ public import Uring
 /// Keeps the disk in a raw file or on a block device, through an I/O engine.
 ///
 /// Each request has at most one operation under way, so its state between two completions is all in its slot. Short
-/// transfers go on where they stopped; EAGAIN is tried again a bounded number of times; everything else the storage says
-/// is the guest's I/O error, counted by kind.
+/// transfers go on where they stopped; EAGAIN is tried again a bounded number of times; everything else the storage
+/// says is the guest's I/O error, counted by kind.
 public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBackend {
     @usableFromInline var engine: Engine
     /// Keeps the files open; nil when somebody else does.

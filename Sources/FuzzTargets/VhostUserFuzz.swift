@@ -4,8 +4,8 @@ import Virtio
 /// Feeds a session with the messages that a fuzzer made, and checks after each what must hold whatever a peer sends.
 ///
 /// The input is a sequence of messages, each: the request, flags, how many descriptors come with it, two bytes for the
-/// length of the payload, the payload. Of the flags the lowest four go into the header (version 1 turned over, so that 0 is
-/// right); bit 6 makes the device refuse its last call, bit 7 its first.
+/// length of the payload, the payload. Of the flags the lowest four go into the header (version 1 turned over, so that
+/// 0 is right); bit 7 makes the device refuse its first call, bit 6 all others.
 public func fuzzVhostUser(_ bytes: Span<UInt8>) {
     var input = FuzzInput(bytes)
     var model = SessionModel()
@@ -21,7 +21,7 @@ public func fuzzVhostUser(_ bytes: Span<UInt8>) {
         checkReply(message, fdCount: fdCount)
         guard let decoded = decodeRequest(message, fdCount: fdCount) else { continue }
         model.carryOut(
-            decoded, needsReply: flags & 8 != 0, refusesFirst: flags & 0x80 != 0, refusesLast: flags & 0x40 != 0)
+            decoded, needsReply: flags & 8 != 0, refusesFirst: flags & 0x80 != 0, refusesOthers: flags & 0x40 != 0)
     }
 }
 
@@ -70,14 +70,14 @@ private struct SessionModel {
     private var stops: UInt16 = 0
     private(set) var isOpen = true
 
-    mutating func carryOut(_ message: FrontendMessage, needsReply: Bool, refusesFirst: Bool, refusesLast: Bool) {
+    mutating func carryOut(_ message: FrontendMessage, needsReply: Bool, refusesFirst: Bool, refusesOthers: Bool) {
         let acknowledges = session.protocolFeatures.contains(.replyAck) && needsReply && !message.kind.hasReply
         var step = session.receive(message, needsReply: needsReply)
         var calls = 0
         while case .call(let call) = step {
             calls += 1
             precondition(calls <= 2 * running.count + 1, "no end of calls for \(message)")
-            let refuses = calls == 1 ? refusesFirst : refusesLast
+            let refuses = calls == 1 ? refusesFirst : refusesOthers
             step = session.resume(refuses ? .refused(DeviceRefusal("no")) : answer(call))
         }
         switch step {

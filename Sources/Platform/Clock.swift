@@ -14,7 +14,8 @@ public func threadCPUNanoseconds() -> UInt64 {
     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
 }
 
-/// Lets the calling thread sleep, or less when a signal comes: between attempts at something that has no event to wait for.
+/// Lets the calling thread sleep, or less when a signal comes: between attempts at something that has no event to wait
+/// for.
 public func pause(milliseconds: Int32) {
     var time = timespec(tv_sec: Int(milliseconds / 1000), tv_nsec: Int(milliseconds % 1000) * 1_000_000)
     _ = unsafe nanosleep(&time, nil)

@@ -16,8 +16,8 @@ internal import Glibc
 
     /// Watches `number` for input.
     ///
-    /// - Parameter edge: report each arrival once instead of for as long as input is there. An eventfd watched so need not
-    ///   be read.
+    /// - Parameter edge: report each arrival once instead of for as long as input is there. An eventfd watched so need
+    ///   not be read.
     /// - Throws: epoll_ctl's error.
     public borrowing func watch(_ number: Int32, token: UInt64, edge: Bool = false) throws(Errno) {
         try retryingInterrupts { clinux_epoll_watch(fd.number, number, token, edge ? 1 : 0) }

@@ -1,6 +1,7 @@
 internal import Glibc
 
-/// Writes text to a descriptor in one call, so that lines of several processes do not mix; what cannot be written is lost.
+/// Writes text to a descriptor in one call, so that lines of several processes do not mix; what cannot be written is
+/// lost.
 public func printText(_ text: String, to number: Int32) {
     var text = text
     text.withUTF8 { bytes in

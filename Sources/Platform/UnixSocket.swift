@@ -125,14 +125,14 @@ public struct UnixListener: ~Copyable, Sendable {
         self.fd = fd
     }
 
-    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not, nor anything that is
-    /// no socket.
+    /// Listens at `path`. A socket that a dead process left there is replaced; one that answers is not, nor anything
+    /// that is no socket.
     ///
     /// The socket appears at `path` when it can be connected to and not before: it is made beside it, as `path~`.
     ///
     /// - Parameter access: who may connect; set before anybody can.
-    /// - Throws: EADDRINUSE when another process listens there, ENAMETOOLONG for a path over 106 bytes, else the system's
-    ///   error.
+    /// - Throws: EADDRINUSE when another process listens there, ENAMETOOLONG for a path over 106 bytes, else the
+    ///   system's error.
     public init(at path: String, access: SocketAccess = SocketAccess(), backlog: Int32 = 8) throws(Errno) {
         if try Self.isTaken(path) { throw Errno(rawValue: EADDRINUSE) }
         let fd = OwnedFD(owning: try retryingInterrupts { socket(AF_UNIX, streamSocketType, 0) })

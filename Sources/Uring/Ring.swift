@@ -8,8 +8,8 @@ internal import Synchronization
 ///
 /// liburing sets it up and maps it; the queues are driven here, because a take-over needs every store in plain sight.
 /// Invariants:
-/// - `tail` is the index behind the last SQE written; the kernel sees it at `submit`. SQEs between the kernel's head and
-///   the kernel's tail belong to the kernel.
+/// - `tail` is the index behind the last SQE written; the kernel sees it at `submit`. SQEs between the kernel's head
+///   and the kernel's tail belong to the kernel.
 /// - The array that maps ring positions to SQEs is the identity, written once.
 /// - COOP_TASKRUN|TASKRUN_FLAG: completions are never forced on a running thread by an interrupt; a flag says that work
 ///   waits. DEFER_TASKRUN and SINGLE_ISSUER stay off: with them a successor could neither reap nor use the ring.
@@ -128,8 +128,8 @@ internal import Synchronization
         }
     }
 
-    /// One io_uring_enter that does not wait. What the kernel refuses for now (EAGAIN, EBUSY: no memory, completions not
-    /// taken) stays queued; anything else it could say about our own ring is a bug of ours.
+    /// One io_uring_enter that does not wait. What the kernel refuses for now (EAGAIN, EBUSY: no memory, completions
+    /// not taken) stays queued; anything else it could say about our own ring is a bug of ours.
     mutating func enter(submitting count: UInt32, flags: UInt32) {
         while unsafe clinux_io_uring_enter(ring.ring_fd, count, 0, flags) < 0 {
             let error = Errno.current

@@ -3,9 +3,9 @@ public import Virtio
 
 /// What a vhost-user session asks of the device behind it.
 ///
-/// The session checks everything that can be checked without the device (features, indices, sizes, order of messages) and
-/// calls from one thread, one call at a time. A call that throws refuses that message: the session answers it with an
-/// error where the peer asked for an answer, and closes the connection where it did not.
+/// The session checks everything that can be checked without the device (features, indices, sizes, order of messages)
+/// and calls from one thread, one call at a time. A call that throws refuses that message: the session answers it with
+/// an error where the peer asked for an answer, and closes the connection where it did not.
 public protocol VhostUserDevice: AnyObject {
     /// Virtio feature bits the device offers, without the bits that belong to vhost (26 and 30).
     var offeredFeatures: UInt64 { get }
@@ -21,12 +21,13 @@ public protocol VhostUserDevice: AnyObject {
     /// The driver writes to the configuration space (SET_CONFIG).
     func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal)
 
-    /// Replaces all of guest memory (SET_MEM_TABLE); `fds` has one descriptor for each region, in order. Queues that run
-    /// go on in the new memory.
+    /// Replaces all of guest memory (SET_MEM_TABLE); `fds` has one descriptor for each region, in order. Queues that
+    /// run go on in the new memory.
     func replaceMemory(_ regions: [MemoryRegion], fds: consuming ReceivedFDs) throws(DeviceRefusal)
     /// Adds one region (ADD_MEM_REG); it overlaps no other.
     func addMemory(_ region: MemoryRegion, fd: consuming OwnedFD) throws(DeviceRefusal)
-    /// Takes away the region with these addresses and this size (REM_MEM_REG); its file offset is not part of its identity.
+    /// Takes away the region with these addresses and this size (REM_MEM_REG); its file offset is not part of its
+    /// identity.
     func removeMemory(_ region: MemoryRegion) throws(DeviceRefusal)
 
     /// The eventfd that the driver kicks, or nil: the queue is polled. May change while the queue runs.

@@ -13,8 +13,8 @@ public final class MappedRegion: Sendable {
     /// Maps a region from the descriptor that came with it.
     ///
     /// - Parameter pinned: keep its pages in memory.
-    /// - Throws: `invalidArgument` when the file is shorter than the region says or the numbers overflow; mmap's or mlock's
-    ///   error.
+    /// - Throws: `invalidArgument` when the file is shorter than the region says or the numbers overflow; mmap's or
+    ///   mlock's error.
     public init(_ region: MemoryRegion, fd: borrowing OwnedFD, pinned: Bool = false) throws(Errno) {
         var status = stat()
         try retryingInterrupts { unsafe fstat(fd.number, &status) }
@@ -23,8 +23,8 @@ public final class MappedRegion: Sendable {
             end <= fileSize
         else { throw .invalidArgument }
         // hugetlbfs wants offset and length in its pages, which it tells as the block size.
-        let page = UInt64(max(4096, status.st_blksize))
-        guard page & (page &- 1) == 0 else { throw .invalidArgument }
+        let block = UInt64(max(4096, status.st_blksize))
+        let page = block & (block - 1) == 0 ? block : 4096
         let start = region.fileOffset & ~(page - 1)
         let (rounded, roundingOverflow) = (end - start).addingReportingOverflow(page - 1)
         guard !roundingOverflow, let count = Int(exactly: rounded & ~(page - 1)) else { throw .invalidArgument }
@@ -39,7 +39,8 @@ public final class MappedRegion: Sendable {
     @safe var base: UnsafeMutableRawPointer { unsafe mapping.base + lead }
 }
 
-/// Guest memory as it is between two changes of the memory table: an immutable set of mapped regions that do not overlap.
+/// Guest memory as it is between two changes of the memory table: an immutable set of mapped regions that do not
+/// overlap.
 ///
 /// Invariants: the table is sorted by guest address; no region wraps around; every pointer handed out lies in a region
 /// that stays mapped for as long as this object lives. The bytes belong to the guest, which changes them at any moment:
@@ -111,8 +112,8 @@ public final class MappedRegion: Sendable {
 
     /// Finds the host memory of a guest physical address.
     ///
-    /// - Returns: the first byte, and how many bytes lie behind it in the same region (at least 1); nil when the address is
-    ///   in no region.
+    /// - Returns: the first byte, and how many bytes lie behind it in the same region (at least 1); nil when the
+    ///   address is in no region.
     @inlinable
     public mutating func translate(_ address: UInt64) -> GuestSpan? {
         if recent < count, let span = unsafe span(in: entries[recent], at: address) { return span }

@@ -213,8 +213,8 @@ extension BlockLoop where Backend: ~Copyable {
         return .done
     }
 
-    /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is interrupted
-    /// once, and the ring is looked at in the next turn anyway.
+    /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is
+    /// interrupted once, and the ring is looked at in the next turn anyway.
     private mutating func setSignals(_ place: Int, _ signals: QueueSignals) {
         let old = unsafe places[place].signals
         if old.kick !== signals.kick {

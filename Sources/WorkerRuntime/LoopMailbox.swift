@@ -52,8 +52,8 @@ enum LoopReply: Sendable {
     case refused(String)
 }
 
-/// Carries commands to one loop and its answers back. One command is under way at a time; the session's thread waits for
-/// its answer for a bounded time. An answer that comes too late is dropped: it carries the number of a command that
+/// Carries commands to one loop and its answers back. One command is under way at a time; the session's thread waits
+/// for its answer for a bounded time. An answer that comes too late is dropped: it carries the number of a command that
 /// nobody waits for any more.
 final class LoopMailbox: Sendable {
     private struct Contents {

@@ -46,10 +46,13 @@ final class LoopThread {
     }
 
     /// Lets the loop end and waits for its thread.
-    func stop() {
-        guard let thread = thread.take() else { return }
-        _ = command(.quit)
+    ///
+    /// - Returns: false when the loop does not answer; its thread is left behind.
+    func stop() -> Bool {
+        guard let thread = thread.take() else { return true }
+        guard case .done = command(.quit) else { return false }
         thread.join()
+        return true
     }
 }
 

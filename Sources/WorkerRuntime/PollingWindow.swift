@@ -1,8 +1,8 @@
 internal import Platform
 
 /// How long a loop that has run out of work goes on looking before it sleeps. The window grows while looking pays (work
-/// comes within the limit) and shrinks to nothing while it does not, so that an idle queue costs no CPU and a busy one no
-/// system calls.
+/// comes within the limit) and shrinks to nothing while it does not, so that an idle queue costs no CPU and a busy one
+/// no system calls.
 struct PollingWindow {
     /// The limit, in nanoseconds; 0 never polls.
     let maximum: UInt64
@@ -27,11 +27,13 @@ struct PollingWindow {
     }
 
     /// Nothing was found: look once more, or sleep?
-    mutating func shouldLookAgain() -> Bool {
+    ///
+    /// - Parameter now: the clock, in nanoseconds; it is seldom read.
+    mutating func shouldLookAgain(now: @autoclosure () -> UInt64 = monotonicNanoseconds()) -> Bool {
         guard length > 0 else { return false }
         looks += 1
         if looks % Self.looksPerReading != 1 { return true }
-        let now = monotonicNanoseconds()
+        let now = now()
         if idleSince == 0 { idleSince = now }
         return now - idleSince < length
     }

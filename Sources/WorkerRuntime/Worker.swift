@@ -52,8 +52,14 @@ public struct Worker: ~Copyable {
         } catch {
             outcome = error
         }
-        for loop in loops { loop.stop() }
+        var stuck = 0
+        for loop in loops where !loop.stop() { stuck += 1 }
         if let outcome { throw outcome }
+        if stuck > 0 {
+            throw SystemError(
+                cannot: "end cleanly:", "\(stuck) of \(loops.count) loops", nil,
+                advice: "They do not answer; the front-end may have given a descriptor that blocks")
+        }
         log.info("ended")
     }
 

@@ -87,6 +87,17 @@ import Testing
         #expect(disk.read(Self.content(1)) == .lost)
     }
 
+    @Test func aSectorMayBeHalfWrittenOnlyWhileItIsWritten() {
+        var disk = Disk()
+        disk.write(1)
+        disk.begin(2)
+        #expect(disk.read(.other) == nil)
+        let started = disk.beginRead()
+        disk.end(2)
+        #expect(disk.endRead(started, finding: .other) == nil)
+        #expect(disk.read(.other) == .corrupt)
+    }
+
     @Test func ofOverlappingWritesAnyMayBeTheLast() {
         for last in [1, 2] as [UInt64] {
             var disk = Disk()

@@ -41,18 +41,30 @@ public struct WorkerProcess: ~Copyable, Sendable {
     /// Times that its threads have given up a CPU to wait for something.
     public var sleeps: Int {
         var sum = 0
-        guard let folder = unsafe opendir("/proc/\(program.pid)/task") else { return 0 }
-        defer { unsafe closedir(folder) }
-        while let entry = unsafe readdir(folder) {
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            guard let status = readSmallFile("/proc/\(program.pid)/task/\(name)/status") else { continue }
+        for status in threads {
             for line in status.split(separator: "\n") where line.hasPrefix("voluntary_ctxt_switches:") {
                 sum += line.split(separator: "\t").last.flatMap { Int($0) } ?? 0
             }
         }
         return sum
+    }
+
+    /// What the kernel says of a thread (/proc/PID/task/TID/status), found by its name.
+    public func status(ofThread name: String) -> String? {
+        threads.first { $0.hasPrefix("Name:\t\(name)\n") }
+    }
+
+    private var threads: [String] {
+        var texts: [String] = []
+        guard let folder = unsafe opendir("/proc/\(program.pid)/task") else { return [] }
+        defer { unsafe closedir(folder) }
+        while let entry = unsafe readdir(folder) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if let status = readSmallFile("/proc/\(program.pid)/task/\(name)/status") { texts.append(status) }
+        }
+        return texts
     }
 }
 

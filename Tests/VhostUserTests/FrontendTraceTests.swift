@@ -2,8 +2,8 @@ import Testing
 import VhostUser
 import Virtio
 
-/// What real front-ends send, in their order, over a real socket. Each leaves its queues running and gets the answers that
-/// it insists on.
+/// What real front-ends send, in their order, over a real socket. Each leaves its queues running and gets the answers
+/// that it insists on.
 @Suite struct FrontendTraceTests {
     /// A vring's messages, each front-end in its own order.
     private func size(_ queue: UInt32) -> FrontendMessage { .setVringSize(VringState(index: queue, value: 128)) }
@@ -39,8 +39,8 @@ import Virtio
         ringSetup(queue, features: Self.features, nextAvailable: nextAvailable)
     }
 
-    /// QEMU 7.2: calls before everything else, SET_FEATURES again at each start, SET_VRING_ENABLE last and for all queues;
-    /// acknowledgements of the memory table and of SET_VRING_ADDR and the like only where it must know.
+    /// QEMU 7.2: calls before everything else, SET_FEATURES again at each start, SET_VRING_ENABLE last and for all
+    /// queues; acknowledgements of the memory table and of SET_VRING_ADDR and the like only where it must know.
     @Test func `QEMU starts, stops for a reboot, and starts again`() throws {
         let device = RecordingDevice()
         device.requestsPerRun = 300
@@ -84,8 +84,9 @@ import Virtio
         #expect(wire.hangUp() == "the peer closed the connection")
     }
 
-    /// libblkio 1.5: acknowledgements asked for always, GETs included; guest addresses equal to its own; regions that are
-    /// no multiple of a page; REM_MEM_REG with a descriptor; then the bare end of the stream. Several connections in a row.
+    /// libblkio 1.5: acknowledgements asked for always, GETs included; guest addresses equal to its own; regions that
+    /// are no multiple of a page; REM_MEM_REG with a descriptor; then the bare end of the stream. Several connections
+    /// in a row.
     @Test func `libblkio connects several times in a row`() throws {
         let device = RecordingDevice()
         func region(_ address: UInt64, size: UInt64) -> MemoryRegion {
@@ -121,7 +122,8 @@ import Virtio
     }
 
     /// SPDK's virtio-user initiator: no acknowledgements, no memory slots; 256 bytes of configuration or it fails;
-    /// SET_VRING_ENABLE before all other messages about a vring; the memory table again and again, with rings stopped or not.
+    /// SET_VRING_ENABLE before all other messages about a vring; the memory table again and again, with rings stopped
+    /// or not.
     @Test func `SPDK's initiator enables first and repeats its memory table`() throws {
         let device = RecordingDevice(queueCount: 3)
         device.requestsPerRun = 11

@@ -126,6 +126,26 @@ import Virtio
         }
     }
 
+    @Test func `a ring may end where its region ends, not beyond`() {
+        let region = MemoryRegion(guestAddress: 0, size: 0x10000, frontendAddress: 0x7f00_0000_0000, fileOffset: 0)
+        let end = region.frontendAddress + region.size
+        let last = VringAddress(
+            index: 0, descriptorTable: end - 2048, usedRing: end - 1028, availableRing: end - 260)
+        let steps: [(WritableKeyPath<VringAddress, UInt64>, UInt64)] = [
+            (\.descriptorTable, 16), (\.usedRing, 4), (\.availableRing, 2),
+        ]
+        for (part, step) in steps {
+            var session = PureSession.negotiated()
+            for message in [.setMemoryTable([region]), Self.size, Self.kick] { session.send(message) }
+            var address = last
+            address[keyPath: part] += step
+            session.send(.setVringAddress(address))
+            #expect(session.session.missing(queue: 0) == .memory)
+            session.send(.setVringAddress(last))
+            #expect(session.device.running.count == 1)
+        }
+    }
+
     @Test func `a start that the device refuses is tried again with the next message that could start it`() {
         let device = RecordingDevice()
         var session = PureSession.negotiated(device)

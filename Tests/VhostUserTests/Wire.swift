@@ -3,7 +3,8 @@ import Platform
 import Testing
 import VhostUser
 
-/// A connection over a real socket pair, in one thread: the front-end's end, the back-end's end, and a device behind it.
+/// A connection over a real socket pair, in one thread: the front-end's end, the back-end's end, and a device behind
+/// it.
 final class Wire {
     private(set) var frontend: MessageChannel
     private var connection: Connection<RecordingDevice>
@@ -23,7 +24,8 @@ final class Wire {
         try frontend.send(bytes, fds: fds.map(\.number))
     }
 
-    /// Sends a message with the descriptors that it takes, lets the back-end serve it, and returns the reply if one came.
+    /// Sends a message with the descriptors that it takes, lets the back-end serve it, and returns the reply if one
+    /// came.
     @discardableResult
     func exchange(
         _ message: FrontendMessage, needsReply: Bool = false, fdCount: Int? = nil

@@ -3,8 +3,8 @@ import Testing
 import VhostUser
 import Virtio
 
-/// What the specification says, written down a second time and by hand: names, numbers, sizes and offsets of vhost-user.
-/// If this table and the code disagree, one of them misread the specification.
+/// What the specification says, written down a second time and by hand: names, numbers, sizes and offsets of
+/// vhost-user. If this table and the code disagree, one of them misread the specification.
 @Suite struct WireConformanceTests {
     static let requests: [(UInt32, String)] = [
         (1, "GET_FEATURES"), (2, "SET_FEATURES"), (3, "SET_OWNER"), (4, "RESET_OWNER"), (5, "SET_MEM_TABLE"),

@@ -111,6 +111,17 @@ import VhostUser
         }
     }
 
+    @Test func `loop threads run where they are told to`() throws {
+        let worker = try WorkerProcess(
+            ["--backend=null", "--queues=2", "--threads=2", "--cpus=0,0"], in: directory.value)
+        // A thread binds itself before it serves.
+        var rig = try Rig(connectingTo: worker.socketPath, queueCount: 2)
+        var disk = rig.makeDriver()
+        #expect(try disk.flush().status == .ok)
+        let loop = worker.status(ofThread: "loop-0") ?? "there is no loop-0"
+        #expect(loop.contains("Cpus_allowed_list:\t0\n"), "\(loop)")
+    }
+
     @Test func `an idle worker does not run`() throws {
         let worker = try WorkerProcess(["--backend=null", "--queues=2", "--threads=2"], in: directory.value)
         var rig = try Rig(connectingTo: worker.socketPath, queueCount: 2)

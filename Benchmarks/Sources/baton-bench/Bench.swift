@@ -9,8 +9,8 @@ struct Bench: ParsableCommand {
         commandName: "baton-bench",
         abstract: "Measures vhost-user-blk back-ends with one client, in turn and in several rounds.",
         discussion: """
-            Every run starts the server on one CPU and drives it from another with 4 KiB random requests. Printed are medians \
-            over the rounds. The client polls; what it can do alone is printed first.
+            Every run starts the server on one CPU and drives it from another with 4 KiB random requests. Printed are \
+            medians over the rounds. The client polls; what it can do alone is printed first.
             """)
 
     @Flag(help: "Reads only, one queue: under 5 minutes.")
@@ -131,8 +131,8 @@ struct Bench: ParsableCommand {
         guard noisy > 0 else { return }
         print(
             """
-            \(noisy) of \(rows.count) rows spread over more than \(Int(Row.spreadLimit * 100)) %: for those the machine is \
-            too noisy to tell.
+            \(noisy) of \(rows.count) rows spread over more than \(Int(Row.spreadLimit * 100)) %, or others had the CPU \
+            for more than \(Int(Row.contentionLimit * 100)) % of the time: for those the machine is too noisy to tell.
             """)
     }
 

@@ -20,6 +20,8 @@ struct Sample {
     var cpuMicrosecondsPerRequest: Double?
     var p50Microseconds: Double
     var p99Microseconds: Double
+    /// Which part of the time the measuring thread stood in its CPU's queue, because others ran there.
+    var contention: Double
 }
 
 /// How a run is made.
@@ -71,7 +73,9 @@ func measure(_ subject: Subject, _ point: Point, _ conditions: Conditions, seed:
     load.start()
     _ = try load.measure(milliseconds: conditions.warmUpMilliseconds)
     let before = frontend.backendProcess.flatMap(processCPUNanoseconds)
+    let waited = threadWaitNanoseconds()
     let report = try load.measure(milliseconds: conditions.milliseconds)
+    let contention = Double(threadWaitNanoseconds() - waited) / Double(report.nanoseconds)
     let after = frontend.backendProcess.flatMap(processCPUNanoseconds)
     try load.drain()
     try frontend.stop()
@@ -84,7 +88,7 @@ func measure(_ subject: Subject, _ point: Point, _ conditions: Conditions, seed:
     return Sample(
         iops: report.requestsPerSecond, cpuMicrosecondsPerRequest: cpu,
         p50Microseconds: Double(report.latency.quantile(0.5)) / 1000,
-        p99Microseconds: Double(report.latency.quantile(0.99)) / 1000)
+        p99Microseconds: Double(report.latency.quantile(0.99)) / 1000, contention: contention)
 }
 
 /// The better of io_uring and preadv on the file itself, where the server would run.
@@ -95,6 +99,7 @@ func measureCeiling(_ path: String, _ point: Point, _ conditions: Conditions, se
         fd: file.number, depth: UInt32(point.depth), request_size: 4096,
         write_percentage: UInt32(point.writePercentage), span: conditions.span, seed: seed,
         milliseconds: UInt64(conditions.milliseconds))
+    let (start, waited) = (monotonicNanoseconds(), threadWaitNanoseconds())
     var ring = ceiling_result()
     var calls = ceiling_result()
     let errors = unsafe [ceiling_uring(&options, &ring), ceiling_preadv(&options, &calls)]
@@ -102,11 +107,12 @@ func measureCeiling(_ path: String, _ point: Point, _ conditions: Conditions, se
         throw SystemError(cannot: "measure", path, Errno(rawValue: -error))
     }
     let best = [ring, calls].map { Double($0.requests) * 1e9 / Double($0.nanoseconds) }.max() ?? 0
+    let contention = Double(threadWaitNanoseconds() - waited) / Double(monotonicNanoseconds() - start)
     // One thread that never waits: its CPU time is the time.
     let each = 1e6 / best
     return Sample(
         iops: best, cpuMicrosecondsPerRequest: each, p50Microseconds: each * Double(point.depth),
-        p99Microseconds: each * Double(point.depth))
+        p99Microseconds: each * Double(point.depth), contention: contention)
 }
 
 /// How fast the client alone is: an ideal peer answers on the same CPU.

@@ -5,6 +5,8 @@ internal import Platform
 struct Row {
     /// More than this between the best and the worst run, and the machine is too noisy to tell subjects apart.
     static let spreadLimit = 0.15
+    /// Others had the measuring CPU for more than this part of the time: the same.
+    static let contentionLimit = 0.05
 
     var point: Point
     var subject: String
@@ -14,6 +16,7 @@ struct Row {
     var p99Microseconds: Double
     /// (best - worst) / median of the runs' IOPS.
     var spread: Double
+    var contention: Double
 
     init(_ point: Point, _ subject: String, _ samples: [Sample]) {
         self.point = point
@@ -25,9 +28,10 @@ struct Row {
         p99Microseconds = median(samples.map(\.p99Microseconds))
         let all = samples.map(\.iops).sorted()
         spread = iops > 0 ? (all[all.count - 1] - all[0]) / iops : 0
+        contention = median(samples.map(\.contention))
     }
 
-    var isTooNoisy: Bool { spread > Self.spreadLimit }
+    var isTooNoisy: Bool { spread > Self.spreadLimit || contention > Self.contentionLimit }
 
     static let heading =
         cell("case", 11, left: true) + cell("subject", 21, left: true) + cell("depth", 6) + cell("queues", 7)
@@ -46,7 +50,7 @@ struct Row {
         return "{\"case\": \(quoted(point.name)), \"subject\": \(quoted(subject)), \"depth\": \(point.depth), "
             + "\"queues\": \(point.queueCount), \"iops\": \(decimal(iops, 0)), \"cpu_us_per_request\": \(cpu), "
             + "\"p50_us\": \(decimal(p50Microseconds, 2)), \"p99_us\": \(decimal(p99Microseconds, 2)), "
-            + "\"spread\": \(decimal(spread, 4))}"
+            + "\"spread\": \(decimal(spread, 4)), \"noisy\": \(isTooNoisy)}"
     }
 }
 

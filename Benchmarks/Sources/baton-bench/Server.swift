@@ -77,7 +77,7 @@ struct Server: ~Copyable {
         let end = monotonicNanoseconds() + 10_000_000_000
         while unsafe access(socketPath, F_OK) != 0 {
             guard process.wait(milliseconds: 2) == nil, monotonicNanoseconds() < end else {
-                throw BenchmarkError("\(subject) ended, or did not listen within 10 s: \(readSmallFile(logPath))")
+                throw BenchmarkError("\(subject) ended, or did not listen within 10 s: \(readSmallFile(logPath) ?? "")")
             }
         }
         self.process = consume process
@@ -100,6 +100,12 @@ func openFile(_ path: String, _ flags: Int32) throws(SystemError) -> OwnedFD {
     return OwnedFD(owning: number)
 }
 
+/// How long the calling thread has stood in a CPU's queue, ready to run, in nanoseconds.
+func threadWaitNanoseconds() -> UInt64 {
+    let fields = readSmallFile("/proc/thread-self/schedstat")?.split(separator: " ") ?? []
+    return fields.count > 1 ? UInt64(fields[1]) ?? 0 : 0
+}
+
 /// CPU time that all threads of a process have used, in nanoseconds; nil when it cannot be read.
 func processCPUNanoseconds(_ pid: Int32) -> UInt64? {
     guard let tasks = unsafe opendir("/proc/\(pid)/task") else { return nil }
@@ -111,20 +117,8 @@ func processCPUNanoseconds(_ pid: Int32) -> UInt64? {
         }
         guard Int(name) != nil else { continue }
         // schedstat: nanoseconds on the CPU, nanoseconds in the run queue, time slices. A thread may end meanwhile.
-        let text = readSmallFile("/proc/\(pid)/task/\(name)/schedstat")
+        let text = readSmallFile("/proc/\(pid)/task/\(name)/schedstat") ?? ""
         sum += text.split(separator: " ").first.flatMap { UInt64($0) } ?? 0
     }
     return sum > 0 ? sum : nil
-}
-
-/// Up to 4096 bytes of a file; empty when it cannot be read.
-private func readSmallFile(_ path: String) -> String {
-    do throws(SystemError) {
-        let file = try openFile(path, O_RDONLY)
-        var bytes = [UInt8](repeating: 0, count: 4096)
-        let count = unsafe bytes.withUnsafeMutableBytes { unsafe read(file.number, $0.baseAddress, $0.count) }
-        return String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
-    } catch {
-        return ""
-    }
 }

@@ -3,8 +3,8 @@ import FuzzTargets
 
 /// Sequences of vhost-user messages, through the codec into a session.
 ///
-/// The program has a `main` of its own and runs libFuzzer as a library: SwiftPM renames the entry point of an executable,
-/// so libFuzzer's would not be found.
+/// The program has a `main` of its own and runs libFuzzer as a library: SwiftPM renames the entry point of an
+/// executable, so libFuzzer's would not be found.
 @main struct FuzzVhostUser {
     static func main() {
         var count = CommandLine.argc

@@ -105,13 +105,15 @@ static inline ssize_t clinux_send(int fd, const void *bytes, size_t count, const
     return sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
-/// Receives bytes and file descriptors (close-on-exec). `fds` has room for CLINUX_MAX_FDS; `fd_count` is set to what came.
-/// `truncated` is set when the kernel had to drop descriptors. Returns recvmsg's result.
+/// Receives bytes and file descriptors (close-on-exec). `fds` has room for CLINUX_MAX_FDS; `fd_count` is set to what
+/// came. `truncated` is set when the kernel had to drop descriptors. Returns recvmsg's result.
 static inline ssize_t clinux_receive(int fd, void *bytes, size_t count, int flags, int *fds, unsigned *fd_count,
                                      int *truncated) {
     union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int) * CLINUX_MAX_FDS)]; } control;
     struct iovec part = {bytes, count};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
     *fd_count = 0;
     *truncated = 0;
     ssize_t result = recvmsg(fd, &message, flags | CLINUX_MSG_CMSG_CLOEXEC);
@@ -163,7 +165,8 @@ static inline void clinux_relax(void) {
 }
 
 /// Starts a program (found along PATH) with standard input from /dev/null, standard output and error into `output`, and
-/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. Returns an error number.
+/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. Returns an error
+/// number.
 static inline int clinux_spawn(int *pid, const char *program, char *const arguments[], int output) {
     extern char **environ;
     posix_spawn_file_actions_t actions;
@@ -188,7 +191,8 @@ static inline int clinux_spawn(int *pid, const char *program, char *const argume
 /// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
 static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
-/// SO_PEERCRED: the process at the other end of a UNIX socket; -1 on failure. glibc hides struct ucred behind _GNU_SOURCE.
+/// SO_PEERCRED: the process at the other end of a UNIX socket; -1 on failure. glibc hides struct ucred behind
+/// _GNU_SOURCE.
 static inline int clinux_peer_pid(int fd) {
     struct { int pid; unsigned uid, gid; } credentials = {0};
     socklen_t size = sizeof credentials;

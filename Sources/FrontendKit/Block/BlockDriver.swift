@@ -2,8 +2,8 @@ internal import Platform
 
 /// How the bytes of one request are spread over descriptors.
 ///
-/// What the device reads (header, then data to write) is one run of bytes, what it writes (data read, then status) another;
-/// each is cut into pieces of these lengths. A device must cope with any cut: virtio 1.2, section 2.7.4.
+/// What the device reads (header, then data to write) is one run of bytes, what it writes (data read, then status)
+/// another; each is cut into pieces of these lengths. A device must cope with any cut: virtio 1.2, section 2.7.4.
 public struct DescriptorLayout: Hashable, Sendable {
     /// Lengths of the pieces of header and data to write; nil: 16 and the rest.
     public var readablePieces: [Int]?

@@ -1,12 +1,13 @@
 internal import CWire
 internal import Platform
 
-/// The fast level: a queue of block requests whose headers, status bytes and descriptor chains were laid out beforehand.
+/// The fast level: a queue of block requests whose headers, status bytes and descriptor chains were laid out
+/// beforehand.
 ///
-/// Each request takes a slot. A slot has a cache line of guest memory, with the header at its beginning and the status byte
-/// near its end, and a chain of its own: header, up to `maximumPieces` of data, status. Direct slots own that many
-/// descriptors of the ring; indirect ones own one, and a table. So a submission writes the header, one descriptor and one
-/// ring entry, and nothing is allocated after `init`. What comes back is checked: see `QueueViolation`.
+/// Each request takes a slot. A slot has a cache line of guest memory, with the header at its beginning and the status
+/// byte near its end, and a chain of its own: header, up to `maximumPieces` of data, status. Direct slots own that many
+/// descriptors of the ring; indirect ones own one, and a table. So a submission writes the header, one descriptor and
+/// one ring entry, and nothing is allocated after `init`. What comes back is checked: see `QueueViolation`.
 @safe public struct BlockQueue: ~Copyable, @unchecked Sendable {
     /// How the chains of a queue are laid out.
     public enum ChainLayout: Hashable, Sendable, CaseIterable {

@@ -1,12 +1,16 @@
 /// What each sector of a disk may hold, given the writes that completed and those in flight.
 ///
 /// A disk promises what an atomic register promises, sector by sector: a read returns the last completed write, or any
-/// write that was in flight at some time during the read; of writes that overlapped in time any may be the last. So a sector
-/// has a few *candidates*. When a write completes, every candidate that had completed before that write began is
+/// write that was in flight at some time during the read; of writes that overlapped in time any may be the last. So a
+/// sector has a few *candidates*. When a write completes, every candidate that had completed before that write began is
 /// superseded: reads that begin later must not return it. A read on a quiet sector settles which candidate it is: then
 /// nothing but a new write may change it.
 ///
 /// A discard, and a write that failed, supersede nothing: the old content may stay.
+///
+/// One thing is less than a register: a read that overlaps a write in time may find a sector half written. Through the
+/// host's page cache nothing keeps the two apart (ext4 reads without the lock that a write holds). Once the write has
+/// completed the sector must be whole.
 struct DiskModel {
     /// How many candidates a sector can have. `mayBegin` refuses a request that could need more.
     static let candidateLimit = 4
@@ -118,7 +122,10 @@ struct DiskModel {
             candidates[slot].superseded >= readStarted
                 && candidates[slot].value.allows(content, sector: sector, seed: seed)
         }
-        guard let found else { return classify(content, sector, seed: seed, slots) }
+        guard let found else {
+            if case .other = content, slots.contains(where: { candidates[$0].completed > readStarted }) { return nil }
+            return classify(content, sector, seed: seed, slots)
+        }
         candidates[found].seen = true
         let isQuiet = slots.allSatisfy { candidates[$0].completed < readStarted }
         if isQuiet, states[place].readers == 1 { settle(place, on: candidates[found]) }

@@ -1,8 +1,8 @@
 /// What a verifying load writes into one sector, so that any sector read back tells where it comes from.
 ///
 /// The unit is the sector of 512 bytes and not a larger block: requests overlap and devices tear writes at sectors.
-/// Words 0 to 3 name seed, sector, sequence number and queue; the other 60 are a stream keyed by these four. All of them are
-/// compared, which leaves no bit unchecked, as a checksum would not either, and needs no room.
+/// Words 0 to 3 name seed, sector, sequence number and queue; the other 60 are a stream keyed by these four. All of
+/// them are compared: no flipped bit goes unnoticed, which is more than a checksum promises.
 struct SectorStamp: Hashable {
     static let byteCount = 512
     private static let wordCount = byteCount / 8

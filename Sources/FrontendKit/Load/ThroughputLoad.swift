@@ -1,6 +1,7 @@
 internal import Platform
 
-/// Random requests as fast as a back-end takes them: for benchmarks. Looks at the status of each request, not at its data.
+/// Random requests as fast as a back-end takes them: for benchmarks. Looks at the status of each request, not at its
+/// data.
 ///
 /// One thread polls all queues and never sleeps, so that it is not the client's wake-up that is measured.
 public struct ThroughputLoad: ~Copyable {

@@ -17,8 +17,8 @@ struct LoadRequest {
 
 /// A queue of a verifying load, its buffers, and what is in flight on it.
 ///
-/// Around each buffer lie guard bytes, and a buffer that is read into is marked first: a device that writes beside it, or
-/// not at all, is found out.
+/// Around each buffer lie guard bytes, and a buffer that is read into is marked first: a device that writes beside it,
+/// or not at all, is found out.
 @safe struct VerifiedLane: ~Copyable {
     var queue: BlockQueue
     private var requests: [LoadRequest]

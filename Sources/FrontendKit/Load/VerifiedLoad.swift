@@ -3,9 +3,9 @@ internal import Synchronization
 
 /// Random requests whose data is verified: every sector read must hold what `DiskModel` allows.
 ///
-/// With one thread, all queues share the disk and requests of different queues may meet on a sector. With a thread for each
-/// queue, each has a part of the disk to itself. The same seed plans the same requests; in which order a real back-end
-/// completes them is its own affair.
+/// With one thread, all queues share the disk and requests of different queues may meet on a sector. With a thread for
+/// each queue, each has a part of the disk to itself. The same seed plans the same requests; in which order a real
+/// back-end completes them is its own affair.
 public struct VerifiedLoad: Sendable {
     public struct Options: Sendable {
         public var seed: UInt64
@@ -164,7 +164,8 @@ public final class LoadMonitor: Sendable {
     private let stop = Atomic<Bool>(false)
     private let beforeSweep: (@Sendable () -> Void)?
 
-    /// - Parameter beforeSweep: called by each thread when nothing of its own is in flight, before it reads every sector.
+    /// - Parameter beforeSweep: called by each thread when nothing of its own is in flight, before it reads every
+    ///   sector.
     public init(beforeSweep: (@Sendable () -> Void)? = nil) {
         self.beforeSweep = beforeSweep
     }

@@ -123,7 +123,8 @@ struct VerifiedWorker: ~Copyable {
         }
     }
 
-    /// Sleeps until a queue interrupts. A completion that lies there after a wait without an interrupt was not announced.
+    /// Sleeps until a queue interrupts. A completion that lies there after a wait without an interrupt was not
+    /// announced.
     private mutating func sleepUntilInterrupt() {
         var mustWait = true
         for index in 0..<lanes.count where !lanes[index].queue.requestInterrupt() { mustWait = false }

@@ -3,8 +3,8 @@ public import Virtio
 
 /// The memory of a guest that does not exist: regions of shared memory files at chosen guest addresses.
 ///
-/// The layout is fixed when the memory is made, so any thread may use it. What lies at an address is plain bytes, shared
-/// with a back-end that may write them at any time. An address outside the regions is our own bug and traps.
+/// The layout is fixed when the memory is made, so any thread may use it. What lies at an address is plain bytes,
+/// shared with a back-end that may write them at any time. An address outside the regions is our own bug and traps.
 public final class GuestMemory: Sendable {
     /// Where a region lies.
     public struct Placement: Hashable, Sendable {
@@ -68,7 +68,8 @@ public final class GuestMemory: Sendable {
         return region.description.frontendAddress &+ (address &- region.description.guestAddress)
     }
 
-    /// Where `count` bytes at a guest address lie in this process; they lie in one region. Valid as long as the memory is.
+    /// Where `count` bytes at a guest address lie in this process; they lie in one region. Valid as long as the memory
+    /// is.
     @unsafe public func pointer(to address: UInt64, count: Int) -> UnsafeMutableRawPointer {
         let region = region(holding: address, count: count)
         return unsafe region.base + Int(address &- region.description.guestAddress)

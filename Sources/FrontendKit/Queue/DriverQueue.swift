@@ -5,7 +5,8 @@ internal import Synchronization
 /// The driver's side of a split virtqueue. Virtio 1.2, section 2.7. One thread owns it.
 ///
 /// Invariants:
-/// - what the device returns is checked: an id that is in flight, an index that is not ahead of what was made available;
+/// - what the device returns is checked: an id that is in flight, an index that is not ahead of what was made
+///   available;
 /// - an entry becomes visible by the release store of `publish` and never before; used entries are read after an
 ///   acquire load of `used.idx`, once each;
 /// - `nextUsed + outstanding == published + staged`, modulo 2^16.
@@ -49,8 +50,9 @@ internal import Synchronization
     /// Drives a queue; the ring is set to empty with both indices at `start`.
     ///
     /// - Parameter usesEventIndex: VIRTIO_F_EVENT_IDX will be negotiated.
-    /// - Parameter start: where both rings begin. Nil: where the used ring is, 0 in fresh memory, so that a queue that another
-    ///   driver has left with nothing in flight goes on. Any other needs a back-end that is told so (SET_VRING_BASE).
+    /// - Parameter start: where both rings begin. Nil: where the used ring is, 0 in fresh memory, so that a queue that
+    ///   another driver has left with nothing in flight goes on. Any other needs a back-end that is told so
+    /// (SET_VRING_BASE).
     public init(_ endpoint: QueueEndpoint, usesEventIndex: Bool, startingAt start: UInt16? = nil) {
         let index = start ?? endpoint.usedIndex
         let ring = endpoint.ring
@@ -88,8 +90,8 @@ internal import Synchronization
 
     /// Whether one more entry may be staged.
     ///
-    /// In a ring whose size is no power of two, the places jump when the 16-bit index wraps, and an entry could land on one
-    /// that the device has not taken. Such a ring is run empty before index 0 is used again.
+    /// In a ring whose size is no power of two, the places jump when the 16-bit index wraps, and an entry could land on
+    /// one that the device has not taken. Such a ring is run empty before index 0 is used again.
     public var hasRoom: Bool {
         outstanding < size && (isPowerOfTwo || nextAvailable != 0 || outstanding == 0)
     }

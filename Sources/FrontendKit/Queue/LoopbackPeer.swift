@@ -4,8 +4,8 @@ internal import Virtio
 
 /// The device's side of a split ring, in this process: the least that a device can do.
 ///
-/// It is the ideal peer that tells how fast the driver alone is, and the faulty peer that proves that the driver notices.
-/// It trusts the driver, polls (it never asks for a kick) and checks nothing: it is no back-end.
+/// It is the ideal peer that tells how fast the driver alone is, and the faulty peer that proves that the driver
+/// notices. It trusts the driver, polls (it never asks for a kick) and checks nothing: it is no back-end.
 @safe public struct LoopbackPeer: ~Copyable, @unchecked Sendable {
     public let endpoint: QueueEndpoint
     private let size: Int

@@ -3,8 +3,9 @@ public import VhostUser
 
 /// The front-end of a vhost-user session: connects to a back-end, agrees with it, gives it memory and queues, stops it.
 ///
-/// Every wait has a limit (`FrontendTimeouts`) and every failure is a `FrontendError` with a sentence. Queues are driven
-/// elsewhere, by `DriverQueue`: letting go of the front-end closes the connection and leaves memory and rings alone.
+/// Every wait has a limit (`FrontendTimeouts`) and every failure is a `FrontendError` with a sentence. Queues are
+/// driven elsewhere, by `DriverQueue`: letting go of the front-end closes the connection and leaves memory and rings
+/// alone.
 public struct Frontend: ~Copyable {
     /// Virtio features that the back-end offered and that were taken, bit 30 included.
     public private(set) var features: UInt64 = 0
@@ -120,8 +121,8 @@ public struct Frontend: ~Copyable {
 
     /// Connects again after the back-end was lost, as QEMU does: same memory, same rings, the same inflight region.
     ///
-    /// The back-end is told to go on at used.idx, and kicked: it may have missed kicks while it was away. What it offers
-    /// must not be less than before.
+    /// The back-end is told to go on at used.idx, and kicked: it may have missed kicks while it was away. What it
+    /// offers must not be less than before.
     public mutating func reconnect() throws(FrontendError) {
         guard let memory else { preconditionFailure("nothing was started that could be taken up again") }
         let agreed = (features, protocolFeatures)

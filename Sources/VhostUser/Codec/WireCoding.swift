@@ -1,6 +1,7 @@
 internal import CWire
 
-/// A structure whose every bit pattern is a value and that has no hidden padding: it is copied from and to the wire whole.
+/// A structure whose every bit pattern is a value and that has no hidden padding: it is copied from and to the wire
+/// whole.
 protocol WireStructure {}
 
 extension UInt64: WireStructure {}

@@ -11,7 +11,7 @@ public struct Connection<Device: VhostUserDevice>: ~Copyable {
     private var hasEnded = false
 
     /// - Parameter device: in the state before the first message.
-    /// - Parameter patience: how long the rest of a message, or the peer's reading of a reply, may take, in milliseconds.
+    /// - Parameter patience: how long the rest of a message, or the peer's reading of a reply, may take; milliseconds.
     /// - Throws: the descriptor is no socket.
     public init(
         stream: consuming UnixStream, device: Device, patience: Int = MessageChannel.defaultPatience
@@ -33,8 +33,8 @@ public struct Connection<Device: VhostUserDevice>: ~Copyable {
         session.missing(queue: queue)
     }
 
-    /// Reads one message, carries it out, and answers it. Call it when the socket has input; without input it returns at
-    /// once.
+    /// Reads one message, carries it out, and answers it. Call it when the socket has input; without input it returns
+    /// at once.
     ///
     /// It waits only for the rest of a message that has begun, for a peer that does not read, and for the device.
     ///

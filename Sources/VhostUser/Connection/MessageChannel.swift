@@ -39,8 +39,8 @@ public struct MessageChannel: ~Copyable {
     private let patience: Int
     private var buffer: [UInt8]
 
-    /// How long the rest of a message may take after its first byte, in milliseconds, and how long a reply may wait for a
-    /// peer that does not read. A living peer sends a message in one go.
+    /// How long the rest of a message may take after its first byte, in milliseconds, and how long a reply may wait for
+    /// a peer that does not read. A living peer sends a message in one go.
     public static let defaultPatience = 10_000
 
     /// - Parameter patience: in milliseconds.

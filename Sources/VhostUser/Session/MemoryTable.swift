@@ -10,8 +10,8 @@ public struct MemoryTable: Hashable, Sendable {
     /// How many there can be.
     public let maximumCount: Int
 
-    /// What a vring's parts are aligned to. A front-end's mapping and ours both begin at page boundaries, so a region has
-    /// its file offset and its address in step; one that lies about it would misalign every ring within.
+    /// What a vring's parts are aligned to. A front-end's mapping and ours both begin at page boundaries, so a region
+    /// has its file offset and its address in step; one that lies about it would misalign every ring within.
     static let alignment: UInt64 = 16
 
     public init(maximumCount: Int) {

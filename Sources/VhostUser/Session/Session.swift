@@ -8,10 +8,10 @@ internal import Virtio
 /// 2. The device is told of the change itself.
 /// 3. The message takes effect, and every queue it concerns that can run now is started.
 ///
-/// So there are no special cases: GET_VRING_BASE, SET_VRING_ENABLE 0 and REM_MEM_REG below a ring stop a queue because it
-/// must not run any more; SET_VRING_NUM, _ADDR, _BASE and SET_FEATURES of a running queue, which the specification leaves
-/// open and libvhost-user and DPDK put up with, stop it and start it again with what is new. A message that says what is
-/// so already changes nothing: QEMU and SPDK repeat themselves.
+/// So there are no special cases: GET_VRING_BASE, SET_VRING_ENABLE 0 and REM_MEM_REG below a ring stop a queue because
+/// it must not run any more; SET_VRING_NUM, _ADDR, _BASE and SET_FEATURES of a running queue, which the specification
+/// leaves open and libvhost-user and DPDK put up with, stop it and start it again with what is new. A message that says
+/// what is so already changes nothing: QEMU and SPDK repeat themselves.
 ///
 /// - Invariant: a queue runs only with the setup that the state would give it now.
 public struct Session: Hashable, Sendable {
@@ -50,8 +50,8 @@ public struct Session: Hashable, Sendable {
 
     /// Takes the next message. The one before must be done.
     ///
-    /// - Parameter needsReply: the message asks for an acknowledgement. Ignored until REPLY_ACK is negotiated, and where a
-    ///   message has a reply of its own: libblkio asks always.
+    /// - Parameter needsReply: the message asks for an acknowledgement. Ignored until REPLY_ACK is negotiated, and
+    ///   where a message has a reply of its own: libblkio asks always.
     public mutating func receive(_ message: FrontendMessage, needsReply: Bool) -> SessionStep {
         precondition(exchange == nil, "a message before the last one was done")
         let acknowledges = needsReply && state.protocolFeatures.contains(.replyAck) && !message.kind.hasReply
@@ -220,8 +220,8 @@ extension ConfigurationAccess {
         !bytes.isEmpty && bytes.count <= Self.maximumSize && offset <= UInt32(Self.maximumSize - bytes.count)
     }
 
-    /// The answer: as many bytes as were asked for, 0 where the device has none. SPDK's initiator always asks for 256 and
-    /// fails if it gets fewer.
+    /// The answer: as many bytes as were asked for, 0 where the device has none. SPDK's initiator always asks for 256
+    /// and fails if it gets fewer.
     fileprivate func reading(_ configuration: [UInt8]) -> ConfigurationAccess {
         var answer = self
         for index in bytes.indices {

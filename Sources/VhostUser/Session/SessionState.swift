@@ -62,7 +62,8 @@ struct SessionState: Hashable, Sendable {
 
     /// The protocol feature without which a message is not expected.
     ///
-    /// SET_VRING_ENABLE is not among them: SPDK's initiator sends it first of all, so it is remembered whenever it comes.
+    /// SET_VRING_ENABLE is not among them: SPDK's initiator sends it first of all, so it is remembered whenever it
+    /// comes.
     private static func feature(of kind: RequestKind) -> ProtocolFeatures {
         switch kind {
         case .getQueueCount: .mq
@@ -170,7 +171,8 @@ extension SessionState {
             availableRing: address.availableRing, usedRing: address.usedRing, nextAvailable: vring.base)
     }
 
-    /// Without VHOST_USER_F_PROTOCOL_FEATURES vrings begin enabled, with it disabled. SET_VRING_ENABLE decides from then on.
+    /// Without VHOST_USER_F_PROTOCOL_FEATURES vrings begin enabled, with it disabled. SET_VRING_ENABLE decides from
+    /// then on.
     private func isEnabled(_ vring: Vring) -> Bool {
         vring.enabled ?? ((features ?? 0) & VhostFeatures.protocolFeatures == 0)
     }

@@ -18,7 +18,8 @@ struct ceiling_result {
     uint64_t nanoseconds;
 };
 
-/// Random requests through io_uring, `depth` in flight, flags as a vhost-user worker would set them. 0, or a negative errno.
+/// Random requests through io_uring, `depth` in flight, flags as a vhost-user worker would set them. 0, or a negative
+/// errno.
 int ceiling_uring(const struct ceiling_options *options, struct ceiling_result *result);
 
 /// The same one after the other with preadv and pwritev.

@@ -1,0 +1,48 @@
+import Platform
+import Testing
+
+@testable import WorkerRuntime
+
+/// Commands to a loop and its answers.
+@Suite struct LoopMailboxTests {
+    private func isDone(_ reply: LoopReply?) -> Bool {
+        if case .done = reply { return true }
+        return false
+    }
+
+    @Test func `a command wakes the loop, and its answer the one who asked`() throws {
+        let mailbox = try LoopMailbox()
+        #expect(!mailbox.hasCommand)
+        let loop = try JoinableThread(name: "loop") {
+            _ = waitForInput(mailbox.wakeUp.fd.number)
+            guard let (number, _) = mailbox.take() else { return }
+            mailbox.answer(number, .done)
+        }
+        #expect(isDone(mailbox.send(.quit, waitingMilliseconds: 60_000)))
+        loop.join()
+        #expect(!mailbox.hasCommand)
+    }
+
+    @Test func `an answer that comes too late is not taken for that of the next command`() throws {
+        let mailbox = try LoopMailbox()
+        if mailbox.send(.detach(queue: 0), waitingMilliseconds: 1) != nil { Issue.record("nobody has answered") }
+        let first = try #require(mailbox.take())
+        mailbox.answer(first.number, .refused("late"))
+        let loop = try JoinableThread(name: "loop") {
+            while !mailbox.hasCommand { _ = waitForInput(mailbox.wakeUp.fd.number, milliseconds: 1) }
+            guard let (number, _) = mailbox.take() else { return }
+            mailbox.answer(number, .done)
+        }
+        #expect(isDone(mailbox.send(.quit, waitingMilliseconds: 60_000)))
+        loop.join()
+    }
+
+    @Test func `commands are taken in their order`() throws {
+        let mailbox = try LoopMailbox()
+        _ = mailbox.send(.detach(queue: 0), waitingMilliseconds: 0)
+        _ = mailbox.send(.quit, waitingMilliseconds: 0)
+        let numbers = [mailbox.take()?.number, mailbox.take()?.number, mailbox.take()?.number]
+        #expect(numbers == [1, 2, nil])
+        #expect(!mailbox.hasCommand)
+    }
+}
