@@ -66,7 +66,7 @@ let package = Package(
         module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Platform", "Uring", "Virtio"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
-        module("FuzzTargets", ["VhostUser", "Virtio"]),
+        module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
 
         tests(of: "Platform", ["TestSupport"]),
         tests(of: "Virtio", ["Platform", "SimulationKit"]),
