@@ -76,11 +76,12 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
-        tests(of: "WorkerRuntime", ["Platform"]),
+        tests(
+            of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",
-            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
+            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
             swiftSettings: settings),
         tests(of: "FuzzTargets"),
     ]

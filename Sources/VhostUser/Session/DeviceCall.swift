@@ -38,9 +38,9 @@ extension DeviceCall {
                 guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no region in without file") }
                 try device.addMemory(region, fd: fd)
             case .removeMemory(let region): try device.removeMemory(region)
-            case .setKick(let queue): device.setKick(fds.takeFirst(), queue: queue)
-            case .setCall(let queue): device.setCall(fds.takeFirst(), queue: queue)
-            case .setError(let queue): device.setError(fds.takeFirst(), queue: queue)
+            case .setKick(let queue): try device.setKick(fds.takeFirst(), queue: queue)
+            case .setCall(let queue): try device.setCall(fds.takeFirst(), queue: queue)
+            case .setError(let queue): try device.setError(fds.takeFirst(), queue: queue)
             case .startQueue(let queue, let setup): try device.startQueue(queue, setup)
             case .stopQueue(let queue): return .stopped(nextAvailable: try device.stopQueue(queue))
             case .resetKeepingMemory: device.reset(keepingMemory: true)
