@@ -65,22 +65,26 @@ let package = Package(
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
+        module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
-        module("FuzzTargets", ["Platform", "VhostUser", "Virtio"]),
+        module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
 
         tests(of: "Platform", ["TestSupport"]),
+        tests(of: "Virtio", ["Platform", "SimulationKit"]),
+        tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
         tests(of: "Inflight", ["CWire", "Platform"]),
-        tests(of: "WorkerRuntime", ["Platform"]),
+        tests(
+            of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",
-            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
+            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
             swiftSettings: settings),
         tests(of: "FuzzTargets"),
     ]

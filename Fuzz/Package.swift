@@ -19,5 +19,6 @@ let package = Package(
     targets: [
         .target(name: "CLibFuzzer"),
         fuzzTarget("fuzz-vhost-user"),
+        fuzzTarget("fuzz-block-request"),
     ]
 )

@@ -10,7 +10,9 @@ public struct QueueCounters: Sendable, Equatable {
     public var flushes: UInt64 = 0
     public var discards: UInt64 = 0
     public var others: UInt64 = 0
+    /// Of reads that succeeded.
     public var bytesRead: UInt64 = 0
+    /// Of writes that succeeded.
     public var bytesWritten: UInt64 = 0
     /// Answered with an error status.
     public var failed: UInt64 = 0
@@ -170,7 +172,7 @@ public struct QueueCounters: Sendable, Equatable {
             let step = unsafe backend.start(&slot.pointee)
             carryOut(step, head)
         case .finished:
-            unsafe count(slot.pointee)
+            unsafe count(slot.pointee, .ok)
             complete(head, .ok)
         case .refused(let status):
             counted.others += 1
@@ -257,7 +259,7 @@ public struct QueueCounters: Sendable, Equatable {
     mutating func carryOut(_ step: BackendStep, _ head: UInt16) {
         switch step {
         case .done(let status):
-            unsafe count(storage.slots[Int(head)])
+            unsafe count(storage.slots[Int(head)], status)
             complete(head, status)
         case .pending:
             break
@@ -274,14 +276,14 @@ public struct QueueCounters: Sendable, Equatable {
 
     @inlinable
     @inline(__always)
-    mutating func count(_ slot: RequestSlot) {
+    mutating func count(_ slot: RequestSlot, _ status: BlockStatus) {
         switch slot.operation {
         case .read:
             counted.reads += 1
-            counted.bytesRead += UInt64(slot.writtenOnSuccess - 1)
+            if status == .ok { counted.bytesRead += slot.totalBytes }
         case .write:
             counted.writes += 1
-            counted.bytesWritten += slot.totalBytes
+            if status == .ok { counted.bytesWritten += slot.totalBytes }
         case .flush: counted.flushes += 1
         case .discard, .writeZeroes, .writeZeroesUnmapping: counted.discards += 1
         case .identify: counted.others += 1

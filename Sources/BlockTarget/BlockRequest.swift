@@ -257,7 +257,7 @@ extension RequestSlot {
             position += 1
         }
         operation = .identify
-        writtenOnSuccess = UInt32(truncatingIfNeeded: min(segments.writableBytes, UInt64(UInt32.max)))
+        writtenOnSuccess = UInt32(count + 1)
         return .finished
     }
 

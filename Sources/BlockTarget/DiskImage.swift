@@ -10,6 +10,32 @@ public enum CacheMode: String, Sendable, CaseIterable {
     case buffered
 }
 
+/// How a backend reaches an image: open files, and what they ask of those who use them.
+public struct ImageAccess: Sendable {
+    /// The descriptor for transfers that meet the alignment.
+    public var file: Int32
+    /// The descriptor for those that do not.
+    public var unalignedFile: Int32
+    /// What `file` asks of offsets and lengths, in bytes: a power of two, 1 when it is buffered.
+    public var offsetAlignment: Int
+    /// What `file` asks of memory, in bytes: a power of two, 1 when it is buffered.
+    public var memoryAlignment: Int
+    public var isBlockDevice: Bool
+    public var isReadOnly: Bool
+
+    public init(
+        file: Int32, unalignedFile: Int32, offsetAlignment: Int = 1, memoryAlignment: Int = 1,
+        isBlockDevice: Bool = false, isReadOnly: Bool = false
+    ) {
+        self.file = file
+        self.unalignedFile = unalignedFile
+        self.offsetAlignment = offsetAlignment
+        self.memoryAlignment = memoryAlignment
+        self.isBlockDevice = isBlockDevice
+        self.isReadOnly = isReadOnly
+    }
+}
+
 /// An opened image: a regular file or a block device.
 ///
 /// A direct image has a second, buffered open file for requests that are smaller than the storage's block. Direct and
@@ -37,14 +63,16 @@ public final class DiskImage: Sendable {
     /// Held for its locks; no request uses it.
     private let custody: OwnedFD
 
-    /// The descriptor for transfers that meet the alignment.
-    var file: Int32 { main.number }
-    /// The descriptor for those that do not.
-    var unalignedFile: Int32 {
-        switch unaligned {
-        case .some(let fd): fd.number
-        case .none: main.number
-        }
+    /// How a backend reaches it. Whoever keeps this keeps the image.
+    public var access: ImageAccess {
+        let unalignedFile =
+            switch unaligned {
+            case .some(let fd): fd.number
+            case .none: main.number
+            }
+        return ImageAccess(
+            file: main.number, unalignedFile: unalignedFile, offsetAlignment: offsetAlignment,
+            memoryAlignment: memoryAlignment, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
     }
 
     /// Opens an image.

@@ -10,7 +10,8 @@ public import Uring
 /// says is the guest's I/O error, counted by kind.
 public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBackend {
     @usableFromInline var engine: Engine
-    @usableFromInline let image: DiskImage
+    /// Keeps the files open; nil when somebody else does.
+    private let image: DiskImage?
     @usableFromInline var bounces: BouncePool
     private let zeroes: Mapping
     @usableFromInline var counted = StorageFaults()
@@ -21,6 +22,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
 
     @usableFromInline let file: Int32
     @usableFromInline let unalignedFile: Int32
+    @usableFromInline let isReadOnly: Bool
     /// Bits that must be zero in offsets and lengths.
     @usableFromInline let offsetMask: UInt64
     /// Bits that must be zero in addresses.
@@ -32,17 +34,28 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
 
     /// - Throws: when there is no memory for the bounce buffers.
     public init(_ image: DiskImage, engine: consuming Engine) throws(Errno) {
+        try self.init(image.access, keepingOpen: image, engine)
+    }
+
+    /// - Parameter access: to files that stay open for as long as the backend lives.
+    /// - Throws: when there is no memory for the bounce buffers.
+    public init(_ access: ImageAccess, engine: consuming Engine) throws(Errno) {
+        try self.init(access, keepingOpen: nil, engine)
+    }
+
+    private init(_ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine) throws(Errno) {
         let bounces = try BouncePool()
         let zeroes = try Mapping(anonymous: Self.zeroBytes)
         self.bounces = bounces
         self.zeroes = zeroes
         self.engine = engine
         self.image = image
-        file = image.file
-        unalignedFile = image.unalignedFile
-        offsetMask = UInt64(image.offsetAlignment - 1)
-        memoryMask = UInt(image.memoryAlignment - 1)
-        cannotDiscardDevice = !image.isBlockDevice
+        file = access.file
+        unalignedFile = access.unalignedFile
+        isReadOnly = access.isReadOnly
+        offsetMask = UInt64(access.offsetAlignment - 1)
+        memoryMask = UInt(access.memoryAlignment - 1)
+        cannotDiscardDevice = !access.isBlockDevice
     }
 
     @inlinable
@@ -86,7 +99,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
 
     @usableFromInline
     mutating func synchronize(_ slot: inout RequestSlot) -> BackendStep {
-        if image.isReadOnly { return .done(.ok) }
+        if isReadOnly { return .done(.ok) }
         return enqueue(.synchronizeData(file: file), slot)
     }
 }
@@ -219,7 +232,7 @@ extension FileBackend where Engine: ~Copyable {
                 return .done(.unsupported)
             }
         }
-        guard slot.isDurable, !image.isReadOnly else { return .done(.ok) }
+        guard slot.isDurable, !isReadOnly else { return .done(.ok) }
         slot.isSynchronizing = true
         return synchronize(&slot)
     }
@@ -264,6 +277,7 @@ extension FileBackend where Engine: ~Copyable {
                 return .done(.ioError)
             }
             let count = min(count, slot.partLength)
+            if count < slot.partLength { counted.shortTransfers += 1 }
             unsafe slot.ranges[slot.rangeIndex].offset += count
             unsafe slot.ranges[slot.rangeIndex].length -= count
             if unsafe slot.ranges[slot.rangeIndex].length > 0 { return rangeNext(&slot) }

@@ -38,11 +38,11 @@ public protocol VhostUserDevice: AnyObject {
     func setInflight(_ description: InflightDescription, fd: consuming OwnedFD) throws(DeviceRefusal)
 
     /// The eventfd that the driver kicks, or nil: the queue is polled. May change while the queue runs.
-    func setKick(_ fd: consuming OwnedFD?, queue: Int)
+    func setKick(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
     /// The eventfd that interrupts the driver, or nil: none. May change while the queue runs.
-    func setCall(_ fd: consuming OwnedFD?, queue: Int)
+    func setCall(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
     /// The eventfd that reports a broken queue, or nil: none. May change while the queue runs.
-    func setError(_ fd: consuming OwnedFD?, queue: Int)
+    func setError(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
 
     /// Starts serving a queue that is stopped.
     func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal)

@@ -35,10 +35,18 @@ public import Synchronization
 
     /// Bytes of the descriptor table.
     public static func descriptorTableBytes(size: Int) -> Int { 16 * size }
-    /// Bytes of the available ring, used_event included.
-    public static func availableRingBytes(size: Int) -> Int { 6 + 2 * size }
-    /// Bytes of the used ring, avail_event included.
-    public static func usedRingBytes(size: Int) -> Int { 6 + 8 * size }
+    /// Bytes of the available ring; used_event is behind it only if EVENT_IDX was agreed on.
+    public static func availableRingBytes(size: Int, features: UInt64) -> Int {
+        (usesEventIndex(features) ? 6 : 4) + 2 * size
+    }
+    /// Bytes of the used ring; avail_event is behind it only if EVENT_IDX was agreed on.
+    public static func usedRingBytes(size: Int, features: UInt64) -> Int {
+        (usesEventIndex(features) ? 6 : 4) + 8 * size
+    }
+
+    private static func usesEventIndex(_ features: UInt64) -> Bool {
+        features & (1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)) != 0
+    }
 
     /// Takes up a ring where it stands.
     ///
@@ -55,7 +63,7 @@ public import Synchronization
         precondition(size >= 1 && size <= 32768)
         self.size = size
         mask = size & (size &- 1) == 0 ? size - 1 : 0
-        usesEventIndex = features & (1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)) != 0
+        usesEventIndex = Self.usesEventIndex(features)
         allowsIndirect = features & (1 << UInt64(WIRE_VIRTIO_RING_F_INDIRECT_DESC)) != 0
         unsafe self.descriptors = unsafe descriptors
         unsafe self.available = unsafe available

@@ -37,6 +37,8 @@ struct QueueReport: Sendable {
     private var count = 0
     /// Queue index to place, or -1.
     private let placeOfQueue: UnsafeMutablePointer<Int>
+    /// The place whose stalled requests go first in this turn.
+    private var firstToResume = 0
     private var isQuitting = false
     private var reportedFaults = StorageFaults()
 
@@ -95,11 +97,9 @@ struct QueueReport: Sendable {
         if backend.queuedCount > 0 { backend.submit() }
         backend.runDeferredWork()
         if reap() { worked = true }
+        if resumeStalled() { worked = true }
         var place = 0
         while place < count {
-            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
-                worked = true
-            }
             unsafe places[place].queue.publish()
             if unsafe places[place].queue.isBroken { reportBroken(place) }
             if unsafe places[place].detachCommand != 0, unsafe places[place].queue.outstanding == 0 {
@@ -122,6 +122,21 @@ struct QueueReport: Sendable {
             let place = unsafe placeOfQueue[queue]
             unsafe places[place].queue.finish(token: token, result: completion.result, &backend)
         }
+        return worked
+    }
+
+    /// Starts again what found no room. Each turn another queue goes first: else one that always has something stalled
+    /// would take all room, and the others would wait for ever.
+    private mutating func resumeStalled() -> Bool {
+        var worked = false
+        if firstToResume >= count { firstToResume = 0 }
+        for step in 0..<count {
+            let place = (firstToResume + step) % count
+            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
+                worked = true
+            }
+        }
+        firstToResume += 1
         return worked
     }
 
@@ -170,6 +185,11 @@ extension BlockLoop where Backend: ~Copyable {
                     continue
                 }
                 unsafe places[placeOfQueue[queue]].detachCommand = number
+            case .keep(let queue):
+                if queue < disk.queueCount, unsafe placeOfQueue[queue] >= 0 {
+                    unsafe places[placeOfQueue[queue]].detachCommand = 0
+                }
+                mailbox.answer(number, .done)
             case .setSignals(let queue, let signals):
                 if queue < disk.queueCount, unsafe placeOfQueue[queue] >= 0 {
                     setSignals(unsafe placeOfQueue[queue], signals)

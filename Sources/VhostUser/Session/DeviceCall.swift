@@ -46,9 +46,9 @@ extension DeviceCall {
             case .setInflight(let description):
                 guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no log in without file") }
                 try device.setInflight(description, fd: fd)
-            case .setKick(let queue): device.setKick(fds.takeFirst(), queue: queue)
-            case .setCall(let queue): device.setCall(fds.takeFirst(), queue: queue)
-            case .setError(let queue): device.setError(fds.takeFirst(), queue: queue)
+            case .setKick(let queue): try device.setKick(fds.takeFirst(), queue: queue)
+            case .setCall(let queue): try device.setCall(fds.takeFirst(), queue: queue)
+            case .setError(let queue): try device.setError(fds.takeFirst(), queue: queue)
             case .startQueue(let queue, let setup): try device.startQueue(queue, setup)
             case .stopQueue(let queue): return .stopped(nextAvailable: try device.stopQueue(queue))
             case .resetKeepingMemory: device.reset(keepingMemory: true)

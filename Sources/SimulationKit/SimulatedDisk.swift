@@ -1,0 +1,95 @@
+public import BlockTarget
+internal import Inflight
+public import Platform
+internal import Uring
+
+/// A queue of a simulated disk, and the guest that drives it.
+public final class SimulatedQueue {
+    public let guest: SimulatedGuest
+    fileprivate var queue: BlockQueue
+
+    /// The queue's index in its disk.
+    public let index: Int
+    public var counters: QueueCounters { queue.counters }
+    /// Requests taken and not yet returned.
+    public var outstanding: Int { queue.outstanding }
+    /// The guest's ring makes no sense.
+    public var isBroken: Bool { queue.isBroken }
+    /// Requests wait for room.
+    public var hasStalled: Bool { queue.hasStalled }
+    /// Index of the next available entry to take.
+    public var nextAvailable: UInt16 { queue.nextAvailable }
+
+    /// - Parameters:
+    ///   - index: the queue's place in its disk.
+    ///   - features: as agreed on; nil takes all that the disk offers.
+    ///   - call: the eventfd that interrupts the guest, or -1.
+    /// - Throws: when there is not enough memory.
+    public init(
+        _ guest: SimulatedGuest, disk: DiskDescription, index: Int = 0, features: UInt64? = nil,
+        writesThrough: Bool = false, call: Int32 = -1
+    ) throws(Errno) {
+        let features = features ?? disk.features
+        queue = try BlockQueue(
+            index: index, ring: guest.makeVirtqueue(features: features), log: .none, memory: guest.memory, disk: disk,
+            features: features, writesThrough: writesThrough, call: call)
+        self.index = index
+        self.guest = guest
+    }
+
+    /// Whether a write is answered only when it is durable, from now on.
+    public func setWritesThrough(_ value: Bool) { queue.writesThrough = value }
+}
+
+/// A disk, its guests and a backend, face to face: no socket, no thread, no time.
+public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
+    /// The queues, each at the place of its index.
+    public let queues: [SimulatedQueue]
+    public private(set) var backend: Backend
+
+    public init(_ backend: consuming Backend, _ queues: [SimulatedQueue]) {
+        precondition(queues.indices.allSatisfy { queues[$0].index == $0 }, "each queue has its place")
+        self.backend = backend
+        self.queues = queues
+    }
+
+    /// One round, as a loop of a worker has it: takes requests, submits, takes completions, starts what had stalled, shows
+    /// the guests what is done.
+    ///
+    /// - Returns: whether there was anything to do.
+    @discardableResult
+    public func turn() -> Bool {
+        var worked = false
+        for queue in queues where queue.queue.service(&backend) > 0 { worked = true }
+        backend.submit()
+        backend.runDeferredWork()
+        while let completion = backend.nextCompletion() {
+            worked = true
+            let token = RequestToken(rawValue: completion.token)
+            guard Int(token.queue) < queues.count else { continue }
+            queues[Int(token.queue)].queue.finish(token: token, result: completion.result, &backend)
+        }
+        for queue in queues {
+            if queue.hasStalled, queue.queue.resumeStalled(&backend) { worked = true }
+            queue.queue.publish()
+        }
+        return worked
+    }
+
+    /// Turns until nothing is left to do, waiting for a real storage where there is one.
+    ///
+    /// - Parameter limit: of turns; a disk that is busy for longer has run away.
+    /// - Returns: false when the limit was reached first, or the storage said nothing for ten seconds.
+    public func settle(limit: Int = 100_000) -> Bool {
+        for _ in 0..<limit {
+            let worked = turn()
+            let waits = backend.queuedCount > 0 || queues.contains { $0.hasStalled }
+            if worked || waits { continue }
+            guard queues.contains(where: { $0.outstanding > 0 }), let descriptor = backend.pollDescriptor else {
+                return true
+            }
+            if !waitForInput(descriptor, milliseconds: 10_000) { return false }
+        }
+        return false
+    }
+}

@@ -1,0 +1,196 @@
+internal import CLinux
+internal import Glibc
+internal import Platform
+internal import Uring
+
+/// A file in memory below a simulated engine, what it was asked, and what goes wrong with it.
+///
+/// The test keeps it while an engine of it lives in a backend. An operation is *queued* by `enqueue`, *taken* by `submit`,
+/// and *carried out* in one step, in the order that the test chooses: only then are buffers read and written. Every byte
+/// of the file changes in `store` and nowhere else.
+public final class SimulatedStorage {
+    /// How many operations can be queued.
+    public var queueDepth = 128
+    /// Refuses this many calls of `enqueue` although there is room.
+    public var refusals = 0
+    /// How many operations one `submit` takes.
+    public var takenPerSubmit = Int.max
+    /// In which order operations are carried out.
+    public var order = SimulatedOrder.oldestFirst
+    /// Decides how each operation ends, when it is carried out.
+    public var outcome: (SimulatedOperation, inout SeededRandom) -> SimulatedOutcome = { _, _ in .complete }
+
+    /// The descriptor whose transfers must be aligned as `directAlignment` says, as with O_DIRECT.
+    public static let directFile: Int32 = 1_000_001
+    /// The descriptor of the same file that takes any transfer.
+    public static let bufferedFile: Int32 = 1_000_002
+    /// What transfers on `directFile` must be multiples of: offset and lengths, and addresses.
+    public var directAlignment = (offset: 1, memory: 1)
+    /// What offset and length of `allocate` and `discardDevice` must be multiples of, as a block device asks.
+    public var rangeAlignment = 1
+
+    /// Everything carried out, in order.
+    public private(set) var history: [SimulatedOperation] = []
+    /// Operations taken and not yet carried out, oldest first.
+    public private(set) var taken: [SimulatedOperation] = []
+    /// Operations that reached behind the end of the file, or a descriptor that is none: what no backend may ask for.
+    public private(set) var absurdities = 0
+
+    private var bytes: [UInt8]
+    private var random: SeededRandom
+    private var queued: [(IOOperation, UInt64)] = []
+    private var completions: [IOCompletion] = []
+
+    public init(bytes: [UInt8], seed: UInt64 = 1) {
+        self.bytes = bytes
+        random = SeededRandom(seed: seed)
+    }
+
+    /// The file.
+    public var contents: [UInt8] { bytes }
+
+    /// What an engine has queued and the storage has not taken.
+    public var queuedCount: Int { queued.count }
+
+    /// Forgets what was carried out.
+    public func clearHistory() { history = [] }
+
+    /// Carries out the operation at `index` of `taken`.
+    public func carryOut(at index: Int) {
+        let operation = taken.remove(at: index)
+        history.append(operation)
+        completions.append(IOCompletion(token: operation.token, result: result(of: operation)))
+    }
+
+    /// Delivers a completion that belongs to nothing.
+    public func deliver(token: UInt64, result: Int32) {
+        completions.append(IOCompletion(token: token, result: result))
+    }
+
+    func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
+        if refusals > 0 {
+            refusals -= 1
+            return false
+        }
+        guard queued.count < queueDepth else { return false }
+        queued.append((operation, token))
+        return true
+    }
+
+    func submit() {
+        let count = min(queued.count, takenPerSubmit)
+        for (operation, token) in queued.prefix(count) { taken.append(Self.copy(operation, token)) }
+        queued.removeFirst(count)
+    }
+
+    func nextCompletion() -> IOCompletion? {
+        if completions.isEmpty, !taken.isEmpty {
+            switch order {
+            case .oldestFirst: carryOut(at: 0)
+            case .newestFirst: carryOut(at: taken.count - 1)
+            case .random: carryOut(at: random.below(taken.count))
+            case .held: break
+            }
+        }
+        return completions.isEmpty ? nil : completions.removeFirst()
+    }
+
+    private static func copy(_ operation: IOOperation, _ token: UInt64) -> SimulatedOperation {
+        var buffers: [SimulatedBuffer] = []
+        var length = operation.length
+        switch operation.kind {
+        case .read, .write:
+            length = UInt64(operation.count)
+            unsafe buffers.append(SimulatedBuffer(base: operation.buffer!, count: Int(operation.count)))
+        case .readVectors, .writeVectors:
+            let count = Int(operation.count)
+            let table = unsafe operation.buffer!.bindMemory(to: iovec.self, capacity: count)
+            for index in 0..<count {
+                let vector = unsafe table[index]
+                unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
+                unsafe length += UInt64(vector.iov_len)
+            }
+        case .synchronizeData, .allocate, .discardDevice:
+            break
+        }
+        return SimulatedOperation(
+            token: token, kind: operation.kind, file: operation.file, offset: operation.offset, length: length,
+            flags: operation.flags, buffers: buffers)
+    }
+}
+
+// MARK: - Carrying out
+
+extension SimulatedStorage {
+    private func result(of operation: SimulatedOperation) -> Int32 {
+        var limit = operation.length
+        switch outcome(operation, &random) {
+        case .complete: break
+        case .fails(let error): return -error.rawValue
+        case .short(let count): limit = min(limit, count)
+        case .endOfFile: limit = 0
+        }
+        guard operation.file == Self.directFile || operation.file == Self.bufferedFile else {
+            absurdities += 1
+            return -EBADF
+        }
+        switch operation.kind {
+        case .synchronizeData: return 0
+        case .allocate, .discardDevice: return clear(operation)
+        case .read, .readVectors, .write, .writeVectors: return transfer(operation, limit)
+        }
+    }
+
+    private func isAligned(_ operation: SimulatedOperation) -> Bool {
+        guard operation.file == Self.directFile else { return true }
+        guard operation.offset % UInt64(directAlignment.offset) == 0 else { return false }
+        return operation.buffers.allSatisfy {
+            $0.isAligned(address: directAlignment.memory, length: directAlignment.offset)
+        }
+    }
+
+    private func transfer(_ operation: SimulatedOperation, _ limit: UInt64) -> Int32 {
+        guard isAligned(operation) else { return -EINVAL }
+        let end = UInt64(bytes.count)
+        if operation.isWrite, operation.offset > end || operation.length > end - operation.offset {
+            absurdities += 1
+            return -EFBIG
+        }
+        // The kernel moves no more than this at once (MAX_RW_COUNT).
+        let most = min(limit, operation.offset < end ? end - operation.offset : 0, 0x7fff_f000)
+        var position = Int(clamping: operation.offset)
+        var rest = Int(most)
+        for buffer in operation.buffers where rest > 0 {
+            let part = min(rest, buffer.count)
+            if operation.isWrite {
+                store(buffer.bytes(part), at: position)
+            } else {
+                buffer.set(bytes[position..<position + part])
+            }
+            position += part
+            rest -= part
+        }
+        return Int32(most)
+    }
+
+    private func clear(_ operation: SimulatedOperation) -> Int32 {
+        let alignment = UInt64(rangeAlignment)
+        guard operation.length > 0, operation.offset % alignment == 0, operation.length % alignment == 0 else {
+            return -EINVAL
+        }
+        let keepSize = UInt32(FALLOC_FL_KEEP_SIZE)
+        let modes = [UInt32(FALLOC_FL_PUNCH_HOLE) | keepSize, UInt32(FALLOC_FL_ZERO_RANGE) | keepSize]
+        guard operation.kind == .discardDevice || modes.contains(operation.flags) else { return -EOPNOTSUPP }
+        let end = UInt64(bytes.count)
+        guard operation.offset <= end, operation.length <= end - operation.offset else {
+            absurdities += 1
+            return -EFBIG
+        }
+        store([UInt8](repeating: 0, count: Int(operation.length)), at: Int(operation.offset))
+        return 0
+    }
+
+    private func store(_ new: [UInt8], at position: Int) {
+        bytes.replaceSubrange(position..<position + new.count, with: new)
+    }
+}

@@ -1,0 +1,268 @@
+import CLinux
+import FrontendKit
+import Glibc
+import Platform
+import TestSupport
+import Testing
+import VhostUser
+import Virtio
+
+/// Guests and front-ends that mean harm: whatever they do, the worker lives and serves the next one.
+@Suite(.serialized) struct HostileTests {
+    let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
+
+    private static let negotiation: [FrontendMessage] = [
+        .setOwner, .setProtocolFeatures([.replyAck, .memorySlots, .mq, .configuration]),
+        .setFeatures(VirtioFeatures.ring | VhostFeatures.protocolFeatures),
+    ]
+
+    /// The worker serves an honest driver and has not died meanwhile.
+    private func expectService(of worker: borrowing WorkerProcess) throws {
+        var rig = try Rig(connectingTo: worker.socketPath)
+        var disk = rig.makeDriver()
+        #expect(try disk.write([UInt8](repeating: 7, count: 512), sector: 3).status == .ok)
+        #expect(rig.frontend.backendProcess == worker.program.pid)
+        try rig.frontend.stop()
+    }
+
+    @Test func `memory may reach to the last guest address`() throws {
+        let worker = try WorkerProcess(["--backend=null"], in: directory.value)
+        for size in [0x10000, 0x7001] as [UInt64] {
+            let frontend = try Frontend.connect(to: worker.socketPath, behaviour: .libblkio)
+            let file = try makeMemoryFile(name: "end of memory", count: 0x10000)
+            let region = MemoryRegion(guestAddress: 0 &- size, size: size, frontendAddress: 0x4000_0000, fileOffset: 0)
+            try frontend.tell(.addMemoryRegion(region), fds: [file.number], changesMemory: true)
+            try frontend.tell(.removeMemoryRegion(region), changesMemory: true)
+        }
+        try expectService(of: worker)
+    }
+
+    @Test func `what is no eventfd is refused, for each of the three signals`() throws {
+        let worker = try WorkerProcess(["--backend=null"], in: directory.value)
+        let file = VringFile(index: 0, hasFD: true)
+        let pair = try UnixStreamPair()
+        let image = try makeMemoryFile(name: "no eventfd", count: 4096)
+        for number in [pair.first.fd.number, image.number] {
+            for message in [FrontendMessage.setVringKick(file), .setVringCall(file), .setVringError(file)] {
+                let frontend = try Frontend.connect(to: worker.socketPath, behaviour: .libblkio)
+                #expect(throws: FrontendError.self) { try frontend.tell(message, fds: [number]) }
+                #expect(throws: Never.self) { try frontend.tell(.setOwner) }
+            }
+        }
+        try expectService(of: worker)
+    }
+
+    @Test func `a call eventfd whose counter is full holds nobody up`() throws {
+        let worker = try WorkerProcess(["--backend=null", "--queues=2"], in: directory.value)
+        do {
+            var rig = try Rig(connectingTo: worker.socketPath, queueCount: 2)
+            let call = rig.endpoints[0].call.fd.number
+            // Blocking, as far as its sender can say, and full.
+            let blocking = OwnedFD(owning: eventfd(0, 0))
+            var full = UInt64.max - 1
+            #expect(unsafe write(blocking.number, &full, 8) == 8)
+            try rig.frontend.tell(.setVringCall(VringFile(index: 0, hasFD: true)), fds: [blocking.number])
+            var disk = rig.makeDriver()
+            // Its interrupt is lost; the answer is there.
+            disk.timeout = 200
+            _ = try? disk.flush()
+            try rig.frontend.tell(.setVringCall(VringFile(index: 0, hasFD: true)), fds: [call])
+            try rig.frontend.stop()
+        }
+        try expectService(of: worker)
+    }
+
+    @Test func `a log that nobody reads any more does not end the worker`() throws {
+        let pipe = try UnixStreamPair()
+        let path = directory.value.file("worker.sock")
+        let process = try ChildProcess(
+            WorkerProcess.executable, ["--socket-path=\(path)", "--backend=null"], output: pipe.second.fd)
+        _ = waitForInput(pipe.first.fd.number)
+        let reader = dup(pipe.first.fd.number)
+        _ = close(reader)
+        _ = shutdown(pipe.first.fd.number, Int32(SHUT_RDWR))
+        for _ in 0..<3 {
+            var rig = try Rig(connectingTo: path)
+            var disk = rig.makeDriver()
+            #expect(try disk.flush().status == .ok)
+            #expect(rig.frontend.backendProcess == process.pid)
+        }
+    }
+
+    @Test func `a ring without event index may end where its memory ends`() throws {
+        let worker = try WorkerProcess(["--backend=null"], in: directory.value)
+        var behaviour = FrontendBehaviour.spdk
+        behaviour.features &= ~VirtioFeatures.eventIndex
+        for last in ["available", "used"] {
+            var frontend = try Frontend.connect(to: worker.socketPath, behaviour: behaviour)
+            let size = 128
+            let end = 0x20_0000
+            let memory = try FrontendKit.GuestMemory(size: end)
+            // Without used_event and avail_event.
+            let available = last == "available" ? end - (4 + 2 * size) : 0x2000
+            let used = last == "used" ? end - (4 + 8 * size) : 0x3000
+            let ring = SplitRing(
+                size: size, descriptorTable: 0x1000, availableRing: UInt64(available), usedRing: UInt64(used))
+            let endpoint = try QueueEndpoint(memory: memory, ring: ring)
+            try frontend.start(memory, [endpoint])
+            let base = try frontend.stop()
+            #expect(base == [0])
+        }
+    }
+
+    /// Writes random bytes and random but plausible descriptors over the rings while the device works on them.
+    @Test(arguments: [["--backend=null"], ["--backend=memory", "--size=8M"], ["FILE"]])
+    func `a guest that scribbles over its rings and requests while they are served`(storage: [String]) throws {
+        var options = storage
+        if storage == ["FILE"] {
+            let image = directory.value.file("disk.img")
+            try TestFile.create(image, count: 8 << 20)
+            options = ["--blk-file=\(image)", "--cache=buffered"]
+        }
+        let worker = try WorkerProcess(options + ["--queues=4", "--threads=2"], in: directory.value)
+        let seed = makeSeed()
+        for round in 0..<6 {
+            var rig = try Rig(connectingTo: worker.socketPath, queueCount: 4, queueSize: [256, 2, 100][round % 3])
+            let scribblers = try (0..<3).map { index in
+                try Scribbler(rig.endpoints, seed: seed &+ UInt64(round * 3 + index))
+            }
+            for scribbler in scribblers { scribbler.finish() }
+            // Whatever has become of the rings, they can be stopped, and started with memory that is moved meanwhile.
+            if round % 2 == 0 {
+                try rig.frontend.stop()
+            }
+            #expect(rig.frontend.backendProcess == worker.program.pid, "seed \(seed)")
+        }
+        try expectService(of: worker)
+    }
+
+    @Test func `rings of one descriptor, and 64 of 1024`() throws {
+        let worker = try WorkerProcess(
+            ["--backend=memory", "--size=64M", "--queues=64", "--threads=2"], in: directory.value)
+        do {
+            var rig = try Rig(connectingTo: worker.socketPath, queueSize: 1)
+            var disk = rig.makeDriver()
+            for sector in 0..<100 as Range<UInt64> {
+                let bytes = [UInt8](repeating: UInt8(sector), count: 512)
+                #expect(try disk.write(bytes, sector: sector, layout: .indirect).status == .ok)
+                #expect(try disk.read(sector: sector, count: 512, layout: .indirect).data == bytes)
+            }
+            try rig.frontend.stop()
+        }
+        var rig = try Rig(connectingTo: worker.socketPath, queueCount: 64, queueSize: 1024, memorySize: 256 << 20)
+        var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<65536)
+        load.requestLimit = 20_000
+        load.initialContent = .unknown
+        let report = try rig.runLoad(load)
+        #expect(report.isClean, "\(report)")
+        try rig.frontend.stop()
+    }
+
+    @Test func `the connection is lost under load, again and again`() throws {
+        let image = directory.value.file("disk.img")
+        try TestFile.create(image, count: 16 << 20)
+        let worker = try WorkerProcess(["--blk-file=\(image)", "--queues=2", "--threads=2"], in: directory.value)
+        let seed = makeSeed()
+        for round in 0..<20 {
+            let rig = try Rig(connectingTo: worker.socketPath, queueCount: 2)
+            for endpoint in rig.endpoints {
+                var queue = DriverQueue(endpoint, usesEventIndex: rig.frontend.usesEventIndex)
+                var random = SeededGenerator(seed: seed &+ UInt64(round))
+                fill(&queue, memory: rig.memory, &random)
+            }
+        }
+        try expectService(of: worker)
+    }
+
+    /// Writes of all sizes, at any alignment, none of them waited for.
+    private func fill(_ queue: inout DriverQueue, memory: FrontendKit.GuestMemory, _ random: inout SeededGenerator) {
+        memory.write([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], at: 0x10_0000)
+        for request in 0..<80 {
+            let length = UInt32.random(in: 1...256, using: &random) * 512
+            let address = 0x20_0000 + UInt64.random(in: 0..<4096, using: &random)
+            let head = request * 3
+            queue.write(Descriptor(address: 0x10_0000, length: 16, flags: .next, next: UInt16(head + 1)), at: head)
+            queue.write(
+                Descriptor(address: address, length: length, flags: .next, next: UInt16(head + 2)), at: head + 1)
+            queue.write(Descriptor(address: 0x10_1000, length: 1, flags: .deviceWrites), at: head + 2)
+            queue.stage(head: head)
+        }
+        queue.publish()
+        _ = queue.kick()
+    }
+}
+
+/// A thread that writes nonsense, and half-sense, into the rings of some queues.
+final class Scribbler {
+    private var thread: JoinableThread?
+
+    init(_ endpoints: [QueueEndpoint], seed: UInt64, writes: Int = 30_000) throws {
+        thread = try JoinableThread(name: "scribbler") {
+            var random = SeededGenerator(seed: seed)
+            for step in 0..<writes {
+                let endpoint = endpoints[Int.random(in: 0..<endpoints.count, using: &random)]
+                Self.scribble(endpoint, &random)
+                if step % 16 == 0 { endpoint.kick.signal() }
+            }
+        }
+    }
+
+    func finish() {
+        thread.take()?.join()
+    }
+
+    private static func scribble(_ endpoint: QueueEndpoint, _ random: inout SeededGenerator) {
+        let ring = endpoint.ring
+        let size = UInt64(ring.size)
+        func bytes<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] {
+            (0..<Value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+        }
+        switch Int.random(in: 0..<8, using: &random) {
+        case 0:
+            // The index: mostly a little ahead of what was used, sometimes anything.
+            let now = endpoint.memory.read(2, at: ring.usedRing + 2)
+            let used = UInt16(now[0]) | UInt16(now[1]) << 8
+            let ahead = UInt16.random(in: 0...UInt16(size), using: &random)
+            endpoint.memory.write(bytes(used &+ ahead), at: ring.availableRing + 2)
+        case 1:
+            endpoint.memory.write(
+                bytes(UInt16.random(in: 0...UInt16(size), using: &random)),
+                at: ring.availableRing + 4 + 2 * UInt64.random(in: 0..<size, using: &random))
+        case 2:
+            endpoint.memory.write(bytes(UInt16.random(in: 0...1, using: &random)), at: ring.availableRing)
+        case 3:
+            // A request's header, anywhere that descriptors are likely to point to.
+            let kinds: [UInt32] = [0, 1, 4, 8, 11, 13, 99]
+            let kind = kinds[Int.random(in: 0..<kinds.count, using: &random)]
+            let sectors: [UInt64] = [0, 1, 16383, 16384, UInt64.max, 1 << 55]
+            let sector = sectors[Int.random(in: 0..<sectors.count, using: &random)]
+            endpoint.memory.write(
+                bytes(kind) + bytes(0 as UInt32) + bytes(sector),
+                at: 0x10_0000 + 16 * UInt64.random(in: 0..<64, using: &random))
+        default:
+            let length: UInt32 =
+                switch Int.random(in: 0..<6, using: &random) {
+                case 0: .random(in: 0...UInt32.max, using: &random)
+                case 1: 16
+                case 2: 1
+                case 3: 512
+                case 4: 16 * .random(in: 0...20, using: &random)
+                default: .random(in: 0...65536, using: &random)
+                }
+            let address: UInt64 =
+                switch Int.random(in: 0..<8, using: &random) {
+                case 0: .random(in: 0...UInt64.max, using: &random)
+                case 1: UInt64.max - .random(in: 0...16, using: &random)
+                // The rings themselves.
+                case 2: ring.descriptorTable
+                default: 0x10_0000 + 16 * .random(in: 0..<64, using: &random)
+                }
+            let descriptor = Descriptor(
+                address: address, length: length, flags: .init(rawValue: .random(in: 0...7, using: &random)),
+                next: .random(in: 0...UInt16(size), using: &random))
+            endpoint.memory.write(
+                Descriptor.bytes(of: [descriptor]),
+                at: ring.descriptorTable + 16 * UInt64.random(in: 0..<size, using: &random))
+        }
+    }
+}
