@@ -71,7 +71,10 @@ let package = Package(
         module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
 
         tests(of: "Platform", ["TestSupport"]),
-        tests(of: "Virtio", ["Platform", "SimulationKit"]),
+        // The kernel's virtio headers, to compare our own with
+        .target(name: "CKernelHeaders", dependencies: ["CWire"], path: "Tests/CKernelHeaders"),
+        tests(of: "Virtio", ["CKernelHeaders", "Platform", "SimulationKit"]),
+        tests(of: "Uring", ["CLinux", "Platform", "TestSupport"]),
         tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(

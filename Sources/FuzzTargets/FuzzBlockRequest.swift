@@ -62,7 +62,7 @@ private func runInMemory(_ setup: TrialSetup, _ input: inout FuzzInput) throws(S
     let trial = try setup.makeTrial(MemoryBackend(try MemoryDisk(bytes: Int(setup.disk.sectors) * 512)))
     for _ in 0..<TrialSetup.maximumSteps where !input.isEmpty && trial.hasRoom {
         if input.below(64) == 63 {
-            trial.guest.claimAvailable(UInt16(input.below(65536)))
+            trial.claimNonsense(&input)
             break
         }
         trial.send(&input)
@@ -118,7 +118,7 @@ private func step(
     case 14: storage.queueDepth = 1 + input.below(8)
     default:
         if input.below(4) == 3 {
-            trial.guest.claimAvailable(UInt16(input.below(65536)))
+            trial.claimNonsense(&input)
         } else {
             // The token of a request in flight, one bit of it turned over: it must not complete anything.
             let token = (storage.taken.first?.token ?? 0) ^ 1 << UInt64(input.below(64))

@@ -37,6 +37,12 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
         takeAnswers()
     }
 
+    /// Claims more requests than the ring can hold.
+    public func claimNonsense(_ choices: inout some Choices) {
+        let distance = guest.ring.size + 1 + choices.below(65535 - guest.ring.size)
+        guest.claimAvailable(guest.availableIndex &+ UInt16(distance))
+    }
+
     /// Takes what has come back: each element is of a request in flight, and says no more than was given away.
     public func takeAnswers() {
         for (address, count) in given.values.joined().flatMap(\.writable) { watch.allow(address, count, in: guest) }

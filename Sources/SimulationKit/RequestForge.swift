@@ -54,9 +54,14 @@ public struct RequestForge {
         let room = isIndirect ? 0x400 / 16 : guest.ring.size
         var chain = soundChain(&choices, room: room)
         for _ in 0..<choices.choose([0, 0, 0, 0, 1, 1, 2, 4]) where !chain.isEmpty {
-            spoil(&chain[choices.below(chain.count)], &choices)
+            let index = choices.below(chain.count)
+            spoil(&chain[index], &choices)
+            // The ring and the tables may be read, but are never given to the device to write.
+            let isOurs = (Self.tables..<Self.tables << 4).contains(chain[index].address)
+            if isOurs { chain[index].flags &= ~UInt16(WIRE_VIRTQ_DESC_F_WRITE) }
         }
         guest.write([UInt8](repeating: 0, count: 16 * guest.ring.size), at: guest.ring.descriptors)
+        guest.write([UInt8](repeating: 0, count: 0x400), at: Self.tables)
         var head = choices.below(guest.ring.size)
         if isIndirect {
             placeIndirect(chain, at: head, &choices)
@@ -89,7 +94,7 @@ public struct RequestForge {
         case WIRE_VIRTIO_BLK_T_OUT: readable += bytes(length(&choices), &choices)
         case WIRE_VIRTIO_BLK_T_DISCARD, WIRE_VIRTIO_BLK_T_WRITE_ZEROES:
             for _ in 0..<choices.choose([1, 1, 2, 3, 0, 32, 33]) { readable += range(&choices) }
-            if choices.happens(oneIn: 16) { _ = readable.popLast() }
+            if choices.happens(oneIn: 16) { readable = readable.dropLast() }
         default: writable += choices.choose([0, 20, 1, 19, 21, 512])
         }
         if choices.happens(oneIn: 32) { writable = 0 }
@@ -167,8 +172,6 @@ public struct RequestForge {
             descriptor.next = UInt16(
                 choices.choose([0, 1, 2, guest.ring.size - 1, guest.ring.size, 0x3f, 0x40, 0xffff]))
         default:
-            // The ring and the tables may be read, but are never given to the device to write.
-            guard !descriptor.isWritable else { return }
             descriptor.address = choices.choose([guest.ring.descriptors, guest.ring.used, Self.tables])
         }
     }
@@ -183,7 +186,6 @@ public struct RequestForge {
     }
 
     private func placeIndirect(_ chain: [Descriptor], at head: Int, _ choices: inout some Choices) {
-        guest.write([UInt8](repeating: 0, count: 0x400), at: Self.tables)
         // At the beginning, over the border, at the end.
         let bytes = 16 * chain.count
         let start =

@@ -1,3 +1,4 @@
+import CKernelHeaders
 import SimulationKit
 import Testing
 import Virtio
@@ -22,6 +23,8 @@ struct NotificationTests {
                 for _ in 0..<count { ring.writeUsed(head: 0, written: 0) }
                 let interrupted = ring.publish()
                 #expect(interrupted == named, "from \(start), \(count) entries, event \(event)")
+                let asTheKernelSays = kernel_need_event(event, start &+ UInt16(count), start) != 0
+                #expect(interrupted == asTheKernelSays, "from \(start), \(count) entries, event \(event)")
             }
         }
     }
