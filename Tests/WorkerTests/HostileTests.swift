@@ -2,6 +2,7 @@ import CLinux
 import FrontendKit
 import Glibc
 import Platform
+import Synchronization
 import TestSupport
 import Testing
 import VhostUser
@@ -158,6 +159,44 @@ import Virtio
         try rig.frontend.stop()
     }
 
+    @Test func `memory, signals, cache and queues change under load, and nothing is lost`() throws {
+        let image = directory.value.file("disk.img")
+        try TestFile.create(image, count: 32 << 20)
+        let worker = try WorkerProcess(["--blk-file=\(image)", "--queues=2", "--threads=2"], in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath, queueCount: 2, memorySize: 64 << 20)
+        var options = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<65536)
+        options.requestLimit = 10_000
+        options.adapt(to: try rig.frontend.readBlockConfiguration(), features: rig.frontend.features)
+        let load = VerifiedLoad(
+            rig.endpoints, usesEventIndex: rig.frontend.usesEventIndex, options: options, in: &rig.allocator)
+        let outcome = Outcome()
+        let thread = try JoinableThread(name: "load") {
+            let report = Result { try load.run() }
+            outcome.value.withLock { $0 = report }
+        }
+        let regions = rig.memory.regions
+        var changes = 0
+        while outcome.value.withLock({ $0 == nil }) {
+            changes += 1
+            try rig.frontend.tell(
+                .setMemoryTable(regions.map(\.description)), fds: regions.map { $0.file.number }, changesMemory: true)
+            for (index, endpoint) in rig.endpoints.enumerated() {
+                let file = VringFile(index: UInt8(index), hasFD: true)
+                try rig.frontend.setEnabled(false, queue: index)
+                try rig.frontend.tell(.setVringCall(file), fds: [endpoint.call.fd.number])
+                try rig.frontend.setEnabled(true, queue: index)
+                try rig.frontend.tell(.setVringKick(file), fds: [endpoint.kick.fd.number])
+            }
+            let writeback = ConfigurationAccess(offset: 32, bytes: [UInt8(changes % 2)])
+            try rig.frontend.tell(.setConfiguration(writeback))
+        }
+        thread.join()
+        let report = try #require(outcome.value.withLock { $0 }).get()
+        #expect(report.isClean, "\(report)")
+        #expect(changes > 1)
+        try rig.frontend.stop()
+    }
+
     @Test func `the connection is lost under load, again and again`() throws {
         let image = directory.value.file("disk.img")
         try TestFile.create(image, count: 16 << 20)
@@ -190,6 +229,11 @@ import Virtio
         queue.publish()
         _ = queue.kick()
     }
+}
+
+/// What a thread has come to.
+private final class Outcome: Sendable {
+    let value = Mutex<Result<LoadReport, any Error>?>(nil)
 }
 
 /// A thread that writes nonsense, and half-sense, into the rings of some queues.
