@@ -63,8 +63,8 @@ extension WorkerConfiguration {
 
     private func logicalBlockSize(for image: DiskImage, _ path: String) throws(SystemError) -> Int {
         let block = logicalBlockSize ?? (image.offsetAlignment > 512 ? 4096 : 512)
-        // Smaller requests would go through the page cache while others go past it. When two of them meet in one page at
-        // the same time, the kernel keeps neither coherent ("Page cache invalidation failure on direct I/O").
+        // Smaller requests would go through the page cache while others go past it. When two of them meet in one page
+        // at the same time, the kernel keeps neither coherent ("Page cache invalidation failure on direct I/O").
         if block < image.offsetAlignment {
             throw SystemError(
                 cannot: "serve", path, nil,
