@@ -184,10 +184,10 @@ extension BlockLoop where Backend: ~Copyable {
                     mailbox.answer(number, .refused("queue \(queue) is not attached"))
                     continue
                 }
-                unsafe places[placeOfQueue[queue]].detachCommand = number
+                setDetachCommand(unsafe placeOfQueue[queue], number)
             case .keep(let queue):
                 if queue < disk.queueCount, unsafe placeOfQueue[queue] >= 0 {
-                    unsafe places[placeOfQueue[queue]].detachCommand = 0
+                    setDetachCommand(unsafe placeOfQueue[queue], 0)
                 }
                 mailbox.answer(number, .done)
             case .setSignals(let queue, let signals):
@@ -205,6 +205,13 @@ extension BlockLoop where Backend: ~Copyable {
                 mailbox.answer(number, .done)
             }
         }
+    }
+
+    /// Every command is answered: the one before, too, which the new one replaces.
+    private mutating func setDetachCommand(_ place: Int, _ number: UInt64) {
+        let old = unsafe places[place].detachCommand
+        unsafe places[place].detachCommand = number
+        if old != 0 { mailbox.answer(old, .refused("taken back")) }
     }
 
     private mutating func attach(_ attachment: QueueAttachment) -> LoopReply {

@@ -261,8 +261,12 @@ extension DiskDevice {
         if let reply = mailbox.answer(to: number, until: drainDeadline()) { return try stopped(index, reply) }
         // What is refused changes nothing: the queue goes on being served. It may have finished at the last moment.
         _ = loop(of: index).command(.keep(queue: index))
-        if let reply = mailbox.answer(to: number, until: 0) { return try stopped(index, reply) }
-        mailbox.abandon(number)
+        switch mailbox.answer(to: number, until: 0) {
+        case .some(.detached(let nextAvailable, let report)):
+            return try stopped(index, .detached(nextAvailable: nextAvailable, report))
+        case .some: break
+        case nil: mailbox.abandon(number)
+        }
         throw DeviceRefusal(
             "queue \(index) has requests that the storage has not finished in \(drainMilliseconds) ms")
     }

@@ -58,8 +58,8 @@ enum LoopReply: Sendable {
     case refused(String)
 }
 
-/// Carries commands to one loop and its answers back. The session's thread waits for each answer for a bounded time; one
-/// that comes after that is dropped.
+/// Carries commands to one loop and its answers back. The session's thread waits for each answer for a bounded time;
+/// one that comes after that is dropped.
 final class LoopMailbox: Sendable {
     private struct Contents {
         var commands: [(number: UInt64, command: LoopCommand)] = []

@@ -2,6 +2,7 @@ import CLinux
 import FrontendKit
 import Glibc
 import Platform
+import Synchronization
 import TestSupport
 import Testing
 import VhostUser
@@ -110,7 +111,6 @@ import Virtio
         }
     }
 
-    /// Writes random bytes and random but plausible descriptors over the rings while the device works on them.
     @Test(arguments: [["--backend=null"], ["--backend=memory", "--size=8M"], ["FILE"]])
     func `a guest that scribbles over its rings and requests while they are served`(storage: [String]) throws {
         var options = storage
@@ -124,7 +124,8 @@ import Virtio
         for round in 0..<6 {
             var rig = try Rig(connectingTo: worker.socketPath, queueCount: 4, queueSize: [256, 2, 100][round % 3])
             let scribblers = try (0..<3).map { index in
-                try Scribbler(rig.endpoints, seed: seed &+ UInt64(round * 3 + index))
+                try Scribbler(
+                    rig.endpoints, seed: seed &+ UInt64(round * 3 + index), makesAvailable: index == 0)
             }
             for scribbler in scribblers { scribbler.finish() }
             // Whatever has become of the rings, they can be stopped, and started with memory that is moved meanwhile.
@@ -155,6 +156,44 @@ import Virtio
         load.initialContent = .unknown
         let report = try rig.runLoad(load)
         #expect(report.isClean, "\(report)")
+        try rig.frontend.stop()
+    }
+
+    @Test func `memory, signals, cache and queues change under load, and nothing is lost`() throws {
+        let image = directory.value.file("disk.img")
+        try TestFile.create(image, count: 32 << 20)
+        let worker = try WorkerProcess(["--blk-file=\(image)", "--queues=2", "--threads=2"], in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath, queueCount: 2, memorySize: 64 << 20)
+        var options = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<65536)
+        options.requestLimit = 10_000
+        options.adapt(to: try rig.frontend.readBlockConfiguration(), features: rig.frontend.features)
+        let load = VerifiedLoad(
+            rig.endpoints, usesEventIndex: rig.frontend.usesEventIndex, options: options, in: &rig.allocator)
+        let outcome = Outcome()
+        let thread = try JoinableThread(name: "load") {
+            let report = Result { try load.run() }
+            outcome.value.withLock { $0 = report }
+        }
+        let regions = rig.memory.regions
+        var changes = 0
+        while outcome.value.withLock({ $0 == nil }) {
+            changes += 1
+            try rig.frontend.tell(
+                .setMemoryTable(regions.map(\.description)), fds: regions.map { $0.file.number }, changesMemory: true)
+            for (index, endpoint) in rig.endpoints.enumerated() {
+                let file = VringFile(index: UInt8(index), hasFD: true)
+                try rig.frontend.setEnabled(false, queue: index)
+                try rig.frontend.tell(.setVringCall(file), fds: [endpoint.call.fd.number])
+                try rig.frontend.setEnabled(true, queue: index)
+                try rig.frontend.tell(.setVringKick(file), fds: [endpoint.kick.fd.number])
+            }
+            let writeback = ConfigurationAccess(offset: 32, bytes: [UInt8(changes % 2)])
+            try rig.frontend.tell(.setConfiguration(writeback))
+        }
+        thread.join()
+        let report = try #require(outcome.value.withLock { $0 }).get()
+        #expect(report.isClean, "\(report)")
+        #expect(changes > 1)
         try rig.frontend.stop()
     }
 
@@ -192,16 +231,30 @@ import Virtio
     }
 }
 
-/// A thread that writes nonsense, and half-sense, into the rings of some queues.
+/// What a thread has come to.
+private final class Outcome: Sendable {
+    let value = Mutex<Result<LoadReport, any Error>?>(nil)
+}
+
+/// A thread that writes nonsense, and half-sense, into rings, descriptors and headers while they are in use.
+///
+/// One of several for the same queues makes requests available, never more than a ring takes: so the queues are served on
+/// all the time.
 final class Scribbler {
     private var thread: JoinableThread?
 
-    init(_ endpoints: [QueueEndpoint], seed: UInt64, writes: Int = 30_000) throws {
+    init(_ endpoints: [QueueEndpoint], seed: UInt64, makesAvailable: Bool, writes: Int = 8_000) throws {
         thread = try JoinableThread(name: "scribbler") {
             var random = SeededGenerator(seed: seed)
+            var indices = [UInt16](repeating: 0, count: endpoints.count)
             for step in 0..<writes {
-                let endpoint = endpoints[Int.random(in: 0..<endpoints.count, using: &random)]
-                Self.scribble(endpoint, &random)
+                let queue = Int(random.next(below: UInt64(endpoints.count)))
+                let endpoint = endpoints[queue]
+                Self.writeDescriptor(endpoint, &random)
+                if step % 4 == 0 { Self.writeHeader(endpoint, &random) }
+                if step % 8 == 0 { endpoint.memory.write([UInt8(step / 8 % 2), 0], at: endpoint.ring.availableRing) }
+                guard makesAvailable else { continue }
+                Self.makeAvailable(endpoint, &indices[queue], &random)
                 if step % 16 == 0 { endpoint.kick.signal() }
             }
         }
@@ -211,58 +264,57 @@ final class Scribbler {
         thread.take()?.join()
     }
 
-    private static func scribble(_ endpoint: QueueEndpoint, _ random: inout SeededGenerator) {
+    private static func bytes<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] {
+        (0..<Value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+    }
+
+    /// Any heads, the same ones often, as many as the ring takes.
+    private static func makeAvailable(
+        _ endpoint: QueueEndpoint, _ index: inout UInt16, _ random: inout SeededGenerator
+    ) {
+        let (ring, memory) = (endpoint.ring, endpoint.memory)
+        let used = memory.read(2, at: ring.usedRing + 2)
+        let room = UInt64(ring.size) - UInt64(index &- (UInt16(used[0]) | UInt16(used[1]) << 8))
+        guard room > 0 else { return }
+        for _ in 0...random.next(below: min(room, 8)) {
+            let head = UInt16(random.next(below: UInt64(ring.size + 1)))
+            memory.write(bytes(head), at: ring.availableRing + 4 + 2 * (UInt64(index) % UInt64(ring.size)))
+            index &+= 1
+            memory.write(bytes(index), at: ring.availableRing + 2)
+        }
+    }
+
+    private static func writeHeader(_ endpoint: QueueEndpoint, _ random: inout SeededGenerator) {
+        let kinds: [UInt32] = [0, 0, 0, 1, 1, 1, 4, 8, 11, 13, 99]
+        let sectors: [UInt64] = [0, 1, 2, 3, 100, 8000, 16383, 16384, UInt64.max, 1 << 55]
+        let kind = kinds[Int(random.next(below: UInt64(kinds.count)))]
+        let sector = sectors[Int(random.next(below: UInt64(sectors.count)))]
+        endpoint.memory.write(
+            bytes(kind) + bytes(0 as UInt32) + bytes(sector), at: 0x10_0000 + 16 * random.next(below: 64))
+    }
+
+    /// Mostly one third of a request, each third in its place; sometimes anything.
+    private static func writeDescriptor(_ endpoint: QueueEndpoint, _ random: inout SeededGenerator) {
         let ring = endpoint.ring
-        let size = UInt64(ring.size)
-        func bytes<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] {
-            (0..<Value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
-        }
-        switch Int.random(in: 0..<8, using: &random) {
-        case 0:
-            // The index: mostly a little ahead of what was used, sometimes anything.
-            let now = endpoint.memory.read(2, at: ring.usedRing + 2)
-            let used = UInt16(now[0]) | UInt16(now[1]) << 8
-            let ahead = UInt16.random(in: 0...UInt16(size), using: &random)
-            endpoint.memory.write(bytes(used &+ ahead), at: ring.availableRing + 2)
-        case 1:
-            endpoint.memory.write(
-                bytes(UInt16.random(in: 0...UInt16(size), using: &random)),
-                at: ring.availableRing + 4 + 2 * UInt64.random(in: 0..<size, using: &random))
-        case 2:
-            endpoint.memory.write(bytes(UInt16.random(in: 0...1, using: &random)), at: ring.availableRing)
-        case 3:
-            // A request's header, anywhere that descriptors are likely to point to.
-            let kinds: [UInt32] = [0, 1, 4, 8, 11, 13, 99]
-            let kind = kinds[Int.random(in: 0..<kinds.count, using: &random)]
-            let sectors: [UInt64] = [0, 1, 16383, 16384, UInt64.max, 1 << 55]
-            let sector = sectors[Int.random(in: 0..<sectors.count, using: &random)]
-            endpoint.memory.write(
-                bytes(kind) + bytes(0 as UInt32) + bytes(sector),
-                at: 0x10_0000 + 16 * UInt64.random(in: 0..<64, using: &random))
-        default:
-            let length: UInt32 =
-                switch Int.random(in: 0..<6, using: &random) {
-                case 0: .random(in: 0...UInt32.max, using: &random)
-                case 1: 16
-                case 2: 1
-                case 3: 512
-                case 4: 16 * .random(in: 0...20, using: &random)
-                default: .random(in: 0...65536, using: &random)
-                }
-            let address: UInt64 =
-                switch Int.random(in: 0..<8, using: &random) {
-                case 0: .random(in: 0...UInt64.max, using: &random)
-                case 1: UInt64.max - .random(in: 0...16, using: &random)
-                // The rings themselves.
-                case 2: ring.descriptorTable
-                default: 0x10_0000 + 16 * .random(in: 0..<64, using: &random)
-                }
-            let descriptor = Descriptor(
-                address: address, length: length, flags: .init(rawValue: .random(in: 0...7, using: &random)),
-                next: .random(in: 0...UInt16(size), using: &random))
-            endpoint.memory.write(
-                Descriptor.bytes(of: [descriptor]),
-                at: ring.descriptorTable + 16 * UInt64.random(in: 0..<size, using: &random))
-        }
+        let index = random.next(below: UInt64(ring.size))
+        let next = UInt16((index + 1) % UInt64(ring.size))
+        let header = 0x10_0000 + 16 * random.next(below: 64)
+        let descriptor =
+            switch (index % 3, random.next(below: 4)) {
+            case (_, 0):
+                Descriptor(
+                    address: [header, ring.descriptorTable, random.next(), 0 &- random.next(below: 16)][
+                        Int(random.next(below: 4))],
+                    length: [16, 1, 512, UInt32(truncatingIfNeeded: random.next())][Int(random.next(below: 4))],
+                    flags: .init(rawValue: UInt16(random.next(below: 8))),
+                    next: UInt16(random.next(below: UInt64(ring.size + 1))))
+            case (0, _): Descriptor(address: header, length: 16, flags: .next, next: next)
+            case (1, let kind):
+                Descriptor(
+                    address: 0x20_0000 + random.next(below: 4096), length: UInt32(random.next(below: 17)) * 512,
+                    flags: kind == 1 ? .next : [.next, .deviceWrites], next: next)
+            default: Descriptor(address: header + 15, length: 1, flags: .deviceWrites)
+            }
+        endpoint.memory.write(Descriptor.bytes(of: [descriptor]), at: ring.descriptorTable + 16 * index)
     }
 }
