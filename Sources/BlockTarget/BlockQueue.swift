@@ -135,10 +135,10 @@ public struct QueueCounters: Sendable, Equatable {
             return 0
         }
         if waiting == 0 { return 0 }
-        let count = min(waiting, Self.batch)
-        if count > 1 { ring.prefetchAvailable(count) }
+        let count = Int(min(waiting, Self.batch))
+        if count > 1 { ring.prefetchAvailable(UInt16(count)) }
         for _ in 0..<count { takeOne(&backend) }
-        return Int(count)
+        return count
     }
 
     @inlinable

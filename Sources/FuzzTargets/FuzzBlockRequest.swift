@@ -120,9 +120,11 @@ private func step(
         if input.below(4) == 3 {
             trial.claimNonsense(&input)
         } else {
-            // The token of a request in flight, one bit of it turned over: it must not complete anything.
-            let token = (storage.taken.first?.token ?? 0) ^ 1 << UInt64(input.below(64))
-            if !storage.taken.contains(where: { $0.token == token }) { storage.deliver(token: token, result: 512) }
+            // The token of a request in flight, one bit of it turned over: it must not complete anything. The lower half
+            // of the sequence number stays, or it could be that of another request.
+            let bit = input.below(48)
+            let token = (storage.taken.first?.token ?? 0) ^ 1 << UInt64(bit < 32 ? bit : bit + 16)
+            storage.deliver(token: token, result: 512)
         }
     }
 }

@@ -35,7 +35,7 @@ public final class SimulatedGuest {
     public private(set) var outstanding = 0
 
     /// How often each head is among them.
-    private var inFlight = [Int](repeating: 0, count: 65536)
+    private var inFlight: [UInt16: Int] = [:]
 
     let driverMemory: DriverMemory
 
@@ -120,7 +120,7 @@ public final class SimulatedGuest {
     public func makeAvailable(_ head: UInt16) {
         store16(head, at: ring.available + 4 + UInt64(2 * (Int(availableIndex) % ring.size)))
         availableIndex &+= 1
-        inFlight[Int(head)] += 1
+        inFlight[head, default: 0] += 1
         outstanding += 1
         store16(availableIndex, at: ring.available + 2)
     }
@@ -157,11 +157,11 @@ public final class SimulatedGuest {
         let bytes = read(8, at: ring.used + 4 + UInt64(8 * (Int(usedIndex) % ring.size)))
         let id = bytes[0..<4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
         let length = bytes[4..<8].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
-        guard id < 65536, inFlight[Int(id)] > 0 else { throw .notInFlight(id) }
-        inFlight[Int(id)] -= 1
+        guard let head = UInt16(exactly: id), let count = inFlight[head] else { throw .notInFlight(id) }
+        inFlight[head] = count > 1 ? count - 1 : nil
         outstanding -= 1
         usedIndex &+= 1
-        return UsedElement(head: UInt16(id), length: length)
+        return UsedElement(head: head, length: length)
     }
 }
 

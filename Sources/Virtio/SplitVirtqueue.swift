@@ -122,8 +122,10 @@ public import Synchronization
     /// Fetches what the next `count` entries will need, so that their cache misses overlap.
     @inlinable
     public func prefetchAvailable(_ count: UInt16) {
-        for ahead in 0..<count {
-            let head = unsafe wire_load16(available + 4 + 2 * position(nextAvailable &+ ahead))
+        // Int: of any other type, an iterator that is not optimised allocates.
+        for ahead in 0..<Int(count) {
+            let index = nextAvailable &+ UInt16(truncatingIfNeeded: ahead)
+            let head = unsafe wire_load16(available + 4 + 2 * position(index))
             if head < size { unsafe wire_prefetch(descriptors + 16 * Int(head)) }
         }
     }
