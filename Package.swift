@@ -52,10 +52,12 @@ let package = Package(
             name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
             linkerSettings: [.linkedLibrary(":liburing.a")]),
         module("Virtio", ["CWire", "Platform"]),
+        module("Inflight", ["CWire", "Platform"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
-        module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio"]),
+        module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight"]),
         module(
-            "WorkerRuntime", ["Platform", "Telemetry", "Uring", "Virtio", "VhostUser", "BlockTarget", "CWire", log]),
+            "WorkerRuntime",
+            ["Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "BlockTarget", "CWire", log]),
         .executableTarget(
             name: "baton-worker",
             dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
@@ -63,7 +65,7 @@ let package = Package(
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
-        module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Platform", "Uring", "Virtio"]),
+        module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
@@ -79,11 +81,13 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
-        tests(of: "WorkerRuntime", ["Platform"]),
+        tests(of: "Inflight", ["CWire", "Platform"]),
+        tests(
+            of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",
-            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser"],
+            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
             swiftSettings: settings),
         tests(of: "FuzzTargets"),
     ]

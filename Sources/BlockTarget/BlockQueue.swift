@@ -1,4 +1,5 @@
 internal import Glibc
+public import Inflight
 public import Platform
 public import Virtio
 
@@ -65,6 +66,7 @@ public struct QueueCounters: Sendable, Equatable {
     @usableFromInline var broken = false
     @usableFromInline var counted = QueueCounters()
     @usableFromInline var ring: SplitVirtqueue
+    @usableFromInline var log: SplitInflightLog
     private let memory: GuestMemory
     @usableFromInline var view: GuestMemoryView
     @usableFromInline let rules: RequestRules
@@ -82,17 +84,20 @@ public struct QueueCounters: Sendable, Equatable {
     ///
     /// - Parameters:
     ///   - ring: lies in `memory`.
+    ///   - log: of the requests in flight, recovered; `resubmit` what it has.
     ///   - features: as agreed with the driver.
     ///   - writesThrough: answer a write only when it is on stable storage.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
-        index: Int, ring: consuming SplitVirtqueue, memory: GuestMemory, disk: DiskDescription, features: UInt64,
+        index: Int, ring: consuming SplitVirtqueue, log: consuming SplitInflightLog, memory: GuestMemory,
+        disk: DiskDescription, features: UInt64,
         writesThrough: Bool, call: Int32
     ) throws(Errno) {
         storage = try SlotStorage(slots: Int(ring.size))
         self.index = index
         self.ring = ring
+        self.log = log
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -141,11 +146,17 @@ public struct QueueCounters: Sendable, Equatable {
     mutating func takeOne<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
         let head = ring.takeAvailable()
         guard head < ring.size, unsafe !storage.slots[Int(head)].isActive else {
-            counted.others += 1
-            counted.malformed += 1
-            ring.writeUsed(head: head, written: 0)
+            returnUnknown(head)
             return
         }
+        log.take(head)
+        admit(head, &backend)
+    }
+
+    /// Takes a request that has been logged: checks it and starts it. Nothing is remembered of an earlier check.
+    @inlinable
+    @inline(__always)
+    mutating func admit<Backend: StorageBackend & ~Copyable>(_ head: UInt16, _ backend: inout Backend) {
         let slot = unsafe storage.slots + Int(head)
         var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
         let verdict = ring.walk(from: head, memory: &view, into: &segments)
@@ -173,7 +184,26 @@ public struct QueueCounters: Sendable, Equatable {
             outstandingCount -= 1
             unsafe slot.pointee.isActive = false
             ring.writeUsed(head: head, written: 0)
+            log.giveBack(head)
         }
+    }
+
+    /// Returns a head that the ring does not have or that is in flight already. It is in no log, so it is published alone.
+    @usableFromInline
+    mutating func returnUnknown(_ head: UInt16) {
+        counted.others += 1
+        counted.malformed += 1
+        publish()
+        log.giveBackNothing()
+        ring.writeUsed(head: head, written: 0)
+        publish()
+    }
+
+    /// Carries out again what a worker before has taken and not returned.
+    ///
+    /// - Parameter heads: of the log, in the order in which they were taken.
+    public mutating func resubmit<Backend: StorageBackend & ~Copyable>(_ heads: [UInt16], _ backend: inout Backend) {
+        for head in heads { admit(head, &backend) }
     }
 
     /// Goes on with a request whose operation has completed.
@@ -269,6 +299,7 @@ public struct QueueCounters: Sendable, Equatable {
         unsafe slot.pointee.writeStatus(status)
         let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
         ring.writeUsed(head: head, written: written)
+        log.giveBack(head)
         unsafe slot.pointee.isActive = false
         outstandingCount -= 1
     }
@@ -276,7 +307,9 @@ public struct QueueCounters: Sendable, Equatable {
     /// Shows the guest what has been returned, and interrupts it if it asks for that.
     @inlinable
     public mutating func publish() {
-        if ring.publish(), call >= 0 {
+        let wantsInterrupt = ring.publish()
+        log.strikeOff(usedIndex: ring.publishedIndex)
+        if wantsInterrupt, call >= 0 {
             counted.interrupts += 1
             signalEvent(call)
         }

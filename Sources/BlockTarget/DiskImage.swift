@@ -60,6 +60,8 @@ public final class DiskImage: Sendable {
 
     private let main: OwnedFD
     private let unaligned: OwnedFD?
+    /// Held for its locks; no request uses it.
+    private let custody: OwnedFD
 
     /// How a backend reaches it. Whoever keeps this keeps the image.
     public var access: ImageAccess {
@@ -86,6 +88,9 @@ public final class DiskImage: Sendable {
                 cannot: "serve", path, nil,
                 advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
         }
+        custody = try Self.open(path, readOnly: readOnly, direct: false)
+        try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly)
+        if !readOnly { try ImageLocks.fence(main, path: path) }
         isBlockDevice = kind == S_IFBLK
         var size = UInt64(max(0, status.st_size))
         if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
@@ -104,7 +109,7 @@ public final class DiskImage: Sendable {
             let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
             offsetAlignment = alignment.offset
             memoryAlignment = alignment.memory
-            unaligned = try Self.open(path, readOnly: readOnly, direct: false)
+            unaligned = try Self.openUnaligned(path, readOnly: readOnly)
         } else {
             offsetAlignment = 1
             memoryAlignment = 1
@@ -113,6 +118,17 @@ public final class DiskImage: Sendable {
         physicalBlockSize = Self.physicalBlockSize(main.number, isBlockDevice: isBlockDevice, status)
         supportsDiscard = !readOnly && Self.canDiscard(main.number, isBlockDevice: isBlockDevice, status)
         self.main = main
+    }
+
+    private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
+        let fd = try open(path, readOnly: readOnly, direct: false)
+        guard !readOnly else { return fd }
+        do throws(Errno) {
+            try ImageLocks.share(fd)
+        } catch {
+            throw SystemError(cannot: "lock", path, error)
+        }
+        return fd
     }
 
     private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {

@@ -1,3 +1,4 @@
+internal import Platform
 import VhostUser
 import Virtio
 
@@ -107,6 +108,15 @@ private struct SessionModel {
             }
             guard let place else { preconditionFailure("a region goes that never came") }
             regions.remove(at: place)
+        case .makeInflight(let queueCount, let queueSize):
+            precondition(queueCount >= 1 && queueCount <= running.count && queueSize >= 1 && queueSize <= 32768)
+            do throws(Errno) {
+                return .inflight(InflightFile(size: 16, fd: try makeMemoryFile(name: "fuzz", count: 16)))
+            } catch {
+                return .refused(DeviceRefusal("\(error)"))
+            }
+        case .setInflight(let description):
+            precondition(description.queueCount >= 1 && Int(description.queueCount) <= running.count)
         case .setKick(let queue), .setCall(let queue), .setError(let queue):
             precondition(running.indices.contains(queue), "a queue that does not exist")
         case .startQueue(let queue, let setup):

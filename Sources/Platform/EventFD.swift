@@ -23,6 +23,26 @@ public struct EventFD: ~Copyable, Sendable {
         self.fd = fd
     }
 
+    /// Takes what a peer says is an eventfd. It is made non-blocking, for both sides: ringing it must never wait for
+    /// the peer.
+    ///
+    /// - Throws: `invalidArgument` when it is anything else, which might wait, raise a signal or be somebody's file;
+    ///   readlink's error without /proc.
+    public init(receiving fd: consuming OwnedFD) throws(Errno) {
+        let name = "anon_inode:[eventfd]"
+        let link = try retryingInterrupts {
+            unsafe withUnsafeTemporaryAllocation(byteCount: name.utf8.count + 1, alignment: 1) { buffer in
+                let count = unsafe readlink("/proc/self/fd/\(fd.number)", buffer.baseAddress!, buffer.count)
+                guard count >= 0 else { return -1 }
+                return unsafe String(decoding: buffer.prefix(count), as: UTF8.self) == name ? 1 : 0
+            }
+        }
+        guard link == 1 else { throw .invalidArgument }
+        let flags = try retryingInterrupts { fcntl(fd.number, F_GETFL) }
+        try retryingInterrupts { fcntl(fd.number, F_SETFL, flags | O_NONBLOCK) }
+        self.fd = fd
+    }
+
     /// Adds 1 to the counter.
     public borrowing func signal() {
         signalEvent(fd.number)

@@ -23,6 +23,13 @@ public struct OwnedFD: ~Copyable, Sendable {
         OwnedFD(owning: try retryingInterrupts { fcntl(number, F_DUPFD_CLOEXEC, 3) })
     }
 
+    /// The length of the file in bytes; nil for what has none.
+    public borrowing func fileSize() throws(Errno) -> UInt64? {
+        var status = stat()
+        try retryingInterrupts { unsafe fstat(number, &status) }
+        return UInt64(exactly: status.st_size)
+    }
+
     deinit {
         _ = close(number)
     }

@@ -13,6 +13,12 @@ public func makeSignalDescriptor(for signals: [Int32]) throws(Errno) -> OwnedFD 
     return OwnedFD(owning: try retryingInterrupts { unsafe signalfd(-1, &set, flags) })
 }
 
+/// Makes a write to a pipe or socket that nobody reads fail with `brokenPipe` instead of killing the process: standard
+/// error is such a pipe when whoever collects the log is restarted.
+public func ignoreBrokenPipes() {
+    _ = signal(SIGPIPE, SIG_IGN)
+}
+
 /// The next signal that a signal descriptor has received, or nil when there is none.
 public func nextSignal(of descriptor: borrowing OwnedFD) -> Int32? {
     var info = signalfd_siginfo()

@@ -1,4 +1,5 @@
 public import BlockTarget
+internal import Inflight
 public import Platform
 internal import Uring
 
@@ -30,7 +31,7 @@ public final class SimulatedQueue {
     ) throws(Errno) {
         let features = features ?? disk.features
         queue = try BlockQueue(
-            index: index, ring: guest.makeVirtqueue(features: features), memory: guest.memory, disk: disk,
+            index: index, ring: guest.makeVirtqueue(features: features), log: .none, memory: guest.memory, disk: disk,
             features: features, writesThrough: writesThrough, call: call)
         self.index = index
         self.guest = guest

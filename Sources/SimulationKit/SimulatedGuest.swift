@@ -75,8 +75,9 @@ public final class SimulatedGuest {
         return unsafe SplitVirtqueue(
             size: UInt16(ring.size), features: features,
             descriptors: resolve(ring.descriptors, SplitVirtqueue.descriptorTableBytes(size: ring.size), 16),
-            available: resolve(ring.available, SplitVirtqueue.availableRingBytes(size: ring.size), 2),
-            used: resolve(ring.used, SplitVirtqueue.usedRingBytes(size: ring.size), 4),
+            available: resolve(
+                ring.available, SplitVirtqueue.availableRingBytes(size: ring.size, features: features), 2),
+            used: resolve(ring.used, SplitVirtqueue.usedRingBytes(size: ring.size, features: features), 4),
             nextAvailable: nextAvailable ?? availableIndex)
     }
 
@@ -201,12 +202,13 @@ public struct RingPlacement: Sendable {
 
     init(size: Int) {
         precondition((1...32768).contains(size), "a ring has 1 to 32768 descriptors")
+        // With room for the event fields, whether they are agreed on or not.
         func aligned(_ address: UInt64) -> UInt64 { (address + 63) & ~63 }
         self.size = size
         descriptors = Self.guestAddress
         available = aligned(descriptors + UInt64(SplitVirtqueue.descriptorTableBytes(size: size)))
-        used = aligned(available + UInt64(SplitVirtqueue.availableRingBytes(size: size)))
-        byteCount = Int(used - Self.guestAddress) + SplitVirtqueue.usedRingBytes(size: size)
+        used = aligned(available + UInt64(SplitVirtqueue.availableRingBytes(size: size, features: 1 << 29)))
+        byteCount = Int(used - Self.guestAddress) + SplitVirtqueue.usedRingBytes(size: size, features: 1 << 29)
     }
 }
 

@@ -134,7 +134,8 @@ internal import Synchronization
         while unsafe clinux_io_uring_enter(ring.ring_fd, count, 0, flags) < 0 {
             let error = Errno.current
             if error == .interrupted { continue }
-            precondition(error == .wouldBlock || error == .busy, "io_uring_enter refused our own ring")
+            precondition(
+                error == .wouldBlock || error == .busy || error == .noMemory, "io_uring_enter refused our own ring")
             return
         }
     }

@@ -30,12 +30,19 @@ public protocol VhostUserDevice: AnyObject {
     /// identity.
     func removeMemory(_ region: MemoryRegion) throws(DeviceRefusal)
 
+    /// Makes a file for the log of requests in flight (GET_INFLIGHT_FD). The front-end keeps it, gives it back with
+    /// `setInflight`, and gives it to a successor of this device. Nothing else changes.
+    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile
+    /// Takes the log of requests in flight to use from the next start of a queue on (SET_INFLIGHT_FD). What it holds of
+    /// requests that were taken and not returned is carried out when the queue starts.
+    func setInflight(_ description: InflightDescription, fd: consuming OwnedFD) throws(DeviceRefusal)
+
     /// The eventfd that the driver kicks, or nil: the queue is polled. May change while the queue runs.
-    func setKick(_ fd: consuming OwnedFD?, queue: Int)
+    func setKick(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
     /// The eventfd that interrupts the driver, or nil: none. May change while the queue runs.
-    func setCall(_ fd: consuming OwnedFD?, queue: Int)
+    func setCall(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
     /// The eventfd that reports a broken queue, or nil: none. May change while the queue runs.
-    func setError(_ fd: consuming OwnedFD?, queue: Int)
+    func setError(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
 
     /// Starts serving a queue that is stopped.
     func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal)
@@ -47,6 +54,18 @@ public protocol VhostUserDevice: AnyObject {
     /// Back to the state before the first message: all queues stopped, memory unmapped, descriptors closed. Called for
     /// RESET_DEVICE (`keepingMemory`) and when a connection ends.
     func reset(keepingMemory: Bool)
+}
+
+/// A new log of requests in flight.
+public final class InflightFile: Sendable {
+    /// Length in bytes.
+    public let size: UInt64
+    public let fd: OwnedFD
+
+    public init(size: UInt64, fd: consuming OwnedFD) {
+        self.size = size
+        self.fd = fd
+    }
 }
 
 /// Where a queue lies and where it goes on.

@@ -56,7 +56,8 @@ public final class MappedRegion: Sendable {
         unsafe table = .allocate(capacity: max(1, regions.count))
         for (index, mapped) in self.regions.enumerated() {
             let start = mapped.region.guestAddress
-            precondition(start.addingReportingOverflow(mapped.region.size).overflow == false)
+            // The last byte may be the last there is.
+            precondition(!start.addingReportingOverflow(mapped.region.size - 1).overflow)
             let entry = unsafe GuestMemoryView.Entry(start: start, size: mapped.region.size, host: mapped.base)
             unsafe table.initializeElement(at: index, to: entry)
         }

@@ -29,16 +29,24 @@ public import Synchronization
     /// Index behind the last used element written.
     @usableFromInline var usedIndex: UInt16
     /// Index that the guest has been shown.
-    @usableFromInline var publishedIndex: UInt16
+    @usableFromInline var publishedIndexValue: UInt16
     /// The available index as last observed: saves touching the guest's cache line for every request.
     @usableFromInline var observedAvailable: UInt16
 
     /// Bytes of the descriptor table.
     public static func descriptorTableBytes(size: Int) -> Int { 16 * size }
-    /// Bytes of the available ring, used_event included.
-    public static func availableRingBytes(size: Int) -> Int { 6 + 2 * size }
-    /// Bytes of the used ring, avail_event included.
-    public static func usedRingBytes(size: Int) -> Int { 6 + 8 * size }
+    /// Bytes of the available ring; used_event is behind it only if EVENT_IDX was agreed on.
+    public static func availableRingBytes(size: Int, features: UInt64) -> Int {
+        (usesEventIndex(features) ? 6 : 4) + 2 * size
+    }
+    /// Bytes of the used ring; avail_event is behind it only if EVENT_IDX was agreed on.
+    public static func usedRingBytes(size: Int, features: UInt64) -> Int {
+        (usesEventIndex(features) ? 6 : 4) + 8 * size
+    }
+
+    private static func usesEventIndex(_ features: UInt64) -> Bool {
+        features & (1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)) != 0
+    }
 
     /// Takes up a ring where it stands.
     ///
@@ -55,7 +63,7 @@ public import Synchronization
         precondition(size >= 1 && size <= 32768)
         self.size = size
         mask = size & (size &- 1) == 0 ? size - 1 : 0
-        usesEventIndex = features & (1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)) != 0
+        usesEventIndex = Self.usesEventIndex(features)
         allowsIndirect = features & (1 << UInt64(WIRE_VIRTIO_RING_F_INDIRECT_DESC)) != 0
         unsafe self.descriptors = unsafe descriptors
         unsafe self.available = unsafe available
@@ -63,7 +71,7 @@ public import Synchronization
         self.nextAvailable = nextAvailable
         observedAvailable = nextAvailable
         usedIndex = unsafe wire_load16(used + 2)
-        publishedIndex = usedIndex
+        publishedIndexValue = usedIndex
     }
 
     @inlinable
@@ -74,6 +82,14 @@ public import Synchronization
     @inlinable
     static func atomic16(_ address: UnsafeMutableRawPointer) -> UnsafeMutablePointer<Atomic<UInt16>> {
         unsafe address.assumingMemoryBound(to: Atomic<UInt16>.self)
+    }
+
+    /// What the used ring's idx shows the guest.
+    @inlinable public var publishedIndex: UInt16 { publishedIndexValue }
+
+    /// What a used ring's idx shows, before anything is taken up.
+    public static func usedIndex(at used: UnsafeMutableRawPointer) -> UInt16 {
+        unsafe atomic16(used + 2).pointee.load(ordering: .acquiring)
     }
 
     /// How many requests wait in the available ring.
@@ -138,9 +154,9 @@ public import Synchronization
     /// - Returns: whether the guest asks for an interrupt for them.
     @inlinable
     public mutating func publish() -> Bool {
-        let old = publishedIndex
+        let old = publishedIndexValue
         guard old != usedIndex else { return false }
-        publishedIndex = usedIndex
+        publishedIndexValue = usedIndex
         unsafe Self.atomic16(used + 2).pointee.store(usedIndex, ordering: .releasing)
         // The driver stores used_event (or its flag), then looks at idx; we store idx, then look. Without a full fence
         // both could miss the other.

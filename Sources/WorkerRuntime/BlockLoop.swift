@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import Inflight
 internal import Logging
 internal import Platform
 internal import Uring
@@ -36,6 +37,8 @@ struct QueueReport: Sendable {
     private var count = 0
     /// Queue index to place, or -1.
     private let placeOfQueue: UnsafeMutablePointer<Int>
+    /// The place whose stalled requests go first in this turn.
+    private var firstToResume = 0
     private var isQuitting = false
     private var reportedFaults = StorageFaults()
 
@@ -94,11 +97,9 @@ struct QueueReport: Sendable {
         if backend.queuedCount > 0 { backend.submit() }
         backend.runDeferredWork()
         if reap() { worked = true }
+        if resumeStalled() { worked = true }
         var place = 0
         while place < count {
-            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
-                worked = true
-            }
             unsafe places[place].queue.publish()
             if unsafe places[place].queue.isBroken { reportBroken(place) }
             if unsafe places[place].detachCommand != 0, unsafe places[place].queue.outstanding == 0 {
@@ -121,6 +122,21 @@ struct QueueReport: Sendable {
             let place = unsafe placeOfQueue[queue]
             unsafe places[place].queue.finish(token: token, result: completion.result, &backend)
         }
+        return worked
+    }
+
+    /// Starts again what found no room. Each turn another queue goes first: else one that always has something stalled
+    /// would take all room, and the others would wait for ever.
+    private mutating func resumeStalled() -> Bool {
+        var worked = false
+        if firstToResume >= count { firstToResume = 0 }
+        for step in 0..<count {
+            let place = (firstToResume + step) % count
+            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
+                worked = true
+            }
+        }
+        firstToResume += 1
         return worked
     }
 
@@ -168,7 +184,12 @@ extension BlockLoop where Backend: ~Copyable {
                     mailbox.answer(number, .refused("queue \(queue) is not attached"))
                     continue
                 }
-                unsafe places[placeOfQueue[queue]].detachCommand = number
+                setDetachCommand(unsafe placeOfQueue[queue], number)
+            case .keep(let queue):
+                if queue < disk.queueCount, unsafe placeOfQueue[queue] >= 0 {
+                    setDetachCommand(unsafe placeOfQueue[queue], 0)
+                }
+                mailbox.answer(number, .done)
             case .setSignals(let queue, let signals):
                 if queue < disk.queueCount, unsafe placeOfQueue[queue] >= 0 {
                     setSignals(unsafe placeOfQueue[queue], signals)
@@ -186,6 +207,13 @@ extension BlockLoop where Backend: ~Copyable {
         }
     }
 
+    /// Every command is answered: the one before, too, which the new one replaces.
+    private mutating func setDetachCommand(_ place: Int, _ number: UInt64) {
+        let old = unsafe places[place].detachCommand
+        unsafe places[place].detachCommand = number
+        if old != 0 { mailbox.answer(old, .refused("taken back")) }
+    }
+
     private mutating func attach(_ attachment: QueueAttachment) -> LoopReply {
         let index = attachment.index
         guard index < disk.queueCount, unsafe placeOfQueue[index] < 0 else {
@@ -195,22 +223,39 @@ extension BlockLoop where Backend: ~Copyable {
             let available = unsafe UnsafeMutableRawPointer(bitPattern: attachment.available),
             let used = unsafe UnsafeMutableRawPointer(bitPattern: attachment.used)
         else { return .refused("queue \(index) has no rings") }
-        let ring = unsafe SplitVirtqueue(
-            size: attachment.size, features: attachment.features, descriptors: descriptors, available: available,
-            used: used, nextAvailable: attachment.nextAvailable)
-        do throws(Errno) {
+        let plan: RecoveryPlan
+        do {
+            var log = SplitInflightLog.none
+            if let region = attachment.inflight {
+                log = try SplitInflightLog(region, queue: index, size: Int(attachment.size))
+            }
+            let usedIndex = unsafe SplitVirtqueue.usedIndex(at: used)
+            plan = try log.recover(usedIndex: usedIndex)
+            // Front-ends disagree about what SET_VRING_BASE says after a lost connection: a log that was used knows better.
+            let knowsBetter = log.isKept && !plan.isFresh
+            let ring = unsafe SplitVirtqueue(
+                size: attachment.size, features: attachment.features, descriptors: descriptors, available: available,
+                used: used,
+                nextAvailable: knowsBetter ? usedIndex &+ UInt16(plan.heads.count) : attachment.nextAvailable)
             let queue = try BlockQueue(
-                index: index, ring: ring, memory: attachment.memory, disk: disk, features: attachment.features,
-                writesThrough: attachment.writesThrough, call: attachment.signals.call?.number ?? -1)
+                index: index, ring: ring, log: log, memory: attachment.memory, disk: disk,
+                features: attachment.features, writesThrough: attachment.writesThrough,
+                call: attachment.signals.call?.number ?? -1)
             unsafe (places + count).initialize(to: Place(queue: queue, signals: QueueSignals()))
+        } catch let error as Errno {
+            return .refused(
+                error == .invalidArgument
+                    ? "the inflight region has no room for queue \(index) with \(attachment.size) entries"
+                    : "no memory for queue \(index): \(error)")
         } catch {
-            return .refused("no memory for queue \(index): \(error)")
+            return .refused("queue \(index): \(error)")
         }
         unsafe placeOfQueue[index] = count
         count += 1
         setSignals(count - 1, attachment.signals)
         unsafe places[count - 1].queue.disableKicks()
-        return .done
+        unsafe places[count - 1].queue.resubmit(plan.heads, &backend)
+        return .attached(plan)
     }
 
     /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is

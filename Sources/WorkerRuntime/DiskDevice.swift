@@ -1,5 +1,6 @@
 internal import BlockTarget
 internal import CWire
+internal import Inflight
 internal import Logging
 internal import Platform
 internal import VhostUser
@@ -22,6 +23,8 @@ final class DiskDevice: VhostUserDevice {
     private let log: Logger
     private var memory = GuestMemory([])
     private var queues: [Queue]
+    /// Where requests in flight are logged, if the front-end has given a place.
+    private var inflight: InflightRegion?
     private var writeback = true
     /// What finished queues have counted since the last `takeReport`.
     private var report = QueueReport()
@@ -116,19 +119,56 @@ extension DiskDevice {
     /// Moves running queues to new memory: each finishes what it has taken and starts again where it stood. One whose
     /// ring is no longer in memory stays stopped.
     private func change(_ new: GuestMemory) throws(DeviceRefusal) {
-        var running: [(Int, QueueSetup)] = []
-        for index in queues.indices {
+        var stopped: [(Int, QueueSetup)] = []
+        var refusal: DeviceRefusal?
+        for index in queues.indices where refusal == nil {
             guard var setup = queues[index].setup else { continue }
-            setup.nextAvailable = try stopQueue(index)
-            running.append((index, setup))
+            do throws(DeviceRefusal) {
+                setup.nextAvailable = try stopQueue(index)
+                stopped.append((index, setup))
+            } catch {
+                refusal = error
+            }
         }
-        memory = new
-        for (index, setup) in running {
+        // Refused: those that were stopped already go on in the old memory.
+        if refusal == nil { memory = new }
+        for (index, setup) in stopped {
             do throws(DeviceRefusal) {
                 try startQueue(index, setup)
             } catch {
                 log.warning("the queue stays stopped: \(error)", metadata: ["queue": "\(index)"])
             }
+        }
+        if let refusal { throw refusal }
+    }
+}
+
+// MARK: - Requests in flight
+
+extension DiskDevice {
+    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile {
+        do throws(Errno) {
+            let fd = try InflightRegion.makeFile(queueCount: queueCount, queueSize: queueSize)
+            let size = InflightRegion.byteCount(queueCount: queueCount, queueSize: queueSize)
+            return InflightFile(size: UInt64(size), fd: fd)
+        } catch {
+            throw DeviceRefusal("cannot make an inflight region: \(error)")
+        }
+    }
+
+    func setInflight(_ description: InflightDescription, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        guard queues.allSatisfy({ $0.setup == nil }) else {
+            throw DeviceRefusal("a queue runs already: its requests are logged elsewhere")
+        }
+        do throws(Errno) {
+            inflight = try InflightRegion(
+                fd: fd, offset: description.fileOffset, count: description.size,
+                queueCount: Int(description.queueCount), queueSize: Int(description.queueSize))
+        } catch {
+            throw DeviceRefusal(
+                error == .invalidArgument
+                    ? "an inflight region of \(description.size) bytes does not hold \(description.queueCount) queues of"
+                        + " \(description.queueSize)" : "cannot map the inflight region: \(error)")
         }
     }
 }
@@ -136,25 +176,29 @@ extension DiskDevice {
 // MARK: - Queues
 
 extension DiskDevice {
-    func setKick(_ fd: consuming OwnedFD?, queue: Int) {
-        queues[queue].signals.kick = Self.share(fd)
+    func setKick(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal) {
+        queues[queue].signals.kick = try share(fd, "kick", queue)
         passSignals(queue)
     }
 
-    func setCall(_ fd: consuming OwnedFD?, queue: Int) {
-        queues[queue].signals.call = Self.share(fd)
+    func setCall(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal) {
+        queues[queue].signals.call = try share(fd, "call", queue)
         passSignals(queue)
     }
 
-    func setError(_ fd: consuming OwnedFD?, queue: Int) {
-        queues[queue].signals.error = Self.share(fd)
+    func setError(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal) {
+        queues[queue].signals.error = try share(fd, "error", queue)
         passSignals(queue)
     }
 
-    private static func share(_ fd: consuming OwnedFD?) -> SharedFD? {
-        switch consume fd {
-        case .some(let fd): SharedFD(fd)
-        case .none: nil
+    /// Takes an eventfd. A loop that writes into anything else could be made to wait for ever, for the front-end or for
+    /// a file.
+    private func share(_ fd: consuming OwnedFD?, _ name: String, _ queue: Int) throws(DeviceRefusal) -> SharedFD? {
+        guard let fd else { return nil }
+        do throws(Errno) {
+            return SharedFD(try EventFD(receiving: fd))
+        } catch {
+            throw DeviceRefusal("the \(name) descriptor of queue \(queue) cannot be used as an eventfd: \(error)")
         }
     }
 
@@ -174,12 +218,27 @@ extension DiskDevice {
                 setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index,
                 "descriptor table"),
             available: try resolve(
-                setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size), 2, index, "available ring"),
+                setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size, features: setup.features), 2,
+                index, "available ring"),
             used: try resolve(
-                setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size), 4, index, "used ring"),
-            nextAvailable: setup.nextAvailable, memory: memory, writesThrough: writesThrough(setup.features),
-            signals: queues[index].signals)
-        if case .refused(let reason) = loop(of: index).command(.attach(attachment)) { throw DeviceRefusal(reason) }
+                setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size, features: setup.features), 4, index,
+                "used ring"),
+            nextAvailable: setup.nextAvailable, memory: memory, inflight: inflight,
+            writesThrough: writesThrough(setup.features), signals: queues[index].signals)
+        switch loop(of: index).command(.attach(attachment)) {
+        case .refused(let reason):
+            // A loop that has not answered in time may attach it yet: nobody would ever detach it.
+            let mailbox = loop(of: index).mailbox
+            mailbox.abandon(mailbox.post(.detach(queue: index)))
+            throw DeviceRefusal(reason)
+        case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
+            log.notice(
+                "a worker before left requests in flight: they are carried out again",
+                metadata: [
+                    "queue": "\(index)", "requests": "\(plan.heads.count)", "published": "\(plan.struckOff)",
+                ])
+        case .attached, .done, .detached: break
+        }
         queues[index].setup = setup
         queues[index].lastAvailable = setup.nextAvailable
     }
@@ -197,33 +256,57 @@ extension DiskDevice {
 
     func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt16 {
         guard queues[index].setup != nil else { return queues[index].lastAvailable }
-        queues[index].setup = nil
-        let reply = loop(of: index).mailbox.send(.detach(queue: index), waitingMilliseconds: drainMilliseconds)
-        switch reply {
-        case .detached(let nextAvailable, let finished):
-            report.counters.add(finished.counters)
-            report.faults.add(finished.faults)
-            queues[index].lastAvailable = nextAvailable
-            return nextAvailable
-        case .refused(let reason):
-            throw DeviceRefusal(reason)
-        case .done, nil:
-            throw DeviceRefusal(
-                "queue \(index) has requests that the storage has not finished in \(drainMilliseconds / 1000) s")
+        let mailbox = loop(of: index).mailbox
+        let number = mailbox.post(.detach(queue: index))
+        if let reply = mailbox.answer(to: number, until: drainDeadline()) { return try stopped(index, reply) }
+        // What is refused changes nothing: the queue goes on being served. It may have finished at the last moment.
+        _ = loop(of: index).command(.keep(queue: index))
+        switch mailbox.answer(to: number, until: 0) {
+        case .some(.detached(let nextAvailable, let report)):
+            return try stopped(index, .detached(nextAvailable: nextAvailable, report))
+        case .some: break
+        case nil: mailbox.abandon(number)
         }
+        throw DeviceRefusal(
+            "queue \(index) has requests that the storage has not finished in \(drainMilliseconds) ms")
     }
 
-    func reset(keepingMemory: Bool) {
-        for index in queues.indices {
-            do throws(DeviceRefusal) {
-                _ = try stopQueue(index)
-            } catch {
-                // The loop goes on waiting, with its own hold on the memory; the next session finds the queue taken.
-                log.error("\(error)")
-            }
-            queues[index] = Queue()
+    /// Notes how a queue has stopped.
+    ///
+    /// - Returns: the index of the next available entry.
+    private func stopped(_ index: Int, _ reply: LoopReply) throws(DeviceRefusal) -> UInt16 {
+        queues[index].setup = nil
+        guard case .detached(let nextAvailable, let finished) = reply else {
+            throw DeviceRefusal("queue \(index) was not there any more")
         }
+        report.counters.add(finished.counters)
+        report.faults.add(finished.faults)
+        queues[index].lastAvailable = nextAvailable
+        return nextAvailable
+    }
+
+    private func drainDeadline() -> UInt64 { monotonicNanoseconds() + UInt64(drainMilliseconds) * 1_000_000 }
+
+    func reset(keepingMemory: Bool) {
+        // All at once, so that the wait is bounded for the device and not for each of its queues.
+        let deadline = drainDeadline()
+        let running = queues.indices.filter { queues[$0].setup != nil }
+        let commands = running.map { ($0, loop(of: $0).mailbox.post(.detach(queue: $0))) }
+        for (index, number) in commands {
+            let mailbox = loop(of: index).mailbox
+            if let reply = mailbox.answer(to: number, until: deadline) {
+                _ = try? stopped(index, reply)
+                continue
+            }
+            // The loop goes on waiting, with its own hold on the memory.
+            mailbox.abandon(number)
+            log.error(
+                "the storage has not finished all requests in time: the queue is refused until it has",
+                metadata: ["queue": "\(index)", "milliseconds": "\(drainMilliseconds)"])
+        }
+        queues = Array(repeating: Queue(), count: queues.count)
         writeback = true
+        inflight = nil
         if !keepingMemory { memory = GuestMemory([]) }
     }
 }

@@ -1,16 +1,17 @@
+internal import Inflight
 internal import Platform
 internal import Synchronization
 internal import Virtio
 
-/// A descriptor that the session and a loop both hold: the last one to let go closes it.
+/// An eventfd that the session and a loop both hold: the last one to let go closes it.
 final class SharedFD: Sendable {
-    let fd: OwnedFD
+    private let event: EventFD
 
-    init(_ fd: consuming OwnedFD) {
-        self.fd = fd
+    init(_ event: consuming EventFD) {
+        self.event = event
     }
 
-    var number: Int32 { fd.number }
+    var number: Int32 { event.fd.number }
 }
 
 /// A queue to be served: where it lies, checked, and what it signals.
@@ -24,6 +25,8 @@ struct QueueAttachment: Sendable {
     var used: UInt
     var nextAvailable: UInt16
     var memory: GuestMemory
+    /// Where requests in flight are logged; nil: nowhere.
+    var inflight: InflightRegion?
     var writesThrough: Bool
     var signals: QueueSignals
 }
@@ -40,6 +43,8 @@ enum LoopCommand: Sendable {
     case attach(QueueAttachment)
     /// Finish what was taken from the ring, then let go of it. Answered when that is done.
     case detach(queue: Int)
+    /// Take a `detach` back that has not been answered: go on taking requests.
+    case keep(queue: Int)
     case setSignals(queue: Int, QueueSignals)
     case setWritesThrough(queue: Int, Bool)
     case quit
@@ -48,17 +53,19 @@ enum LoopCommand: Sendable {
 /// A loop's answer to one command.
 enum LoopReply: Sendable {
     case done
+    case attached(RecoveryPlan)
     case detached(nextAvailable: UInt16, QueueReport)
     case refused(String)
 }
 
-/// Carries commands to one loop and its answers back. One command is under way at a time; the session's thread waits
-/// for its answer for a bounded time. An answer that comes too late is dropped: it carries the number of a command that
-/// nobody waits for any more.
+/// Carries commands to one loop and its answers back. The session's thread waits for each answer for a bounded time;
+/// one that comes after that is dropped.
 final class LoopMailbox: Sendable {
     private struct Contents {
         var commands: [(number: UInt64, command: LoopCommand)] = []
         var replies: [(number: UInt64, reply: LoopReply)] = []
+        /// Commands under way whose answer nobody waits for.
+        var abandoned: Set<UInt64> = []
         var lastNumber: UInt64 = 0
     }
 
@@ -91,7 +98,9 @@ final class LoopMailbox: Sendable {
 
     /// Answers a command; called by the loop.
     func answer(_ number: UInt64, _ reply: LoopReply) {
-        contents.withLock { $0.replies.append((number, reply)) }
+        contents.withLock { contents in
+            if contents.abandoned.remove(number) == nil { contents.replies.append((number, reply)) }
+        }
         answered.signal()
     }
 
@@ -99,23 +108,50 @@ final class LoopMailbox: Sendable {
     ///
     /// - Returns: nil when no answer came in time. The command stays in force.
     func send(_ command: LoopCommand, waitingMilliseconds limit: Int) -> LoopReply? {
+        let number = post(command)
+        let reply = answer(to: number, until: monotonicNanoseconds() + UInt64(limit) * 1_000_000)
+        if reply == nil { abandon(number) }
+        return reply
+    }
+
+    /// Sends a command; called by the session's thread, which asks for the answer later or abandons it.
+    ///
+    /// - Returns: the command's number.
+    func post(_ command: LoopCommand) -> UInt64 {
         let number = contents.withLock { contents in
             contents.lastNumber += 1
-            contents.replies.removeAll()
             contents.commands.append((contents.lastNumber, command))
             flag.store(true, ordering: .releasing)
             return contents.lastNumber
         }
         wakeUp.signal()
-        let deadline = monotonicNanoseconds() + UInt64(limit) * 1_000_000
+        return number
+    }
+
+    /// Waits for the answer to a command; called by the session's thread.
+    ///
+    /// - Parameter deadline: on the clock of `monotonicNanoseconds`; one that has passed does not wait.
+    /// - Returns: nil when it has not come by then.
+    func answer(to number: UInt64, until deadline: UInt64) -> LoopReply? {
         while true {
-            let reply = contents.withLock { contents in contents.replies.first { $0.number == number }?.reply }
+            let reply: LoopReply? = contents.withLock { contents in
+                guard let place = contents.replies.firstIndex(where: { $0.number == number }) else { return nil }
+                return contents.replies.remove(at: place).reply
+            }
             if let reply { return reply }
             let now = monotonicNanoseconds()
             guard now < deadline else { return nil }
-            if waitForInput(answered.fd.number, milliseconds: Int32((deadline - now) / 1_000_000 + 1)) {
-                answered.clear()
-            }
+            let rest = Int32(clamping: (deadline - now) / 1_000_000 + 1)
+            if waitForInput(answered.fd.number, milliseconds: rest) { answered.clear() }
+        }
+    }
+
+    /// Nobody will ask for this command's answer.
+    func abandon(_ number: UInt64) {
+        contents.withLock { contents in
+            let isAnswered = contents.replies.contains { $0.number == number }
+            contents.replies.removeAll { $0.number == number }
+            if !isAnswered { contents.abandoned.insert(number) }
         }
     }
 }

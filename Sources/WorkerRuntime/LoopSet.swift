@@ -62,8 +62,17 @@ extension WorkerConfiguration {
     }
 
     private func logicalBlockSize(for image: DiskImage, _ path: String) throws(SystemError) -> Int {
-        let least = image.offsetAlignment > 512 ? 4096 : 512
-        guard let asked = logicalBlockSize else { return least }
+        let block = logicalBlockSize ?? (image.offsetAlignment > 512 ? 4096 : 512)
+        // Smaller requests would go through the page cache while others go past it. When two of them meet in one page
+        // at the same time, the kernel keeps neither coherent ("Page cache invalidation failure on direct I/O").
+        if block < image.offsetAlignment {
+            throw SystemError(
+                cannot: "serve", path, nil,
+                advice:
+                    "Direct access takes blocks of \(image.offsetAlignment) bytes, more than the disk's of \(block):"
+                    + " use --cache=buffered\(image.offsetAlignment == 4096 ? " or --block-size=4096" : "")")
+        }
+        guard let asked = logicalBlockSize else { return block }
         if image.bytes % UInt64(asked) != 0 {
             throw SystemError(
                 cannot: "serve", path, nil,

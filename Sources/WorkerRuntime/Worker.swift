@@ -18,6 +18,7 @@ public struct Worker: ~Copyable {
     ///
     /// - Throws: what failed, and what to do.
     public init(_ configuration: WorkerConfiguration, log: Logger) throws(SystemError) {
+        ignoreBrokenPipes()
         let signals: OwnedFD
         do throws(Errno) {
             // Before any thread starts, so that all of them leave these signals to this one.

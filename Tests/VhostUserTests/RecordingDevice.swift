@@ -15,6 +15,7 @@ enum DeviceEvent: Hashable {
     case stop(Int)
     case wrote([UInt8], Int)
     case reset(keepingMemory: Bool)
+    case inflight(InflightDescription)
 
     /// The queue that starts.
     var started: Int? {
@@ -61,6 +62,22 @@ final class RecordingDevice: VhostUserDevice {
         guard let fd else { return false }
         held.append(HeldFD(fd))
         return true
+    }
+
+    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile {
+        try refuseIfAsked()
+        do throws(Errno) {
+            let size = queueCount * queueSize * 16
+            return InflightFile(size: UInt64(size), fd: try makeMemoryFile(name: "test-inflight", count: size))
+        } catch {
+            throw DeviceRefusal("\(error)")
+        }
+    }
+
+    func setInflight(_ description: InflightDescription, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.inflight(description))
+        _ = hold(fd)
     }
 
     func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {

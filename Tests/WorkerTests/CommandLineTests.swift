@@ -1,3 +1,4 @@
+import FrontendKit
 import Glibc
 import Platform
 import TestSupport
@@ -70,6 +71,22 @@ import Testing
             #expect(result.output.contains(sentence), "\(result.output)")
             #expect(!TestFile.exists(socket))
         }
+    }
+
+    @Test func `direct access never has to go with requests that are too small for it`() throws {
+        let image = directory.value.file("disk.img")
+        try TestFile.create(image, count: 1 << 20)
+        let device = try LoopDevice(image, sectorSize: 4096, in: directory.value)
+        defer { withExtendedLifetime(device) {} }
+        let socket = directory.value.file("x.sock")
+        let result = try worker(["--socket-path=\(socket)", "--blk-file=\(device.path)", "--block-size=512"])
+        #expect(result.code == 1)
+        #expect(result.output.contains("use --cache=buffered or --block-size=4096"), "\(result.output)")
+        let small = ["--blk-file=\(device.path)", "--block-size=512", "--cache=buffered"]
+        let worker = try WorkerProcess(small, in: directory.value)
+        var rig = try Rig(connectingTo: worker.socketPath)
+        var disk = rig.makeDriver()
+        #expect(try disk.write([UInt8](repeating: 1, count: 512), sector: 1).status == .ok)
     }
 
     @Test func `it says what it can do, its version, and how it is used`() throws {

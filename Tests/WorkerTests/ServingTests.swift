@@ -4,42 +4,18 @@ import Platform
 import TestSupport
 import Testing
 
-/// What a worker serves on, as its command line says it.
-enum Medium: String, CaseIterable, CustomTestStringConvertible {
-    case directFile, bufferedFile, memory, loopDevice512, loopDevice4096
-
-    var testDescription: String { rawValue }
-}
-
 /// A real worker, real storage, and a driver that checks every sector it reads.
 @Suite(.serialized) struct ServingTests {
     let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
 
-    static let diskBytes = 32 << 20
-
-    /// Options for a worker on a medium, made for this test.
-    func storage(_ medium: Medium) throws -> (options: [String], device: LoopDevice?) {
-        let image = directory.value.file("disk.img")
-        switch medium {
-        case .memory: return (["--backend=memory", "--size=\(Self.diskBytes)"], nil)
-        case .directFile, .bufferedFile:
-            try TestFile.create(image, count: Self.diskBytes)
-            return (["--blk-file=\(image)", "--cache=\(medium == .directFile ? "direct" : "buffered")"], nil)
-        case .loopDevice512, .loopDevice4096:
-            try TestFile.create(image, count: Self.diskBytes)
-            let device = try LoopDevice(image, sectorSize: medium == .loopDevice512 ? 512 : 4096, in: directory.value)
-            return (["--blk-file=\(device.path)"], device)
-        }
-    }
-
     @Test(arguments: Medium.allCases, [(1, 1), (4, 2)])
     func `every sector read is the one that was written`(medium: Medium, _ shape: (queues: Int, threads: Int)) throws {
-        let (options, device) = try storage(medium)
+        let (options, device) = try medium.storage(in: directory.value)
         defer { withExtendedLifetime(device) {} }
         let worker = try WorkerProcess(
             options + ["--queues=\(shape.queues)", "--threads=\(shape.threads)"], in: directory.value)
         var rig = try Rig(connectingTo: worker.socketPath, queueCount: shape.queues, memorySize: 64 << 20)
-        var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<UInt64(Self.diskBytes / 512))
+        var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<UInt64(Medium.diskBytes / 512))
         load.threadPerQueue = shape.threads > 1
         load.overlapping = shape.threads == 1
         load.chainLayout = shape.queues > 1 ? .indirect : .direct
@@ -55,7 +31,7 @@ enum Medium: String, CaseIterable, CustomTestStringConvertible {
 
     @Test(arguments: [FrontendBehaviour.qemu, .libblkio, .spdk])
     func `front-ends of every kind are served one after the other`(behaviour: FrontendBehaviour) throws {
-        let (options, _) = try storage(.bufferedFile)
+        let (options, _) = try Medium.bufferedFile.storage(in: directory.value)
         let worker = try WorkerProcess(options + ["--queues=2"], in: directory.value)
         var content = InitialContent.zeros
         for _ in 0..<3 {
@@ -73,7 +49,7 @@ enum Medium: String, CaseIterable, CustomTestStringConvertible {
 
     @Test(arguments: [Medium.directFile, .bufferedFile, .loopDevice4096])
     func `guest memory at any address and requests of single sectors`(medium: Medium) throws {
-        let (options, device) = try storage(medium)
+        let (options, device) = try medium.storage(in: directory.value)
         defer { withExtendedLifetime(device) {} }
         let worker = try WorkerProcess(options, in: directory.value)
         var rig = try Rig(connectingTo: worker.socketPath)
@@ -90,7 +66,7 @@ enum Medium: String, CaseIterable, CustomTestStringConvertible {
     }
 
     @Test func `a read-only disk can be read and not changed`() throws {
-        let (options, _) = try storage(.directFile)
+        let (options, _) = try Medium.directFile.storage(in: directory.value)
         let image = directory.value.file("disk.img")
         try TestFile.write([1, 2, 3], to: image, at: 512)
         unsafe chmod(image, 0o444)
@@ -131,7 +107,7 @@ enum Medium: String, CaseIterable, CustomTestStringConvertible {
     }
 
     @Test func `discarded space is given back and reads as zeroes`() throws {
-        let (options, _) = try storage(.directFile)
+        let (options, _) = try Medium.directFile.storage(in: directory.value)
         let worker = try WorkerProcess(options, in: directory.value)
         var rig = try Rig(connectingTo: worker.socketPath)
         var disk = rig.makeDriver()
@@ -154,24 +130,5 @@ enum Medium: String, CaseIterable, CustomTestStringConvertible {
         #expect(try disk.writeZeroes([keeping]).status == .ok)
         #expect(try disk.read(sector: 0, count: 65536).data == [UInt8](repeating: 0, count: 65536))
         #expect(try disk.read(sector: 192, count: 512).data == [UInt8](repeating: 0x55, count: 512))
-    }
-}
-
-/// A loop device on a file, gone with its owner.
-final class LoopDevice {
-    let path: String
-    private let directory: String
-
-    init(_ image: String, sectorSize: Int, in directory: borrowing TemporaryDirectory) throws {
-        let result = try run(
-            "losetup", ["--find", "--show", "--sector-size=\(sectorSize)", image], in: try TemporaryDirectory())
-        try #require(result.code == 0, "losetup: \(result.output)")
-        path = String(result.output.split(separator: "\n")[0])
-        self.directory = directory.path
-    }
-
-    deinit {
-        guard let own = try? TemporaryDirectory() else { return }
-        _ = try? run("losetup", ["--detach", path], in: own)
     }
 }

@@ -9,6 +9,7 @@ struct wire_unaligned16 { uint16_t value; } __attribute__((packed, may_alias));
 struct wire_unaligned32 { uint32_t value; } __attribute__((packed, may_alias));
 struct wire_unaligned64 { uint64_t value; } __attribute__((packed, may_alias));
 
+static inline uint8_t wire_load8(const void *from) { return *(const volatile uint8_t *)from; }
 static inline uint16_t wire_load16(const void *from) { return ((const volatile struct wire_unaligned16 *)from)->value; }
 static inline uint32_t wire_load32(const void *from) { return ((const volatile struct wire_unaligned32 *)from)->value; }
 static inline uint64_t wire_load64(const void *from) { return ((const volatile struct wire_unaligned64 *)from)->value; }

@@ -56,15 +56,18 @@ public struct Connection<Device: VhostUserDevice>: ~Copyable {
         let needsReply = incoming.header.flags.contains(.needReply)
         var fds = incoming.fds
         var step = session.receive(message, needsReply: needsReply)
+        var file: InflightFile?
         // At most each queue stopped, the change, and each queue started.
         while case .call(let call) = step {
-            step = session.resume(call.perform(on: device, fds: &fds))
+            let answer = call.perform(on: device, fds: &fds)
+            if case .inflight(let made) = answer { file = made }
+            step = session.resume(answer)
         }
         switch step {
         case .call, .done:
             break
         case .reply(let reply):
-            try channel.send(reply.encode(to: kind))
+            try channel.send(reply.encode(to: kind), fds: file.map { [$0.fd.number] } ?? [])
         case .refuse(let refusal):
             try channel.send(BackendReply.failure.encode(to: kind))
             return .refused(refusal)

@@ -10,6 +10,9 @@ public enum DeviceCall: Hashable, Sendable {
     /// With the descriptor of the message.
     case addMemory(MemoryRegion)
     case removeMemory(MemoryRegion)
+    case makeInflight(queueCount: Int, queueSize: Int)
+    /// With the descriptor of the message.
+    case setInflight(InflightDescription)
     /// With the descriptor of the message, or nil if it has none.
     case setKick(queue: Int)
     /// With the descriptor of the message, or nil if it has none.
@@ -38,9 +41,14 @@ extension DeviceCall {
                 guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no region in without file") }
                 try device.addMemory(region, fd: fd)
             case .removeMemory(let region): try device.removeMemory(region)
-            case .setKick(let queue): device.setKick(fds.takeFirst(), queue: queue)
-            case .setCall(let queue): device.setCall(fds.takeFirst(), queue: queue)
-            case .setError(let queue): device.setError(fds.takeFirst(), queue: queue)
+            case .makeInflight(let queueCount, let queueSize):
+                return .inflight(try device.makeInflight(queueCount: queueCount, queueSize: queueSize))
+            case .setInflight(let description):
+                guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no log in without file") }
+                try device.setInflight(description, fd: fd)
+            case .setKick(let queue): try device.setKick(fds.takeFirst(), queue: queue)
+            case .setCall(let queue): try device.setCall(fds.takeFirst(), queue: queue)
+            case .setError(let queue): try device.setError(fds.takeFirst(), queue: queue)
             case .startQueue(let queue, let setup): try device.startQueue(queue, setup)
             case .stopQueue(let queue): return .stopped(nextAvailable: try device.stopQueue(queue))
             case .resetKeepingMemory: device.reset(keepingMemory: true)
@@ -60,6 +68,8 @@ public enum DeviceAnswer: Sendable {
     case configuration([UInt8])
     /// `stopQueue`: the index of the next available ring entry.
     case stopped(nextAvailable: UInt16)
+    /// `makeInflight`: the file, to be sent with the reply.
+    case inflight(InflightFile)
     /// Not done.
     case refused(DeviceRefusal)
 }

@@ -26,6 +26,8 @@ public struct RequestRefusal: Error, Hashable, Sendable, CustomStringConvertible
         case noSuchVring(UInt32, count: Int)
         /// A vring of 0 or too many descriptors.
         case wrongVringSize(UInt32, maximum: Int)
+        /// A log of requests in flight for no queue, for too many, or for none that could be.
+        case wrongInflight(queues: Int, size: Int, maximum: Int)
         /// An index that no split ring has.
         case wrongVringBase(UInt32)
         /// Neither 0 nor 1.
@@ -71,6 +73,8 @@ extension RequestRefusal.Reason: CustomStringConvertible {
             "there is no vring \(index), only \(count)"
         case .wrongVringSize(let size, let maximum):
             "a vring of \(size) descriptors instead of 1 to \(maximum)"
+        case .wrongInflight(let queues, let size, let maximum):
+            "a log for \(queues) queues of \(size) descriptors instead of 1 to \(maximum) of 1 to 32768"
         case .wrongVringBase(let base):
             "a split ring goes on at 0 to 65535, not at \(base)"
         case .wrongVringEnable(let value):

@@ -17,7 +17,7 @@ internal import Virtio
 public struct Session: Hashable, Sendable {
     /// What GET_PROTOCOL_FEATURES answers.
     public static let offeredProtocolFeatures: ProtocolFeatures = [
-        .mq, .replyAck, .configuration, .resetDevice, .memorySlots,
+        .mq, .replyAck, .configuration, .inflight, .resetDevice, .memorySlots,
     ]
 
     private var state: SessionState
@@ -82,7 +82,10 @@ public struct Session: Hashable, Sendable {
             state.vrings[queue].base = nextAvailable
         case (.readConfiguration, .configuration(let bytes)):
             exchange.configuration = bytes
-        case (.stopQueue, _), (.readConfiguration, _), (_, .stopped), (_, .configuration):
+        case (.makeInflight, .inflight(let file)):
+            exchange.inflightSize = file.size
+        case (.stopQueue, _), (.readConfiguration, _), (.makeInflight, _), (_, .stopped), (_, .configuration),
+            (_, .inflight):
             preconditionFailure("an answer to another call")
         case (.startQueue(let queue, let setup), .done):
             running[queue] = setup
@@ -133,6 +136,9 @@ public struct Session: Hashable, Sendable {
         case .setMemoryTable(let regions): .replaceMemory(regions)
         case .addMemoryRegion(let region): .addMemory(region)
         case .removeMemoryRegion(let region): .removeMemory(region)
+        case .getInflightFD(let wanted):
+            .makeInflight(queueCount: Int(wanted.queueCount), queueSize: Int(wanted.queueSize))
+        case .setInflightFD(let description): .setInflight(description)
         case .setVringKick(let file): .setKick(queue: Int(file.index))
         case .setVringCall(let file): .setCall(queue: Int(file.index))
         case .setVringError(let file): .setError(queue: Int(file.index))
@@ -168,6 +174,11 @@ public struct Session: Hashable, Sendable {
         case .getConfiguration(let access):
             guard let configuration = exchange.configuration else { return .empty }
             return .configuration(access.reading(configuration))
+        case .getInflightFD(let wanted):
+            var made = wanted
+            made.size = exchange.inflightSize
+            made.fileOffset = 0
+            return .inflight(made)
         default:
             preconditionFailure("\(exchange.message.kind) has no reply of its own")
         }
@@ -188,6 +199,8 @@ private struct Exchange: Hashable, Sendable {
     /// The call whose answer is awaited.
     var call: DeviceCall?
     var configuration: [UInt8]?
+    /// Of the log that the device has made.
+    var inflightSize: UInt64 = 0
     /// The first refusal.
     var refusal: RequestRefusal?
 

@@ -54,8 +54,8 @@ struct SessionState: Hashable, Sendable {
         case .setVringCall(let file), .setVringError(let file): _ = try queue(UInt32(file.index))
         case .setVringEnable(let state): try setEnable(state)
         case .resetDevice: resetDevice()
-        case .setLogBase, .setLogEventFD, .setBackendRequestFD, .getInflightFD, .setInflightFD, .setStatus, .getStatus,
-            .other:
+        case .getInflightFD(let inflight), .setInflightFD(let inflight): try checkInflight(inflight)
+        case .setLogBase, .setLogEventFD, .setBackendRequestFD, .setStatus, .getStatus, .other:
             throw .unsupported
         }
     }
@@ -69,6 +69,7 @@ struct SessionState: Hashable, Sendable {
         case .getQueueCount: .mq
         case .getConfiguration, .setConfiguration: .configuration
         case .getMaximumMemorySlots, .addMemoryRegion, .removeMemoryRegion: .memorySlots
+        case .getInflightFD, .setInflightFD: .inflight
         case .resetDevice: .resetDevice
         default: []
         }
@@ -94,6 +95,14 @@ struct SessionState: Hashable, Sendable {
         let excess = features.subtracting(Session.offeredProtocolFeatures)
         guard excess.isEmpty else { throw .protocolFeaturesNotOffered(excess) }
         protocolFeatures = features
+    }
+
+    /// The queue size is the most that the front-end will use: it may be more than the device takes.
+    private func checkInflight(_ inflight: InflightDescription) throws(RequestRefusal.Reason) {
+        let (queues, size) = (Int(inflight.queueCount), Int(inflight.queueSize))
+        guard (1...vrings.count).contains(queues), (1...32768).contains(size) else {
+            throw .wrongInflight(queues: queues, size: size, maximum: vrings.count)
+        }
     }
 
     private mutating func setSize(_ state: VringState) throws(RequestRefusal.Reason) {
