@@ -73,7 +73,7 @@ let package = Package(
         tests(of: "Platform", ["TestSupport"]),
         // The kernel's virtio headers, to compare our own with
         .target(name: "CKernelHeaders", dependencies: ["CWire"], path: "Tests/CKernelHeaders"),
-        tests(of: "Virtio", ["CKernelHeaders", "Platform", "SimulationKit"]),
+        tests(of: "Virtio", ["CKernelHeaders", "Platform", "SimulationKit", "TestSupport"]),
         tests(of: "Uring", ["CLinux", "Platform", "TestSupport"]),
         tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),

@@ -25,7 +25,7 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
     }
 
     /// Whether one more request fits into the ring.
-    public var hasRoom: Bool { guest.outstanding < guest.ring.size }
+    public var hasRoom: Bool { guest.hasRoom }
 
     /// Sends a request, which the device takes at once.
     public func send(_ choices: inout some Choices) {

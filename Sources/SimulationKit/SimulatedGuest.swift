@@ -116,6 +116,14 @@ public final class SimulatedGuest {
 
     // MARK: The available ring
 
+    /// Whether one more request fits into the ring.
+    ///
+    /// In a ring whose size is no power of two, places jump when the index wraps, and two entries could share one. Such a
+    /// ring is run empty before index 0 is used again.
+    public var hasRoom: Bool {
+        outstanding < ring.size && (ring.size.nonzeroBitCount == 1 || availableIndex != 0 || outstanding == 0)
+    }
+
     /// Puts a head into the available ring and shows it to the device.
     public func makeAvailable(_ head: UInt16) {
         store16(head, at: ring.available + 4 + UInt64(2 * (Int(availableIndex) % ring.size)))

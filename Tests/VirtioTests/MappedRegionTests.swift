@@ -1,4 +1,6 @@
+import Glibc
 import Platform
+import TestSupport
 import Testing
 import Virtio
 
@@ -40,5 +42,19 @@ struct MappedRegionTests {
         #expect(try error(size: 1, offset: .max) == .invalidArgument)
         #expect(try error(size: 1 << 63, offset: 0) == .invalidArgument)
         #expect(try error(size: 1, offset: 1 << 63) == .invalidArgument)
+    }
+
+    @Test("a file whose file system talks of huge blocks is mapped as far as it goes, and can be pinned")
+    func hugeBlocks() throws {
+        let directory = try TemporaryDirectory()
+        let mount = directory.file("huge")
+        try #require(try run("mkdir", [mount], in: directory).code == 0)
+        try #require(try run("mount", ["-t", "tmpfs", "-o", "huge=always", "tmpfs", mount], in: directory).code == 0)
+        defer { _ = try? run("umount", ["-l", mount], in: directory) }
+        let path = "\(mount)/file"
+        try TestFile.create(path, count: 3 * 4096 + 100)
+        let file = OwnedFD(owning: try retryingInterrupts { unsafe open(path, O_RDWR | O_CLOEXEC) })
+        let region = MemoryRegion(guestAddress: 0, size: 8192 + 100, frontendAddress: 0, fileOffset: 4096)
+        _ = try MappedRegion(region, fd: file, pinned: true)
     }
 }
