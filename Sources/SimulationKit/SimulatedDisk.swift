@@ -53,8 +53,8 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
         self.queues = queues
     }
 
-    /// One round, as a loop of a worker has it: takes requests, submits, takes completions, starts what had stalled, shows
-    /// the guests what is done.
+    /// One round, as a loop of a worker has it: takes requests, submits, takes completions, starts what had stalled,
+    /// shows the guests what is done.
     ///
     /// - Returns: whether there was anything to do.
     @discardableResult

@@ -45,7 +45,8 @@ struct ChainReference {
     private func bytes(_ descriptor: Descriptor) -> [UInt64]? {
         let (end, overflow) = descriptor.address.addingReportingOverflow(UInt64(descriptor.length))
         if descriptor.length == 0 { return [] }
-        // No alphabet here has a good buffer of more than a few bytes: a long one is known to be bad without a list of them.
+        // No alphabet here has a good buffer of more than a few bytes: a long one is known to be bad without a list of
+        // them.
         guard !overflow, descriptor.length < 10000, (descriptor.address..<end).allSatisfy({ World.holds($0) }) else {
             return nil
         }
