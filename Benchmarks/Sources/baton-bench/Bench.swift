@@ -132,7 +132,8 @@ struct Bench: ParsableCommand {
         print(
             """
             \(noisy) of \(rows.count) rows spread over more than \(Int(Row.spreadLimit * 100)) %, or others had the \
-            CPU for more than \(Int(Row.contentionLimit * 100)) % of the time: for those the machine is too noisy to tell.
+            CPU for more than \(Int(Row.contentionLimit * 100)) % of the time: for those the machine is too noisy \
+            to tell.
             """)
     }
 
