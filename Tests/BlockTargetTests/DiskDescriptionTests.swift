@@ -36,7 +36,9 @@ struct DiskDescriptionTests {
         #expect(disk.configuration(writeback: false)[32] == 0)
     }
 
-    @Test("a chain of seg_max segments fits into the ring", arguments: [(1, 1), (2, 1), (3, 1), (4, 2), (128, 126), (1024, 126)])
+    @Test(
+        "a chain of seg_max segments fits into the ring",
+        arguments: [(1, 1), (2, 1), (3, 1), (4, 2), (128, 126), (1024, 126)])
     func segmentsFit(size: Int, segments: UInt64) {
         let disk = DiskDescription(sectors: 8, maximumQueueSize: size)
         #expect(Self.number(disk.configuration(writeback: true), at: 12, count: 4) == segments)
@@ -53,7 +55,9 @@ struct DiskDescriptionTests {
     @Test("a disk offers what it can do, and a read-only one nothing that changes it")
     func features() {
         let plain = DiskDescription(sectors: 8)
-        for bit in [1, 2, 6, 9, 10, 11, 12, 28, 29, 32] as [UInt64] { #expect(Self.hasFeature(plain, bit), "bit \(bit)") }
+        for bit in [1, 2, 6, 9, 10, 11, 12, 28, 29, 32] as [UInt64] {
+            #expect(Self.hasFeature(plain, bit), "bit \(bit)")
+        }
         for bit in [4, 5, 13, 14, 33, 34] as [UInt64] { #expect(!Self.hasFeature(plain, bit), "bit \(bit)") }
         let all = DiskDescription(sectors: 8, supportsDiscard: true, supportsWriteZeroes: true)
         #expect(Self.hasFeature(all, 13) && Self.hasFeature(all, 14) && !Self.hasFeature(all, 5))
