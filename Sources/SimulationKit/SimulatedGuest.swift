@@ -12,7 +12,7 @@ public final class SimulatedGuest {
     public struct Placement: Sendable {
         /// Guest physical address of the first byte.
         public var guestAddress: UInt64
-        /// Bytes.
+        /// Bytes. The last one may be the last that there is, but no `MemoryGuard` watches such a region.
         public var size: Int
         /// Where it begins in its file, in bytes.
         public var fileOffset: Int

@@ -83,7 +83,7 @@ extension SplitVirtqueue {
         guard !reference.hasNext, reference.length % 16 == 0, count >= 1, count <= maximumChainLength else {
             return .endless(.badIndirectTable)
         }
-        guard !reference.address.addingReportingOverflow(UInt64(reference.length)).overflow,
+        guard !reference.address.addingReportingOverflow(UInt64(reference.length) - 1).overflow,
             let table = memory.translate(reference.address)
         else { return .endless(.badIndirectTable) }
         let whole = table.count >= UInt64(reference.length)
@@ -131,8 +131,10 @@ struct ChainWalker {
     mutating func add(_ descriptor: Descriptor, memory: inout GuestMemoryView, to segments: inout SegmentList) {
         count += 1
         if !descriptor.isWritable, segments.writableCount > 0 { fault = fault ?? .readableAfterWritable }
+        if descriptor.length == 0 { return }
         var address = descriptor.address
-        if address.addingReportingOverflow(UInt64(descriptor.length)).overflow {
+        // The last byte may be the last there is.
+        if address.addingReportingOverflow(UInt64(descriptor.length) - 1).overflow {
             fault = fault ?? .badAddress
             if descriptor.isWritable { dropWritable(&segments) }
             return

@@ -54,8 +54,7 @@ final class DiskImageTests {
     func probing() throws {
         try TestFile.create(path, count: 5000)
         try TestFile.write(pattern(5000), to: path, at: 0)
-        let image = try DiskImage(path: path, readOnly: false, cache: .buffered)
-        #expect(image.supportsDiscard)
+        #expect(try DiskImage(path: path, readOnly: false, cache: .buffered).supportsDiscard)
         #expect(try TestFile.read(path, count: 10_000) == pattern(5000))
         #expect(try !DiskImage(path: path, readOnly: true, cache: .buffered).supportsDiscard)
     }
@@ -66,8 +65,9 @@ final class DiskImageTests {
         try TestFile.create(path, count: 511)
         #expect(refusal(path)?.contains("511 bytes, less than a sector") == true)
         #expect(refusal(directory.value.path)?.contains("It is a directory") == true)
-        let answer = refusal(directory.value.path, readOnly: true)
-        #expect(answer?.contains("neither a regular file nor a block device") == true)
+        #expect(
+            refusal(directory.value.path, readOnly: true)?.contains("neither a regular file nor a block device") == true
+        )
         #expect(refusal("/dev/null")?.contains("neither a regular file nor a block device") == true)
         #expect(refusal("\(path)/below")?.hasPrefix("cannot open the image \(path)/below: ") == true)
     }

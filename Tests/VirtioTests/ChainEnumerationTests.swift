@@ -15,7 +15,7 @@ struct ChainEnumerationTests {
         (0x17ff8, 16),  // half of it in a gap
         (World.gap, 1),  // in a gap
         (.max - 3, 16),  // wraps around
-        (World.top.guestAddress + 0xfff0, 15),  // the last bytes that a region can have
+        (World.top.guestAddress + 0xfff0, 16),  // the last bytes there are
         (0x10300, .max),  // far too long
     ]
 

@@ -43,14 +43,14 @@ struct ChainReference {
 
     /// The guest addresses of a buffer's bytes; nil when some of them are in no region.
     private func bytes(_ descriptor: Descriptor) -> [UInt64]? {
-        let (end, overflow) = descriptor.address.addingReportingOverflow(UInt64(descriptor.length))
         if descriptor.length == 0 { return [] }
+        let (last, overflow) = descriptor.address.addingReportingOverflow(UInt64(descriptor.length - 1))
         // No alphabet here has a good buffer of more than a few bytes: a long one is known to be bad without a list of
         // them.
-        guard !overflow, descriptor.length < 10000, (descriptor.address..<end).allSatisfy({ World.holds($0) }) else {
+        guard !overflow, descriptor.length < 10000, (descriptor.address...last).allSatisfy({ World.holds($0) }) else {
             return nil
         }
-        return Array(descriptor.address..<end)
+        return Array(descriptor.address...last)
     }
 
     func opinion() -> Opinion {

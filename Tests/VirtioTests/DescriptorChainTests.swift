@@ -84,8 +84,8 @@ struct DescriptorChainTests {
         #expect(walk(.readable(0x17fff, 1)).verdict == .sound)
         #expect(walk(.readable(0x17fff, 2)).fault == .badAddress)
         #expect(walk(.readable(0x18000, 1)).fault == .badAddress)
-        #expect(walk(.readable(World.top.guestAddress + 0xfffe, 1)).verdict == .sound)
-        #expect(walk(.readable(World.top.guestAddress + 0xfffe, 2)).fault == .badAddress)
+        #expect(walk(.readable(.max, 1)).verdict == .sound)
+        #expect(walk(.readable(.max, 2)).fault == .badAddress)
     }
 
     @Test("an address that wraps around is bad, whatever lies at 0", arguments: [2, 17, 0x20000, .max] as [UInt32])

@@ -6,14 +6,13 @@ import Virtio
 /// Guest memory with everything that a lookup can go wrong on.
 ///
 /// `a` and `b` follow each other in guest addresses but are two files; then comes a gap; `c` has a size that is no
-/// multiple of a page and begins in the middle of a page of its file; `top` ends one byte below the end of the address
-/// space.
+/// multiple of a page and begins in the middle of a page of its file; `top` ends with the address space.
 enum World {
     static let a = SimulatedGuest.Placement(guestAddress: 0x10000, size: 0x4000)
     static let b = SimulatedGuest.Placement(guestAddress: 0x14000, size: 0x4000)
     static let gap: UInt64 = 0x19000
     static let c = SimulatedGuest.Placement(guestAddress: 0x20000, size: 0x1923, fileOffset: 0x800)
-    static let top = SimulatedGuest.Placement(guestAddress: 0xffff_ffff_ffff_0000, size: 0xffff)
+    static let top = SimulatedGuest.Placement(guestAddress: 0xffff_ffff_ffff_0000, size: 0x10000)
 
     static let placements = [c, a, top, b]
 
@@ -51,11 +50,11 @@ struct Walk: Equatable {
     var writable: [Extent]
 
     /// Where a status byte would go.
-    var lastWritableByte: UInt64? { writable.last.map { $0.address + $0.count - 1 } }
+    var lastWritableByte: UInt64? { writable.last.map { $0.address + ($0.count - 1) } }
     /// Each byte of the readable part.
-    var readableBytes: [UInt64] { readable.flatMap { ($0.address..<$0.address + $0.count) } }
+    var readableBytes: [UInt64] { readable.flatMap { ($0.address...$0.address + ($0.count - 1)) } }
     /// Each byte of the writable part.
-    var writableBytes: [UInt64] { writable.flatMap { ($0.address..<$0.address + $0.count) } }
+    var writableBytes: [UInt64] { writable.flatMap { ($0.address...$0.address + ($0.count - 1)) } }
 }
 
 /// Walks chains of one guest's ring.
