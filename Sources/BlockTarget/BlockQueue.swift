@@ -188,7 +188,8 @@ public struct QueueCounters: Sendable, Equatable {
         }
     }
 
-    /// Returns a head that the ring does not have or that is in flight already. It is in no log, so it is published alone.
+    /// Returns a head that the ring does not have or that is in flight already. It is in no log, so it is published
+    /// alone.
     @usableFromInline
     mutating func returnUnknown(_ head: UInt16) {
         counted.others += 1

@@ -6,11 +6,12 @@ internal import Platform
 /// the open file is gone, and a write that the kernel still carries out for a dead worker keeps its open file: so they
 /// tell more than whether a process lives.
 ///
-/// - **Custody**, exclusive, held on an open file that no request uses: nobody else serves this image. It falls when the
-///   worker dies.
+/// - **Custody**, exclusive, held on an open file that no request uses: nobody else serves this image. It falls when
+///   the worker dies.
 /// - **Generation**, shared, held on every open file that requests use. Whoever starts takes it exclusively first: that
 ///   waits until the last write of a dead worker has landed.
-/// - **QEMU's** bytes, shared, as QEMU takes them: its programs refuse an image that is served, and we one that they use.
+/// - **QEMU's** bytes, shared, as QEMU takes them: its programs refuse an image that is served, and we one that they
+///   use.
 enum ImageLocks {
     /// QEMU uses bytes from 100 to 299.
     private static let custodyByte: Int64 = 0x4241_544f_4e01

@@ -10,8 +10,8 @@ extension FuzzInput: Choices {
     }
 }
 
-/// Sends block requests that a fuzzer made, good and bad, to a disk in memory or on a simulated storage that misbehaves,
-/// and checks that each is answered once and that nothing is written that was not given away.
+/// Sends block requests that a fuzzer made, good and bad, to a disk in memory or on a simulated storage that
+/// misbehaves, and checks that each is answered once and that nothing is written that was not given away.
 ///
 /// The input begins with the disk: two bytes. Then come steps: a byte that says what happens, and what that needs.
 public func fuzzBlockRequest(_ bytes: Span<UInt8>) {
@@ -120,8 +120,8 @@ private func step(
         if input.below(4) == 3 {
             trial.claimNonsense(&input)
         } else {
-            // The token of a request in flight, one bit of it turned over: it must not complete anything. The lower half
-            // of the sequence number stays, or it could be that of another request.
+            // The token of a request in flight, one bit of it turned over: it must not complete anything. The lower
+            // half of the sequence number stays, or it could be that of another request.
             let bit = input.below(48)
             let token = (storage.taken.first?.token ?? 0) ^ 1 << UInt64(bit < 32 ? bit : bit + 16)
             storage.deliver(token: token, result: 512)

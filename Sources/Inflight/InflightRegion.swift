@@ -1,7 +1,7 @@
 public import Platform
 
-/// The file that holds the logs of all queues, mapped. It outlives the worker: the front-end, or whoever has custody, keeps
-/// it.
+/// The file that holds the logs of all queues, mapped. It outlives the worker: the front-end, or whoever has custody,
+/// keeps it.
 ///
 /// vhost-user: "Inflight I/O tracking".
 public final class InflightRegion: Sendable {
@@ -35,7 +35,8 @@ public final class InflightRegion: Sendable {
     /// - Parameters:
     ///   - offset: where it begins in its file.
     ///   - count: its length in bytes.
-    /// - Throws: `invalidArgument` when it is too short for what it should hold or its file is shorter than it; mmap's error.
+    /// - Throws: `invalidArgument` when it is too short for what it should hold or its file is shorter than it; mmap's
+    ///   error.
     public init(
         fd: borrowing OwnedFD, offset: UInt64, count: UInt64, queueCount: Int, queueSize: Int
     ) throws(Errno) {

@@ -3,8 +3,8 @@ public import Platform
 
 /// The log of one split queue's requests in flight, in memory that outlives this process.
 ///
-/// Each request is logged when it is taken and struck off when the guest has been shown its used element. A successor reads
-/// from it what must be carried out again, in which order. vhost-user: "Queue region, split virtqueue".
+/// Each request is logged when it is taken and struck off when the guest has been shown its used element. A successor
+/// reads from it what must be carried out again, in which order. vhost-user: "Queue region, split virtqueue".
 ///
 /// **Order of stores** (one writer; each leaves a state that `recover` can read):
 ///
@@ -12,8 +12,8 @@ public import Platform
 /// 2. returned: used element (ring), then `next[head]`, then `last_batch_head`;
 /// 3. published: used.idx (ring), then `inflight[head] = 0` of the batch, then `used_idx`.
 ///
-/// Only the order in which this process stores matters, because whoever reads does so after this process has died; so the
-/// stores are volatile, not atomic.
+/// Only the order in which this process stores matters, because whoever reads does so after this process has died; so
+/// the stores are volatile, not atomic.
 @safe public struct SplitInflightLog: ~Copyable {
     /// nil: nobody keeps a log.
     @usableFromInline let base: UnsafeMutableRawPointer?
@@ -95,8 +95,9 @@ public import Platform
         unsafe wire_store16(base! + 14, usedIndex)
     }
 
-    /// A used element is about to be published alone that belongs to no logged request: the guest named a head that does
-    /// not exist or that is in flight already. A successor that sees used.idx moved by it must not strike anything off.
+    /// A used element is about to be published alone that belongs to no logged request: the guest named a head that
+    /// does not exist or that is in flight already. A successor that sees used.idx moved by it must not strike anything
+    /// off.
     public mutating func giveBackNothing() {
         guard isKept else { return }
         precondition(batch == 0, "what was given back before is published first")
@@ -133,8 +134,8 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
 }
 
 extension SplitInflightLog {
-    /// Reads what the worker before has left, and makes it consistent with the ring. Doing it twice, or dying within it,
-    /// changes nothing.
+    /// Reads what the worker before has left, and makes it consistent with the ring. Doing it twice, or dying within
+    /// it, changes nothing.
     ///
     /// - Parameter usedIndex: used.idx as the ring shows it.
     /// - Throws: when the log contradicts itself; it has not been touched then.
@@ -155,7 +156,8 @@ extension SplitInflightLog {
         }
         found.sort { $0.counter < $1.counter }
         plan.heads = found.map(\.head)
-        // Overflow would need an attacker who writes the log: the front-end, which then loses the order of its own requests.
+        // Overflow would need an attacker who writes the log: the front-end, which then loses the order of its own
+        // requests.
         counter = max(1, (found.last?.counter ?? 0) &+ 1)
         return plan
     }

@@ -7,8 +7,8 @@ public struct MemoryGuard {
         expected = guest.driverMemory.snapshot()
     }
 
-    /// Takes over what lies in a range now: the device, or the driver, may have written there. Parts of it that are in no
-    /// region do not matter.
+    /// Takes over what lies in a range now: the device, or the driver, may have written there. Parts of it that are in
+    /// no region do not matter.
     public mutating func allow(_ address: UInt64, _ count: Int, in guest: SimulatedGuest) {
         for index in expected.indices {
             // No copy of the element: it would be written to while it is shared, and be copied whole.

@@ -23,8 +23,8 @@ public struct ForgedRequest {
 
 /// Makes block requests that a driver could send: some good, most with something wrong in them.
 ///
-/// Each begins as a sound request in a random layout; then some of its descriptors are spoilt. Descriptors and tables of
-/// earlier requests are erased first, so that a chain never strays into buffers that were given away long ago.
+/// Each begins as a sound request in a random layout; then some of its descriptors are spoilt. Descriptors and tables
+/// of earlier requests are erased first, so that a chain never strays into buffers that were given away long ago.
 public struct RequestForge {
     /// Where buffers lie: two regions without a gap, and one of an odd size after a gap.
     public static let placements = [

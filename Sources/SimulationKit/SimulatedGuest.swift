@@ -5,8 +5,8 @@ public import Virtio
 
 /// A guest without a machine: memory, and the driver's side of one split ring, in the same process as the device.
 ///
-/// The driver does what it is told, legal or not: descriptors, ring entries and indices are written as given. What comes
-/// back is checked: each used element must be of a head that was made available and has not been returned.
+/// The driver does what it is told, legal or not: descriptors, ring entries and indices are written as given. What
+/// comes back is checked: each used element must be of a head that was made available and has not been returned.
 public final class SimulatedGuest {
     /// Where a region of memory lies.
     public struct Placement: Sendable {
@@ -118,8 +118,8 @@ public final class SimulatedGuest {
 
     /// Whether one more request fits into the ring.
     ///
-    /// In a ring whose size is no power of two, places jump when the index wraps, and two entries could share one. Such a
-    /// ring is run empty before index 0 is used again.
+    /// In a ring whose size is no power of two, places jump when the index wraps, and two entries could share one. Such
+    /// a ring is run empty before index 0 is used again.
     public var hasRoom: Bool {
         outstanding < ring.size && (ring.size.nonzeroBitCount == 1 || availableIndex != 0 || outstanding == 0)
     }

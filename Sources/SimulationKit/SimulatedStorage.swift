@@ -5,9 +5,9 @@ internal import Uring
 
 /// A file in memory below a simulated engine, what it was asked, and what goes wrong with it.
 ///
-/// The test keeps it while an engine of it lives in a backend. An operation is *queued* by `enqueue`, *taken* by `submit`,
-/// and *carried out* in one step, in the order that the test chooses: only then are buffers read and written. Every byte
-/// of the file changes in `store` and nowhere else.
+/// The test keeps it while an engine of it lives in a backend. An operation is *queued* by `enqueue`, *taken* by
+/// `submit`, and *carried out* in one step, in the order that the test chooses: only then are buffers read and written.
+/// Every byte of the file changes in `store` and nowhere else.
 public final class SimulatedStorage {
     /// How many operations can be queued.
     public var queueDepth = 128

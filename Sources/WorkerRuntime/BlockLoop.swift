@@ -231,7 +231,8 @@ extension BlockLoop where Backend: ~Copyable {
             }
             let usedIndex = unsafe SplitVirtqueue.usedIndex(at: used)
             plan = try log.recover(usedIndex: usedIndex)
-            // Front-ends disagree about what SET_VRING_BASE says after a lost connection: a log that was used knows better.
+            // Front-ends disagree about what SET_VRING_BASE says after a lost connection: a log that was used knows
+            // better.
             let knowsBetter = log.isKept && !plan.isFresh
             let ring = unsafe SplitVirtqueue(
                 size: attachment.size, features: attachment.features, descriptors: descriptors, available: available,

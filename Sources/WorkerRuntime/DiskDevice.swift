@@ -167,8 +167,9 @@ extension DiskDevice {
         } catch {
             throw DeviceRefusal(
                 error == .invalidArgument
-                    ? "an inflight region of \(description.size) bytes does not hold \(description.queueCount) queues of"
-                        + " \(description.queueSize)" : "cannot map the inflight region: \(error)")
+                    ? "an inflight region of \(description.size) bytes does not hold"
+                        + " \(description.queueCount) queues of \(description.queueSize)"
+                    : "cannot map the inflight region: \(error)")
         }
     }
 }

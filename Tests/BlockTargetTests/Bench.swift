@@ -36,8 +36,8 @@ enum BenchMemory {
     ]
 }
 
-/// A disk and a guest that drives its first queue, request by request. Every byte of guest memory that no request gave away
-/// is watched.
+/// A disk and a guest that drives its first queue, request by request. Every byte of guest memory that no request gave
+/// away is watched.
 final class Bench<Backend: StorageBackend & ~Copyable> {
     let disk: SimulatedDisk<Backend>
     let guest: SimulatedGuest

@@ -1,7 +1,8 @@
 import SimulationKit
 import Testing
 
-/// A device takes any layout of a request: where descriptors begin and end means nothing (VIRTIO 1.2, 2.7.4.1 and 5.2.6).
+/// A device takes any layout of a request: where descriptors begin and end means nothing (VIRTIO 1.2, 2.7.4.1 and
+/// 5.2.6).
 @Suite("Layouts of a request")
 struct LayoutTests {
     @Test("the header may be split into 1 to 16 pieces", arguments: 1...16, [false, true])

@@ -2,8 +2,8 @@ import SimulationKit
 import Testing
 import Virtio
 
-/// Every chain of up to three descriptors over an alphabet that has one letter for each way in which a descriptor can be
-/// good or bad. A descriptor that the walk never reaches is not varied.
+/// Every chain of up to three descriptors over an alphabet that has one letter for each way in which a descriptor can
+/// be good or bad. A descriptor that the walk never reaches is not varied.
 @Suite("All small chains")
 struct ChainEnumerationTests {
     /// Addresses and lengths of buffers.

@@ -45,7 +45,8 @@ struct ChainReference {
     private func bytes(_ descriptor: Descriptor) -> [UInt64]? {
         if descriptor.length == 0 { return [] }
         let (last, overflow) = descriptor.address.addingReportingOverflow(UInt64(descriptor.length - 1))
-        // No alphabet here has a good buffer of more than a few bytes: a long one is known to be bad without a list of them.
+        // No alphabet here has a good buffer of more than a few bytes: a long one is known to be bad without a list of
+        // them.
         guard !overflow, descriptor.length < 10000, (descriptor.address...last).allSatisfy({ World.holds($0) }) else {
             return nil
         }

@@ -15,7 +15,8 @@ struct NotificationTests {
             let near = (-4...count + 4).map { UInt16(truncatingIfNeeded: Int(start) + $0) }
             let far = [0x3fff, 0x7fff, 0x8000, 0x8001, 0xff00, 0xfffe].map { start &+ UInt16($0) }
             for event in near + far {
-                // The definition, without the arithmetic: entries are numbered, and one of the new ones has this number.
+                // The definition, without the arithmetic: entries are numbered, and one of the new ones has this
+                // number.
                 let named = (0..<count).contains { start &+ UInt16($0) == event }
                 guest.setUsedEvent(event)
                 guest.write([UInt8(truncatingIfNeeded: start), UInt8(start >> 8)], at: guest.ring.used + 2)

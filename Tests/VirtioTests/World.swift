@@ -5,8 +5,8 @@ import Virtio
 
 /// Guest memory with everything that a lookup can go wrong on.
 ///
-/// `a` and `b` follow each other in guest addresses but are two files; then comes a gap; `c` has a size that is no multiple
-/// of a page and begins in the middle of a page of its file; `top` ends with the address space.
+/// `a` and `b` follow each other in guest addresses but are two files; then comes a gap; `c` has a size that is no
+/// multiple of a page and begins in the middle of a page of its file; `top` ends with the address space.
 enum World {
     static let a = SimulatedGuest.Placement(guestAddress: 0x10000, size: 0x4000)
     static let b = SimulatedGuest.Placement(guestAddress: 0x14000, size: 0x4000)

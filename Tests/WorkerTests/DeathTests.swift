@@ -4,8 +4,8 @@ import Platform
 import TestSupport
 import Testing
 
-/// A worker that runs on its own is killed under load and started again: the front-end that reconnects finds every request
-/// completed once, with the right data.
+/// A worker that runs on its own is killed under load and started again: the front-end that reconnects finds every
+/// request completed once, with the right data.
 @Suite(.serialized) struct DeathTests {
     let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
 

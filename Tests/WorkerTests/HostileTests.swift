@@ -238,8 +238,8 @@ private final class Outcome: Sendable {
 
 /// A thread that writes nonsense, and half-sense, into rings, descriptors and headers while they are in use.
 ///
-/// One of several for the same queues makes requests available, never more than a ring takes: so the queues are served on
-/// all the time.
+/// One of several for the same queues makes requests available, never more than a ring takes: so the queues are served
+/// on all the time.
 final class Scribbler {
     private var thread: JoinableThread?
 

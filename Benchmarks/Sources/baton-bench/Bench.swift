@@ -131,8 +131,9 @@ struct Bench: ParsableCommand {
         guard noisy > 0 else { return }
         print(
             """
-            \(noisy) of \(rows.count) rows spread over more than \(Int(Row.spreadLimit * 100)) %, or others had the CPU \
-            for more than \(Int(Row.contentionLimit * 100)) % of the time: for those the machine is too noisy to tell.
+            \(noisy) of \(rows.count) rows spread over more than \(Int(Row.spreadLimit * 100)) %, or others had the \
+            CPU for more than \(Int(Row.contentionLimit * 100)) % of the time: for those the machine is too noisy \
+            to tell.
             """)
     }
 

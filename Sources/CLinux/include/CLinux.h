@@ -199,8 +199,9 @@ static inline int clinux_peer_pid(int fd) {
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) ? -1 : credentials.pid;
 }
 
-/// Open file description locks (F_OFD_SETLK, F_OFD_SETLKW, F_OFD_GETLK) on one byte: fcntl is variadic and glibc hides the
-/// numbers behind _GNU_SOURCE. `type` is F_RDLCK, F_WRLCK or F_UNLCK. Returns fcntl's result; for a test 1 means "locked".
+/// Open file description locks (F_OFD_SETLK, F_OFD_SETLKW, F_OFD_GETLK) on one byte: fcntl is variadic and glibc hides
+/// the numbers behind _GNU_SOURCE. `type` is F_RDLCK, F_WRLCK or F_UNLCK. Returns fcntl's result; for a test 1 means
+/// "locked".
 enum { CLINUX_LOCK_TEST = 36, CLINUX_LOCK_TRY = 37, CLINUX_LOCK_WAIT = 38 };
 static inline int clinux_lock_byte(int fd, int command, short type, int64_t byte) {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
