@@ -46,9 +46,11 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
     /// The queues, each at the place of its index.
     public let queues: [SimulatedQueue]
     public private(set) var backend: Backend
+    private var firstToResume = 0
 
     public init(_ backend: consuming Backend, _ queues: [SimulatedQueue]) {
-        precondition(queues.indices.allSatisfy { queues[$0].index == $0 }, "each queue has its place")
+        precondition(
+            !queues.isEmpty && queues.indices.allSatisfy { queues[$0].index == $0 }, "each queue has its place")
         self.backend = backend
         self.queues = queues
     }
@@ -69,10 +71,11 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
             guard Int(token.queue) < queues.count else { continue }
             queues[Int(token.queue)].queue.finish(token: token, result: completion.result, &backend)
         }
-        for queue in queues {
-            if queue.hasStalled, queue.queue.resumeStalled(&backend) { worked = true }
-            queue.queue.publish()
+        firstToResume = (firstToResume + 1) % queues.count
+        for queue in queues[firstToResume...] + queues[..<firstToResume] where queue.hasStalled {
+            if queue.queue.resumeStalled(&backend) { worked = true }
         }
+        for queue in queues { queue.queue.publish() }
         return worked
     }
 

@@ -3,6 +3,7 @@ import Platform
 import SimulationKit
 import Testing
 import Uring
+import Virtio
 
 /// What O_DIRECT asks for, and guests that do not care.
 @Suite("Bounce buffers and unaligned requests")
@@ -156,5 +157,48 @@ struct BounceTests {
         }
         #expect(storage.absurdities == 0)
         #expect(storage.history.count > 600)
+    }
+}
+
+/// Queues that share a backend share its buffers.
+@Suite("Bounce buffers of several queues")
+struct SharedBounceTests {
+    /// Lays out an unaligned read of one sector in descriptors 2n and 2n + 1.
+    static func layOut(_ number: Int, in guest: SimulatedGuest) {
+        let place = BenchMemory.start + UInt64(number) * 1024
+        guest.write(GuestRequest.read(sector: UInt64(number), count: 512).readable, at: place)
+        guest.setDescriptor(
+            Descriptor(address: place, length: 16, flags: 1, next: UInt16(2 * number + 1)), at: 2 * number)
+        guest.setDescriptor(Descriptor(address: place + 17, length: 513, flags: 2, next: 0), at: 2 * number + 1)
+    }
+
+    @Test("a queue that always waits for buffers does not keep them from another", arguments: [0, 1])
+    func fairness(busy: Int) throws {
+        let storage = BounceTests.storage()
+        storage.order = .held
+        let guests = try (0..<2).map { _ in try SimulatedGuest(BenchMemory.placements, queueSize: 256) }
+        let queues = try guests.enumerated().map { try SimulatedQueue($1, disk: Disks.description(), index: $0) }
+        let access = ImageAccess(
+            file: SimulatedStorage.directFile, unalignedFile: SimulatedStorage.bufferedFile, offsetAlignment: 512,
+            memoryAlignment: 512)
+        let disk = SimulatedDisk(try FileBackend(access, engine: SimulatedEngine(storage)), queues)
+        for number in 0..<100 {
+            Self.layOut(number, in: guests[busy])
+            guests[busy].makeAvailable(UInt16(2 * number))
+        }
+        disk.turn()
+        disk.turn()
+        Self.layOut(0, in: guests[1 - busy])
+        guests[1 - busy].makeAvailable(0)
+        var completions = 0
+        while completions < 200, guests[1 - busy].outstanding > 0 {
+            storage.carryOut(at: 0)
+            completions += 1
+            disk.turn()
+            // The busy guest sends again what comes back.
+            while let used = try guests[busy].takeUsed() { guests[busy].makeAvailable(used.head) }
+            _ = try guests[1 - busy].takeUsed()
+        }
+        #expect(guests[1 - busy].outstanding == 0, "it has waited for \(completions) completions")
     }
 }

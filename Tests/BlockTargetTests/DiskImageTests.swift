@@ -65,9 +65,8 @@ final class DiskImageTests {
         try TestFile.create(path, count: 511)
         #expect(refusal(path)?.contains("511 bytes, less than a sector") == true)
         #expect(refusal(directory.value.path)?.contains("It is a directory") == true)
-        #expect(
-            refusal(directory.value.path, readOnly: true)?.contains("neither a regular file nor a block device") == true
-        )
+        let answer = refusal(directory.value.path, readOnly: true)
+        #expect(answer?.contains("neither a regular file nor a block device") == true)
         #expect(refusal("/dev/null")?.contains("neither a regular file nor a block device") == true)
         #expect(refusal("\(path)/below")?.hasPrefix("cannot open the image \(path)/below: ") == true)
     }
