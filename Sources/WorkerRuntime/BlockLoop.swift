@@ -294,7 +294,9 @@ extension BlockLoop where Backend: ~Copyable {
         var report = QueueReport(counters: finished.queue.counters, faults: backend.faults)
         report.faults.subtract(reportedFaults)
         reportedFaults = backend.faults
-        mailbox.answer(
-            finished.detachCommand, .detached(nextAvailable: finished.queue.nextAvailable, report))
+        let (command, nextAvailable) = (finished.detachCommand, finished.queue.nextAvailable)
+        // Its memory and its descriptors are let go of before anybody is told so.
+        _ = consume finished
+        mailbox.answer(command, .detached(nextAvailable: nextAvailable, report))
     }
 }
