@@ -7,7 +7,7 @@ public import Synchronization
 /// - `nextAvailable` is the index of the first available ring entry not yet taken; `usedIndex` counts the entries
 ///   written to the used ring, published or not; `publishedIndex` is what the used ring's idx says. All are modulo
 /// 2^16.
-/// - `nextAvailable - publishedIndex` never exceeds the queue size, whatever the guest writes.
+/// - No more than `size` entries are taken between two publications, whatever the guest writes.
 /// - The three areas were checked to lie in one region each and stay mapped while this value lives.
 /// - One thread owns it.
 @safe public struct SplitVirtqueue: ~Copyable {
