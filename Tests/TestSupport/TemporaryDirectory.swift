@@ -34,14 +34,6 @@ public final class TemporaryDirectoryBox: Sendable {
 }
 
 private func removeTree(_ path: String) {
-    if let directory = unsafe opendir(path) {
-        while let entry = unsafe readdir(directory) {
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            if name != ".", name != ".." { removeTree("\(path)/\(name)") }
-        }
-        unsafe closedir(directory)
-    }
+    for name in TestFile.names(in: path) { removeTree("\(path)/\(name)") }
     unsafe remove(path)
 }

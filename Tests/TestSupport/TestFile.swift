@@ -37,6 +37,20 @@ public enum TestFile {
         guard unsafe unlink(path) == 0 else { throw SystemError(cannot: "remove", path, .current) }
     }
 
+    /// The names of what a directory holds, "." and ".." left out; none when it cannot be read.
+    public static func names(in directory: String) -> [String] {
+        guard let stream = unsafe opendir(directory) else { return [] }
+        defer { unsafe closedir(stream) }
+        var names: [String] = []
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names
+    }
+
     /// Whether there is something at a path.
     public static func exists(_ path: String) -> Bool {
         unsafe access(path, F_OK) == 0

@@ -31,11 +31,7 @@ public struct WorkerProcess: ~Copyable, Sendable {
 
     /// How many descriptors it has open.
     public var descriptorCount: Int {
-        var count = 0
-        guard let folder = unsafe opendir("/proc/\(program.pid)/fd") else { return 0 }
-        while unsafe readdir(folder) != nil { count += 1 }
-        unsafe closedir(folder)
-        return count - 2
+        TestFile.names(in: "/proc/\(program.pid)/fd").count
     }
 
     /// Times that its threads have given up a CPU to wait for something.
@@ -55,16 +51,9 @@ public struct WorkerProcess: ~Copyable, Sendable {
     }
 
     private var threads: [String] {
-        var texts: [String] = []
-        guard let folder = unsafe opendir("/proc/\(program.pid)/task") else { return [] }
-        defer { unsafe closedir(folder) }
-        while let entry = unsafe readdir(folder) {
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            if let status = readSmallFile("/proc/\(program.pid)/task/\(name)/status") { texts.append(status) }
+        TestFile.names(in: "/proc/\(program.pid)/task").compactMap { thread in
+            readSmallFile("/proc/\(program.pid)/task/\(thread)/status")
         }
-        return texts
     }
 }
 

@@ -30,7 +30,10 @@ import Testing
         let outcome = LoadOutcome()
         let thread = try JoinableThread(name: "load") { outcome.run(running, monitor) }
         var random = Xorshift(state: seed)
-        for kill in 0..<10 {
+        // Ten deaths, and more where fast storage has left none of them a request in flight.
+        var kill = 0
+        while kill < 10 || (kill < 100 && !worker.program.output.contains("left requests in flight")) {
+            kill += 1
             // A death is due after so many more requests, at a moment that nobody chose.
             let due = monitor.completedRequests + Int(random.next() % 400)
             while monitor.completedRequests < due, !outcome.hasEnded { pause() }

@@ -274,8 +274,10 @@ final class Scribbler {
     ) {
         let (ring, memory) = (endpoint.ring, endpoint.memory)
         let used = memory.read(2, at: ring.usedRing + 2)
-        let room = UInt64(ring.size) - UInt64(index &- (UInt16(used[0]) | UInt16(used[1]) << 8))
-        guard room > 0 else { return }
+        // The device may have been made to write over its own used ring: then the index there says nothing.
+        let outstanding = UInt64(index &- (UInt16(used[0]) | UInt16(used[1]) << 8))
+        guard outstanding < UInt64(ring.size) else { return }
+        let room = UInt64(ring.size) - outstanding
         for _ in 0...random.next(below: min(room, 8)) {
             let head = UInt16(random.next(below: UInt64(ring.size + 1)))
             memory.write(bytes(head), at: ring.availableRing + 4 + 2 * (UInt64(index) % UInt64(ring.size)))
