@@ -2,7 +2,8 @@ internal import CLinux
 internal import Glibc
 public import Platform
 
-/// One end of the channel between a supervisor and a worker: whole messages, in order, each with at most one descriptor.
+/// One end of the channel between a supervisor and a worker: whole messages, in order, each with at most one
+/// descriptor.
 ///
 /// Whoever holds an end in one thread sends and receives there.
 public struct CustodyChannel: ~Copyable, Sendable {

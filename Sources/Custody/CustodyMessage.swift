@@ -1,5 +1,5 @@
-/// What a supervisor and a worker tell each other. One message is one datagram on a SOCK_SEQPACKET pair, with at most one
-/// descriptor.
+/// What a supervisor and a worker tell each other. One message is one datagram on a SOCK_SEQPACKET pair, with at most
+/// one descriptor.
 ///
 /// Layout, little-endian: kind (2 bytes), version of the layout (2), role (2), index (2), value (8), then UTF-8 text to
 /// the end. Whoever does not know a kind ignores it, so that another version may add some.

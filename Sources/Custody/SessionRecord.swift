@@ -3,8 +3,8 @@ internal import CWire
 public import Platform
 internal import Synchronization
 
-/// A device's account of itself, in memory that outlives its workers: who has the device, what its front-end has set up,
-/// its kernel rings, and each request's operation under way. A supervisor keeps the file; each worker maps it.
+/// A device's account of itself, in memory that outlives its workers: who has the device, what its front-end has set
+/// up, its kernel rings, and each request's operation under way. A supervisor keeps the file; each worker maps it.
 ///
 /// **Who writes**: the supervisor when it makes the record, then only the worker that holds the sentinel. What each
 /// field says at any instant of a writer's death is in docs/crash-points.md.
@@ -157,8 +157,8 @@ extension SessionRecord {
     /// - Parameter bytes: at most `maximumControlBytes`.
     public func commit(_ bytes: [UInt8]) {
         precondition(bytes.count <= Self.maximumControlBytes, "the control area is too small")
-        let sequence = unsafe atomic64(WIRE_RECORD_CONTROL_SEQUENCE.asInt).pointee
-        let next = unsafe sequence.load(ordering: .relaxed) &+ 1
+        let next =
+            unsafe atomic64(WIRE_RECORD_CONTROL_SEQUENCE.asInt).pointee.load(ordering: .relaxed) &+ 1
         let area = unsafe mapping.base + geometry.controlOffset(Int(next & 1))
         unsafe (area + 8).copyMemory(from: bytes, byteCount: bytes.count)
         unsafe wire_store64(area, UInt64(bytes.count))

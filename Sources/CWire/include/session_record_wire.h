@@ -47,8 +47,8 @@ struct wire_record_header {
     /// A pthread_mutex_t, robust and shared: held by the owner's sentinel.
     uint64_t sentinel[8];
 
-    /// The signal that ended the owner by its own fault, or 0; where; and the request that it was handling: queue << 16 |
-    /// slot, plus 1.
+    /// The signal that ended the owner by its own fault, or 0; where; and the request that it was handling: queue << 16
+    /// | slot, plus 1.
     uint32_t fatal_signal;
     uint32_t handling;
     uint64_t fatal_address;
