@@ -64,6 +64,9 @@ let package = Package(
             dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
+        // Custody of what outlives workers: knows no device, ring or protocol
+        module("SupervisorRuntime", ["CLinux", "Custody", "Platform"]),
+
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
         module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
@@ -90,6 +93,7 @@ let package = Package(
             name: "WorkerTests",
             dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
             swiftSettings: settings),
+        tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]
 )
