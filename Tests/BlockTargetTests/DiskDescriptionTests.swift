@@ -55,10 +55,13 @@ struct DiskDescriptionTests {
     @Test("a disk offers what it can do, and a read-only one nothing that changes it")
     func features() {
         let plain = DiskDescription(sectors: 8)
-        for bit in [1, 2, 6, 9, 10, 11, 12, 28, 29, 32] as [UInt64] {
+        for bit in [1, 2, 6, 9, 10, 11, 12, 28, 29, 32, 34] as [UInt64] {
             #expect(Self.hasFeature(plain, bit), "bit \(bit)")
         }
-        for bit in [4, 5, 13, 14, 33, 34] as [UInt64] { #expect(!Self.hasFeature(plain, bit), "bit \(bit)") }
+        for bit in [4, 5, 13, 14, 33] as [UInt64] { #expect(!Self.hasFeature(plain, bit), "bit \(bit)") }
+        var split = plain
+        split.offersPackedRings = false
+        #expect(split.features == plain.features & ~(1 << 34))
         let all = DiskDescription(sectors: 8, supportsDiscard: true, supportsWriteZeroes: true)
         #expect(Self.hasFeature(all, 13) && Self.hasFeature(all, 14) && !Self.hasFeature(all, 5))
         let readOnly = DiskDescription(sectors: 8, isReadOnly: true, supportsDiscard: true, supportsWriteZeroes: true)

@@ -87,7 +87,11 @@ struct SessionState: Hashable, Sendable {
     private mutating func setFeatures(_ word: UInt64) throws(RequestRefusal.Reason) {
         let excess = word & ~offeredFeatures
         guard excess == 0 else { throw .featuresNotOffered(excess) }
+        // What was said of a ring of one kind says nothing of one of the other.
+        let wasPacked = features.map { $0 & RingLayout.packedFeature != 0 }
         features = word
+        guard let wasPacked, wasPacked != isPacked else { return }
+        for index in vrings.indices { vrings[index].base = nil }
     }
 
     private mutating func setProtocolFeatures(_ features: ProtocolFeatures) throws(RequestRefusal.Reason) {
