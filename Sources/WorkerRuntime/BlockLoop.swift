@@ -237,7 +237,7 @@ extension BlockLoop where Backend: ~Copyable {
             let ring = unsafe SplitVirtqueue(
                 size: attachment.size, features: attachment.features, descriptors: descriptors, available: available,
                 used: used,
-                nextAvailable: knowsBetter ? usedIndex &+ UInt16(plan.heads.count) : attachment.nextAvailable)
+                nextAvailable: knowsBetter ? usedIndex &+ UInt16(plan.heads.count) : UInt16(truncatingIfNeeded: attachment.base))
             let queue = try BlockQueue(
                 index: index, ring: ring, log: log, memory: attachment.memory, disk: disk,
                 features: attachment.features, writesThrough: attachment.writesThrough,
@@ -294,9 +294,9 @@ extension BlockLoop where Backend: ~Copyable {
         var report = QueueReport(counters: finished.queue.counters, faults: backend.faults)
         report.faults.subtract(reportedFaults)
         reportedFaults = backend.faults
-        let (command, nextAvailable) = (finished.detachCommand, finished.queue.nextAvailable)
+        let (command, base) = (finished.detachCommand, UInt32(finished.queue.nextAvailable))
         // Its memory and its descriptors are let go of before anybody is told so.
         _ = consume finished
-        mailbox.answer(command, .detached(nextAvailable: nextAvailable, report))
+        mailbox.answer(command, .detached(base: base, report))
     }
 }

@@ -16,6 +16,11 @@ enum DeviceEvent: Hashable {
     case wrote([UInt8], Int)
     case reset(keepingMemory: Bool)
     case inflight(InflightDescription)
+    case park(Int)
+    case dirtyLog(LogDescription)
+    case logEvent
+    case logging(Int, QueueLogging)
+    case backendChannel(acknowledged: Bool)
 
     /// The queue that starts.
     var started: Int? {
@@ -30,6 +35,7 @@ final class RecordingDevice: VhostUserDevice {
     let queueCount: Int
     let maximumQueueSize = 1024
     let maximumMemoryRegions: Int
+    let parksRequests: Bool
     let configuration = (0..<60).map { UInt8($0 + 1) }
 
     private(set) var events: [DeviceEvent] = []
@@ -41,7 +47,8 @@ final class RecordingDevice: VhostUserDevice {
     var refusesNext = false
     private var held: [HeldFD] = []
 
-    init(queueCount: Int = 2, maximumMemoryRegions: Int = 32) {
+    init(queueCount: Int = 2, maximumMemoryRegions: Int = 32, parksRequests: Bool = false) {
+        self.parksRequests = parksRequests
         self.queueCount = queueCount
         self.maximumMemoryRegions = maximumMemoryRegions
     }
@@ -113,7 +120,7 @@ final class RecordingDevice: VhostUserDevice {
         running[queue] = setup
     }
 
-    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt16 {
+    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32 {
         guard let setup = running[queue] else {
             Issue.record("queue \(queue) is stopped though it does not run")
             throw DeviceRefusal("not running")
@@ -121,7 +128,33 @@ final class RecordingDevice: VhostUserDevice {
         try refuseIfAsked()
         events.append(.stop(queue))
         running[queue] = nil
-        return setup.nextAvailable &+ requestsPerRun
+        return setup.base &+ UInt32(requestsPerRun)
+    }
+
+    func parkQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32 {
+        let base = try stopQueue(queue)
+        events[events.count - 1] = .park(queue)
+        return base
+    }
+
+    func setDirtyLog(_ description: LogDescription, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.dirtyLog(description))
+        _ = hold(fd)
+    }
+
+    func setLogEvent(_ fd: consuming OwnedFD) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.logEvent)
+        _ = hold(fd)
+    }
+
+    func setLogging(_ logging: QueueLogging, queue: Int) { events.append(.logging(queue, logging)) }
+
+    func setBackendChannel(_ fd: consuming OwnedFD, acknowledged: Bool) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.backendChannel(acknowledged: acknowledged))
+        _ = hold(fd)
     }
 
     func reset(keepingMemory: Bool) {
