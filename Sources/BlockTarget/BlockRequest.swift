@@ -308,7 +308,7 @@ extension RequestSlot {
             let unmap = UInt32(WIRE_VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)
             guard flags & ~unmap == 0, zeroing || flags == 0 else { return .refused(.unsupported) }
             guard raw.0 <= rules.sectors, sectors <= rules.sectors - raw.0,
-                sectors <= UInt64(DiskDescription.maximumRangeSectors)
+                sectors <= UInt64(zeroing ? DiskDescription.maximumZeroedSectors : DiskDescription.maximumRangeSectors)
             else { return .refused(.ioError) }
             // The space may only be freed when every range allows it.
             mayUnmap = mayUnmap && flags & unmap != 0

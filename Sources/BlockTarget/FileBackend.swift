@@ -308,7 +308,7 @@ extension FileBackend where Engine: ~Copyable {
             return step
         }
         // Our own buffers are always there: guest memory is gone, or part of it.
-        if error == Errno(rawValue: EFAULT) { MemoryGuard.report() }
+        if error == Errno(rawValue: EFAULT) { SharedMemoryGuard.report() }
         switch error {
         case .noSpace, Errno(rawValue: EDQUOT): counted.noSpace += 1
         default: counted.errors += 1

@@ -14,7 +14,7 @@ internal import Glibc
     ///
     /// - Parameter offset: where in the file; a multiple of the page size.
     /// - Parameter writable: false maps the pages read-only.
-    /// - Parameter guarded: the file is a peer's, who may shorten it: see `MemoryGuard`.
+    /// - Parameter guarded: the file is a peer's, who may shorten it: see `SharedMemoryGuard`.
     /// - Throws: mmap's error; `noMemory` when there are 4096 guarded mappings already.
     public init(
         sharing fd: borrowing OwnedFD, offset: Int64 = 0, count: Int, writable: Bool = true, guarded: Bool = false

@@ -2,11 +2,12 @@ public import BlockTarget
 internal import Inflight
 public import Platform
 internal import Uring
+public import Virtio
 
 /// A queue of a simulated disk, and the guest that drives it.
 public final class SimulatedQueue {
     public let guest: SimulatedGuest
-    fileprivate var queue: BlockQueue
+    fileprivate var queue: BlockQueue<SplitRequestRing>
 
     /// The queue's index in its disk.
     public let index: Int
@@ -18,7 +19,7 @@ public final class SimulatedQueue {
     /// Requests wait for room.
     public var hasStalled: Bool { queue.hasStalled }
     /// Index of the next available entry to take.
-    public var nextAvailable: UInt16 { queue.nextAvailable }
+    public var nextAvailable: UInt16 { UInt16(truncatingIfNeeded: queue.base) }
 
     /// - Parameters:
     ///   - index: the queue's place in its disk.
@@ -31,14 +32,21 @@ public final class SimulatedQueue {
     ) throws(Errno) {
         let features = features ?? disk.features
         queue = try BlockQueue(
-            index: index, ring: guest.makeVirtqueue(features: features), log: .none, memory: guest.memory, disk: disk,
-            features: features, writesThrough: writesThrough, call: call)
+            index: index, ring: SplitRequestRing(guest.makeVirtqueue(features: features), log: .none),
+            memory: guest.memory, disk: disk, features: features, writesThrough: writesThrough, call: call)
         self.index = index
         self.guest = guest
     }
 
+    /// Marks what the device writes to guest memory in a log, from now on; the ring too.
+    public func setDirtyLog(_ log: DirtyLog) {
+        let ring = WriteMarks.GuestRange(
+            address: guest.ring.used, count: UInt64(guest.ring.byteCount) - (guest.ring.used - RingPlacement.guestAddress))
+        queue.setMarks(WriteMarks(log, ring: [ring], event: -1))
+    }
+
     /// Whether a write is answered only when it is durable, from now on.
-    public func setWritesThrough(_ value: Bool) { queue.writesThrough = value }
+    public func setWritesThrough(_ value: Bool) { queue.setWritesThrough(value) }
 }
 
 /// A disk, its guests and a backend, face to face: no socket, no thread, no time.

@@ -53,7 +53,7 @@ public protocol VhostUserDevice: AnyObject {
     func setLogEvent(_ fd: consuming OwnedFD) throws(DeviceRefusal)
     /// Which of a queue's writes are marked from now on, for a queue that runs and for its next start. Requests in
     /// flight are marked when they complete.
-    func setLogging(_ logging: QueueLogging, queue: Int)
+    func setLogging(_ logging: QueueLogging, queue: Int) throws(DeviceRefusal)
 
     /// Takes the socket for the device's own requests (SET_BACKEND_REQ_FD), in place of an earlier one.
     ///
@@ -64,7 +64,7 @@ public protocol VhostUserDevice: AnyObject {
     func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal)
     /// Stops a queue: requests that were taken from the ring are finished first. The queue may be stopped already.
     ///
-    /// - Returns: where it goes on, as GET_VRING_BASE says it: of a split ring the index of the next available entry.
+    /// - Returns: where the queue would go on, in the form of `QueueSetup.base`.
     func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32
     /// As `stopQueue`, but requests that the storage has not begun with may stay in the inflight log, for whoever takes
     /// the queue up next (GET_VRING_BASE_SKIP_DRAIN).
@@ -99,14 +99,13 @@ public struct QueueSetup: Hashable, Sendable {
     public var availableRing: UInt64
     /// The used ring (device area), as an address of the front-end's mapping.
     public var usedRing: UInt64
-    /// Where it goes on, as SET_VRING_BASE says it: of a split ring the index of the next available entry; of a packed
-    /// ring the next available descriptor in the lower half and the next used one in the upper half, each with its wrap
-    /// counter as bit 15.
+    /// Where it goes on, as SET_VRING_BASE says it and GET_VRING_BASE is answered: the index of the next available ring
+    /// entry to take. Of a packed ring: the next descriptor to take in bits 0 to 14 and the wrap counter there in bit
+    /// 15, the next one to return and its wrap counter in bits 16 to 31.
     public var base: UInt32
 
     public init(
-        features: UInt64, size: Int, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64,
-        base: UInt32
+        features: UInt64, size: Int, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64, base: UInt32
     ) {
         self.features = features
         self.size = size

@@ -60,7 +60,7 @@ extension DeviceCall {
             case .parkQueue(let queue): return .stopped(base: try device.parkQueue(queue))
             case .setDirtyLog(let log): try device.setDirtyLog(log, fd: Self.only(&fds))
             case .setLogEvent: try device.setLogEvent(Self.only(&fds))
-            case .setLogging(let queue, let logging): device.setLogging(logging, queue: queue)
+            case .setLogging(let queue, let logging): try device.setLogging(logging, queue: queue)
             case .setBackendChannel(let acknowledged):
                 try device.setBackendChannel(Self.only(&fds), acknowledged: acknowledged)
             case .resetKeepingMemory: device.reset(keepingMemory: true)
@@ -84,7 +84,7 @@ public enum DeviceAnswer: Sendable {
     case done
     /// `readConfiguration`: the whole configuration space.
     case configuration([UInt8])
-    /// `stopQueue` and `parkQueue`: where the queue goes on, as GET_VRING_BASE says it.
+    /// `stopQueue` and `parkQueue`: where the queue would go on.
     case stopped(base: UInt32)
     /// `makeInflight`: the file, to be sent with the reply.
     case inflight(InflightFile)

@@ -199,7 +199,8 @@ public struct Session: Hashable, Sendable {
         case .getQueueCount: return .value(UInt64(state.offer.queueCount))
         case .getMaximumMemorySlots: return .value(UInt64(state.offer.maximumMemoryRegions))
         case .getVringBase(let vring), .getVringBaseWithoutDraining(let vring):
-            return .vringState(VringState(index: vring.index, value: state.vrings[Int(vring.index)].base))
+            return .vringState(
+                VringState(index: vring.index, value: state.vrings[Int(vring.index)].base ?? state.freshBase))
         case .getConfiguration(let access):
             guard let configuration = exchange.configuration else { return .empty }
             return .configuration(access.reading(configuration))

@@ -137,13 +137,9 @@ struct SessionState: Hashable, Sendable {
 
     private mutating func setBase(_ state: VringState) throws(RequestRefusal.Reason) {
         let queue = try queue(state.index)
-        // A packed ring has two positions, which fill the word; SET_FEATURES may be yet to come.
-        guard state.value <= UInt32(UInt16.max) || mayBePacked else { throw .wrongVringBase(state.value) }
+        guard isPacked || state.value <= 0xffff else { throw .wrongVringBase(state.value) }
         vrings[queue].base = state.value
     }
-
-    /// The rings are packed, or nobody has said yet that they are not.
-    private var mayBePacked: Bool { (features ?? offer.features) & RingFeatures.packed != 0 }
 
     private mutating func setEnable(_ state: VringState) throws(RequestRefusal.Reason) {
         let queue = try queue(state.index)
@@ -183,10 +179,8 @@ struct Vring: Hashable, Sendable {
     /// Number of descriptors.
     var size: Int?
     var address: VringAddress?
-    /// The next available ring entry: as set, or where the vring stopped.
-    /// Of a packed ring: the next available descriptor in the lower half, the next used one in the upper half, each
-    /// with its wrap counter as bit 15.
-    var base: UInt32 = 0
+    /// Where it goes on: as set, or where the vring stopped. nil: at the beginning.
+    var base: UInt32?
     /// There is an eventfd, or the promise that the vring is polled.
     var hasKick = false
     /// nil: never said.
@@ -194,6 +188,12 @@ struct Vring: Hashable, Sendable {
 }
 
 extension SessionState {
+    /// Whether the rings are packed ones. SET_FEATURES may be yet to come: they are if they may be.
+    var isPacked: Bool { (features ?? offer.features) & RingFeatures.packed != 0 }
+
+    /// Where a ring begins that nobody has used: packed ones with both wrap counters at 1 (VIRTIO 1.2, 2.8.1).
+    var freshBase: UInt32 { (features ?? 0) & RingFeatures.packed != 0 ? 0x8000_8000 : 0 }
+
     /// What a vring still waits for.
     func missing(queue: Int) -> VringNeeds {
         let vring = vrings[queue]
@@ -236,7 +236,8 @@ extension SessionState {
         }
         return QueueSetup(
             features: features & ~VhostFeatures.all, size: size, descriptorTable: address.descriptorTable,
-            availableRing: address.availableRing, usedRing: address.usedRing, base: vring.base)
+            availableRing: address.availableRing, usedRing: address.usedRing,
+            base: vring.base ?? freshBase)
     }
 
     /// Without VHOST_USER_F_PROTOCOL_FEATURES vrings begin enabled, with it disabled. SET_VRING_ENABLE decides from

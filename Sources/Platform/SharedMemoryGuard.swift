@@ -2,7 +2,7 @@ internal import CLinux
 
 /// What happens when a peer takes the file away under memory that it shares with us: see memory_guard.h. Mappings of
 /// such files are made `guarded`.
-public enum MemoryGuard {
+public enum SharedMemoryGuard {
     /// Takes up SIGBUS for the rest of the process's life.
     ///
     /// - Parameter event: rung for each guarded mapping that was lost; it stays open for as long as the process lives.
