@@ -97,8 +97,9 @@ extension QueueTable where Ring: ~Copyable {
     mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
         var worked = false
         if firstToResume >= count { firstToResume = 0 }
-        for step in 0..<count {
-            let place = (firstToResume + step) % count
+        var place = firstToResume
+        for _ in 0..<count {
+            defer { place = place + 1 < count ? place + 1 : 0 }
             if unsafe places[place].isParking { continue }
             if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
                 worked = true

@@ -35,7 +35,7 @@ import Virtio
         }
     }
 
-    private func setup(_ queue: UInt32, base: UInt16 = 0) -> QueueSetup {
+    private func setup(_ queue: UInt32, base: UInt32 = 0) -> QueueSetup {
         ringSetup(queue, features: Self.features, base: base)
     }
 
@@ -70,7 +70,7 @@ import Virtio
             }
             #expect(device.running.isEmpty)
             try send([enable(0), enable(1)], on: wire, needsReply: true)
-            let next = UInt16(start)
+            let next = start
             #expect(device.running == [0: setup(0, base: next), 1: setup(1, base: next)])
             try send([enable(0, 0), enable(1, 0)], on: wire)
             #expect(device.running.isEmpty)
