@@ -6,7 +6,7 @@ import Virtio
 @Suite struct SessionTests {
     @Test func `the device's features are offered with the bit for protocol features`() {
         var session = PureSession()
-        #expect(session.send(.getFeatures) == .reply(.value(1 << 32 | 1 << 30 | 1 << 29 | 1 << 26 | 1 << 9)))
+        #expect(session.send(.getFeatures) == .reply(.value(0x1_6400_0200)))
         #expect(session.send(.getProtocolFeatures) == .reply(.value(0b1_1011_0010_0010_1011)))
         #expect(
             DeviceOffer.commonProtocolFeatures.description
@@ -16,7 +16,7 @@ import Virtio
 
     @Test func `features that were not offered are refused`() {
         var session = PureSession()
-        let offered: UInt64 = 1 << 32 | 1 << 30 | 1 << 29 | 1 << 26 | 1 << 9
+        let offered: UInt64 = 0x1_6400_0200
         #expect(session.refusal(of: .setFeatures(1 << 32 | 1 << 27)) == .featuresNotOffered(1 << 27))
         #expect(session.refusal(of: .setFeatures(.max)) == .featuresNotOffered(~offered))
         #expect(session.refusal(of: .setProtocolFeatures([.mq, .rarp])) == .protocolFeaturesNotOffered(.rarp))

@@ -59,7 +59,8 @@ import Virtio
                 }
             #expect(ftruncate(file, 0) == 0)
             endpoint.kick.signal()
-            #expect(frontend.isClosedByBackend(within: 20_000), "round \(round)")
+            let isClosed = frontend.isClosedByBackend(within: 20_000)
+            #expect(isClosed, "round \(round)")
         }
         var rig = try Rig(connectingTo: worker.socketPath)
         var disk = rig.makeDriver()
