@@ -47,7 +47,7 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
     ///
     /// - Throws: when there is not enough memory.
     public func logWrites() throws(Errno) {
-        let log = try SimulatedDirtyLog(pages: 1 << 20)
+        let log = try SimulatedDirtyLog(pages: 1 << 29)
         disk.queues[0].setDirtyLog(log.log)
         marks = log
     }

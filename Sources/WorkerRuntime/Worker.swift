@@ -127,7 +127,13 @@ public struct Worker: ~Copyable {
 
     /// Serves one front-end after the other.
     private borrowing func serve(_ listener: borrowing UnixListener) throws(SystemError) {
-        while waitForInput(of: listener.fd.number) == .input {
+        while true {
+            switch waitForInput(of: listener.fd.number) {
+            case .input: break
+            case .end: return
+            // Of a connection that has ended.
+            case .memoryLoss: continue
+            }
             do throws(Errno) {
                 serve(try listener.accept())
             } catch {

@@ -81,6 +81,8 @@ import Virtio
             let isClosed = rig.frontend.isClosedByBackend(within: 10_000)
             #expect(isClosed)
         }
+        // A connection is taken when the one before has ended.
+        _ = try Frontend.connect(to: worker.socketPath).backendProcess
         let output = worker.program.output
         #expect(output.contains("a dirty log of 4096 bytes is larger than its file"), "\(output)")
         #expect(output.contains("a dirty log of 64 bytes for memory that needs 1024"), "\(output)")

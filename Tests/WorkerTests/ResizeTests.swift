@@ -72,11 +72,12 @@ import VhostUser
     }
 
     @Test func `a disk does not shrink unless it may`() throws {
-        let image = directory.value.file("disk.img")
         for mayShrink in [false, true] {
+            let directory = try TemporaryDirectory()
+            let image = directory.file("disk.img")
             try TestFile.create(image, count: 2 << 20)
-            var worker = try WorkerProcess(
-                ["--blk-file=\(image)"] + (mayShrink ? ["--allow-shrink"] : []), in: directory.value)
+            let worker = try WorkerProcess(
+                ["--blk-file=\(image)"] + (mayShrink ? ["--allow-shrink"] : []), in: directory)
             var rig = try Rig(connectingTo: worker.socketPath)
             var requests = try rig.frontend.takeBackendRequests()
             var disk = rig.makeDriver()
@@ -88,8 +89,6 @@ import VhostUser
             #expect(worker.program.output.contains("--allow-shrink") != mayShrink)
             #expect(try disk.read(sector: 3000, count: 512).status == .ioError)
             #expect(try disk.read(sector: 0, count: 512).status == .ok)
-            _ = consume rig
-            worker.program.stop()
         }
     }
 

@@ -3,11 +3,13 @@ internal import VhostUser
 
 // What a front-end asks for besides serving: the dirty log of a migration, and to be told of changes.
 extension Frontend {
-    /// Switches the dirty log on, as QEMU does while the queues run: the log, then the feature, then every ring.
+    /// Switches the dirty log on, as QEMU does while the queues run: the log, then the feature, then every ring. When
+    /// this returns, the back-end has taken that up.
     public borrowing func startLogging(_ log: DirtyBitmap) throws(FrontendError) {
         try setDirtyLog(log)
         try tell(.setFeatures(features | VhostFeatures.logAll))
         for queue in endpoints.indices { try announceRing(queue, logged: true) }
+        _ = try ask(.getFeatures)
     }
 
     /// Gives the back-end another log.
@@ -19,10 +21,11 @@ extension Frontend {
         }
     }
 
-    /// Switches it off again.
+    /// Switches it off again. When this returns, nothing is marked any more.
     public borrowing func stopLogging() throws(FrontendError) {
         try tell(.setFeatures(features))
         for queue in endpoints.indices { try announceRing(queue, logged: false) }
+        _ = try ask(.getFeatures)
     }
 
     private borrowing func announceRing(_ queue: Int, logged: Bool) throws(FrontendError) {
