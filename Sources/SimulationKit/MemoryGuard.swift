@@ -27,7 +27,8 @@ public struct MemoryGuard {
     /// The pages of 4096 bytes in which any byte has changed.
     func changedPages(in guest: SimulatedGuest) -> Set<UInt64> {
         var pages: Set<UInt64> = []
-        for region in expected {
+        for region in expected
+        where guest.driverMemory.firstDifference(at: region.start, from: region.bytes) != nil {
             var offset = 0
             while offset < region.bytes.count {
                 let address = region.start + UInt64(offset)

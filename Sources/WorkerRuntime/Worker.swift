@@ -11,7 +11,10 @@ public struct Worker: ~Copyable {
     private let device: DiskDevice
     private let loops: [LoopThread]
     private let log: Logger
+    /// Those that ask us to end. They are never read: whoever waits next sees them, too.
     private let signals: OwnedFD
+    /// Those that ask us to look at the image.
+    private let hangups: OwnedFD
     /// Rung when the front-end has taken memory away that it shared: see `SharedMemoryGuard`.
     private let memoryLoss: EventFD
     /// Tells that the image may have another size; nil where nothing tells.
@@ -25,8 +28,9 @@ public struct Worker: ~Copyable {
         ignoreBrokenPipes()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try Self.taking("signals") { () throws(Errno) in
-            try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
+            try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         }
+        let hangups = try Self.taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
         let memoryLoss = try Self.taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try Self.taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
         let (disk, image, loops) = try configuration.startLoops(log: log)
@@ -34,6 +38,7 @@ public struct Worker: ~Copyable {
         self.memoryLoss = memoryLoss
         self.log = log
         self.signals = signals
+        self.hangups = hangups
         self.loops = loops
         meeting = configuration.meeting
         device = DiskDevice(
@@ -192,9 +197,11 @@ public struct Worker: ~Copyable {
         while true {
             let channel = device.channelNumber
             let ready = waitForAny(
-                [signals.number, memoryLoss.fd.number, number, watched, channel], waiting: !device.mustAnnounce)
-            if ready.contains(signals.number), obeySignals() { return .end }
+                [signals.number, hangups.number, memoryLoss.fd.number, number, watched, channel],
+                waiting: !device.mustAnnounce)
+            if ready.contains(signals.number) { return .end }
             if ready.contains(memoryLoss.fd.number), memoryLoss.clear() { return .memoryLoss }
+            if ready.contains(hangups.number), nextSignal(of: hangups) != nil { device.lookAtSize(announcing: true) }
             if watched >= 0, ready.contains(watched) {
                 watch?.clear()
                 device.lookAtSize(announcing: false)
@@ -210,15 +217,6 @@ public struct Worker: ~Copyable {
         case .some(let watch): watch.number
         case .none: -1
         }
-    }
-
-    /// - Returns: whether one of the signals asks us to end.
-    private borrowing func obeySignals() -> Bool {
-        while let signal = nextSignal(of: signals) {
-            if signal != SIGHUP { return true }
-            device.lookAtSize(announcing: true)
-        }
-        return false
     }
 }
 
