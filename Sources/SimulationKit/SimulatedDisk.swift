@@ -41,7 +41,8 @@ public final class SimulatedQueue {
     /// Marks what the device writes to guest memory in a log, from now on; the ring too.
     public func setDirtyLog(_ log: DirtyLog) {
         let ring = WriteMarks.GuestRange(
-            address: guest.ring.used, count: UInt64(guest.ring.byteCount) - (guest.ring.used - RingPlacement.guestAddress))
+            address: guest.ring.used,
+            count: UInt64(guest.ring.byteCount) - (guest.ring.used - RingPlacement.guestAddress))
         queue.setMarks(WriteMarks(log, ring: [ring], event: -1))
     }
 

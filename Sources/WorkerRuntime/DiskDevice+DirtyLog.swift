@@ -14,7 +14,8 @@ extension DiskDevice {
         } catch {
             throw DeviceRefusal(
                 error == .invalidArgument
-                    ? "a dirty log of \(description.size) bytes is larger than its file" : "cannot map the dirty log: \(error)")
+                    ? "a dirty log of \(description.size) bytes is larger than its file"
+                    : "cannot map the dirty log: \(error)")
         }
         do throws(DeviceRefusal) {
             try passMarks()

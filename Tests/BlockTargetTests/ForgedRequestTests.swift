@@ -23,7 +23,8 @@ struct ForgedRequestTests {
         return settled && used == UsedElement(head: 0, length: 513) && trial.guest.read(1, at: address + 0x300) == [ok]
     }
 
-    @Test("a disk in memory answers every one, writes nothing else, marks what it writes, and goes on", arguments: 0..<4)
+    @Test(
+        "a disk in memory answers every one, writes nothing else, marks what it writes, and goes on", arguments: 0..<4)
     func memory(round: Int) throws {
         let seed = UInt64.random(in: 1...UInt64.max)
         print("forged requests in memory: seed \(seed)")
@@ -41,7 +42,9 @@ struct ForgedRequestTests {
         #expect(try Self.serves(trial))
     }
 
-    @Test("a disk on a storage that misbehaves answers every one, writes nothing else, marks what it writes, and goes on", arguments: 0..<4)
+    @Test(
+        "a disk on a storage that misbehaves answers every one, writes nothing else, marks what it writes, and goes on",
+        arguments: 0..<4)
     func storage(round: Int) throws {
         let seed = UInt64.random(in: 1...UInt64.max)
         print("forged requests on a storage: seed \(seed)")

@@ -61,7 +61,8 @@ import Virtio
 
     @Test func `LOG_ALL without a way to share a log asks for none`() {
         var session = PureSession.negotiated(
-            features: Self.allWrites, protocolFeatures: DeviceOffer.commonProtocolFeatures.subtracting(.logSharedMemory))
+            features: Self.allWrites, protocolFeatures: DeviceOffer.commonProtocolFeatures.subtracting(.logSharedMemory)
+        )
         session.startQueue()
         #expect(session.device.running[0] == ringSetup())
     }

@@ -97,7 +97,8 @@ import Virtio
         var rig = try Rig(connectingTo: worker.socketPath, memorySize: 4 << 20)
         var disk = rig.makeDriver()
         for sector in stride(from: 0 as UInt64, to: 4096, by: 128) {
-            #expect(try disk.write([UInt8](repeating: UInt8(sector / 128) | 1, count: 65536), sector: sector).status == .ok)
+            #expect(
+                try disk.write([UInt8](repeating: UInt8(sector / 128) | 1, count: 65536), sector: sector).status == .ok)
         }
         var random = SeededGenerator(seed: seed)
         let log = try DirtyBitmap(for: rig.memory)

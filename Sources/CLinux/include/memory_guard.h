@@ -2,8 +2,8 @@
 // memory, of the inflight log and of the dirty log, and may shorten them at any moment.
 //
 // A guarded range in which that happens is replaced, whole, by zero memory of our own: the access goes on, as do all
-// later ones, and the guest sees none of it any more. Whoever watches the event ends the session. A SIGBUS anywhere else
-// ends the process, as without a guard.
+// later ones, and the guest sees none of it any more. Whoever watches the event ends the session. A SIGBUS anywhere
+// else ends the process, as without a guard.
 //
 // This is C because it runs in a signal handler, where nothing may allocate, lock or be initialised on first use.
 #pragma once

@@ -13,8 +13,8 @@ internal import Virtio
 /// leaves open and libvhost-user and DPDK put up with, stop it and start it again with what is new. A message that says
 /// what is so already changes nothing: QEMU and SPDK repeat themselves.
 ///
-/// The dirty log is no part of a queue's setup: it is switched on and off while queues run (QEMU does so at the start of
-/// a migration), and they are told without a stop. Before a queue starts it is told, too.
+/// The dirty log is no part of a queue's setup: it is switched on and off while queues run (QEMU does so at the start
+/// of a migration), and they are told without a stop. Before a queue starts it is told, too.
 ///
 /// - Invariant: a queue runs only with the setup that the state would give it now.
 public struct Session: Hashable, Sendable {
