@@ -102,7 +102,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
-        tests(of: "Inflight", ["CWire", "Platform"]),
+        tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
             of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
         // The real program, as a process

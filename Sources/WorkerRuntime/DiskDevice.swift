@@ -11,18 +11,21 @@ internal import Virtio
 /// The session's thread owns it. A queue lives in loop `index % loops`, from `startQueue` until `stopQueue` has been
 /// answered.
 final class DiskDevice: VhostUserDevice {
-    private struct Queue {
+    struct Queue {
         var signals = QueueSignals()
         /// What it runs with; nil while it is stopped.
         var setup: QueueSetup?
         var lastBase: UInt32 = 0
+        var logging = QueueLogging.off
     }
 
-    private let disk: DiskDescription
-    private let loops: [LoopThread]
-    private let log: Logger
-    private var memory = GuestMemory([])
-    private var queues: [Queue]
+    var disk: DiskDescription
+    /// The storage, where its size can change.
+    let image: DiskImage?
+    let loops: [LoopThread]
+    let log: Logger
+    private(set) var memory = GuestMemory([])
+    var queues: [Queue]
     /// Where requests in flight are logged, if the front-end has given a place.
     private var inflight: InflightRegion?
     private var writeback = true
@@ -31,10 +34,27 @@ final class DiskDevice: VhostUserDevice {
     /// How long a queue may take to finish what the kernel has of it.
     private let drainMilliseconds: Int
     private let pinsMemory: Bool
+    let parksRequests: Bool
+    let allowsShrinking: Bool
+    /// Where writes to guest memory are marked, and what tells of marks.
+    var dirtyLog: DirtyLog?
+    var logEvent: SharedFD?
+    var channel: BackendChannel?
+    /// The front-end is to be told that the configuration has changed.
+    var mustAnnounce = false
+    /// A size that was refused, so that it is refused once.
+    var refusedBytes: UInt64?
 
-    init(disk: DiskDescription, loops: [LoopThread], drainMilliseconds: Int, pinsMemory: Bool, log: Logger) {
+    /// - Parameter image: the storage, where its size can change.
+    init(
+        disk: DiskDescription, image: DiskImage? = nil, loops: [LoopThread], drainMilliseconds: Int,
+        pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false, log: Logger
+    ) {
         precondition(!loops.isEmpty)
+        self.image = image
         self.pinsMemory = pinsMemory
+        self.parksRequests = parksRequests
+        self.allowsShrinking = allowsShrinking
         self.disk = disk
         self.loops = loops
         self.drainMilliseconds = drainMilliseconds
@@ -54,7 +74,7 @@ final class DiskDevice: VhostUserDevice {
         return report
     }
 
-    private func loop(of queue: Int) -> LoopThread { loops[queue % loops.count] }
+    func loop(of queue: Int) -> LoopThread { loops[queue % loops.count] }
 
     /// Whether a driver with these features is told of a write only when it is on stable storage (VIRTIO 1.2, 5.2.6.2):
     /// it has turned the cache off, or cannot flush it.
@@ -72,6 +92,13 @@ final class DiskDevice: VhostUserDevice {
         for (index, queue) in queues.enumerated() {
             guard let setup = queue.setup else { continue }
             _ = loop(of: index).command(.setWritesThrough(queue: index, writesThrough(setup.features)))
+        }
+        // A driver that has turned the cache off flushes no more: what was answered before must not stay in it.
+        guard !writeback, let image else { return }
+        do throws(Errno) {
+            try image.synchronize()
+        } catch {
+            throw DeviceRefusal("the write cache cannot be emptied: \(error)")
         }
     }
 }
@@ -146,10 +173,10 @@ extension DiskDevice {
 // MARK: - Requests in flight
 
 extension DiskDevice {
-    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile {
+    func makeInflight(queueCount: Int, queueSize: Int, packed: Bool) throws(DeviceRefusal) -> InflightFile {
         do throws(Errno) {
-            let fd = try InflightRegion.makeFile(queueCount: queueCount, queueSize: queueSize)
-            let size = InflightRegion.byteCount(queueCount: queueCount, queueSize: queueSize)
+            let fd = try InflightRegion.makeFile(queueCount: queueCount, queueSize: queueSize, packed: packed)
+            let size = InflightRegion.byteCount(queueCount: queueCount, queueSize: queueSize, packed: packed)
             return InflightFile(size: UInt64(size), fd: fd)
         } catch {
             throw DeviceRefusal("cannot make an inflight region: \(error)")
@@ -213,19 +240,14 @@ extension DiskDevice {
         guard setup.size >= 1, setup.size <= disk.maximumQueueSize, let size = UInt16(exactly: setup.size) else {
             throw DeviceRefusal("queue \(index) has \(setup.size) entries; 1 to \(disk.maximumQueueSize) are possible")
         }
+        let layout = RingLayout(size: setup.size, features: setup.features)
         let attachment = QueueAttachment(
             index: index, size: size, features: setup.features,
-            descriptors: try resolve(
-                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index,
-                "descriptor table"),
-            available: try resolve(
-                setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size, features: setup.features), 2,
-                index, "available ring"),
-            used: try resolve(
-                setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size, features: setup.features), 4, index,
-                "used ring"),
-            base: setup.base, memory: memory, inflight: inflight,
-            writesThrough: writesThrough(setup.features), signals: queues[index].signals)
+            descriptors: try resolve(setup.descriptorTable, layout.descriptors, index, "descriptor table"),
+            available: try resolve(setup.availableRing, layout.driver, index, "available ring"),
+            used: try resolve(setup.usedRing, layout.device, index, "used ring"),
+            base: setup.base, memory: memory, inflight: inflight, writesThrough: writesThrough(setup.features),
+            signals: queues[index].signals, marks: marks(index, setup))
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
@@ -245,20 +267,28 @@ extension DiskDevice {
     }
 
     private func resolve(
-        _ address: UInt64, _ count: Int, _ alignment: UInt64, _ queue: Int, _ name: String
+        _ address: UInt64, _ area: RingLayout.Area, _ queue: Int, _ name: String
     ) throws(DeviceRefusal) -> UInt {
-        guard let host = unsafe memory.resolve(frontendAddress: address, count: count, alignment: alignment) else {
+        guard
+            let host = unsafe memory.resolve(
+                frontendAddress: address, count: area.byteCount, alignment: area.alignment)
+        else {
             let place = "0x\(String(address, radix: 16))"
             throw DeviceRefusal(
-                "the \(name) of queue \(queue) at \(place) is not in guest memory or not aligned to \(alignment) bytes")
+                "the \(name) of queue \(queue) at \(place) is not in guest memory or not aligned to"
+                    + " \(area.alignment) bytes")
         }
         return UInt(bitPattern: host)
     }
 
-    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 {
+    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: false) }
+
+    func parkQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: true) }
+
+    private func stop(_ index: Int, parking: Bool) throws(DeviceRefusal) -> UInt32 {
         guard queues[index].setup != nil else { return queues[index].lastBase }
         let mailbox = loop(of: index).mailbox
-        let number = mailbox.post(.detach(queue: index))
+        let number = mailbox.post(.detach(queue: index, parking: parking))
         if let reply = mailbox.answer(to: number, until: drainDeadline()) { return try stopped(index, reply) }
         // What is refused changes nothing: the queue goes on being served. It may have finished at the last moment.
         _ = loop(of: index).command(.keep(queue: index))
@@ -308,6 +338,10 @@ extension DiskDevice {
         queues = Array(repeating: Queue(), count: queues.count)
         writeback = true
         inflight = nil
-        if !keepingMemory { memory = GuestMemory([]) }
+        guard !keepingMemory else { return }
+        memory = GuestMemory([])
+        dirtyLog = nil
+        logEvent = nil
+        channel = nil
     }
 }

@@ -28,6 +28,8 @@ public struct WorkerConfiguration: Sendable, Equatable {
     public var queueCount = 1
     /// 2 to 1024 descriptors.
     public var maximumQueueSize = 1024
+    /// Offer packed rings; split ones always are.
+    public var offersPackedRings = true
     /// At most 20 bytes.
     public var serial = ""
     /// 512 or 4096 bytes; nil takes what the storage has.
@@ -41,6 +43,10 @@ public struct WorkerConfiguration: Sendable, Equatable {
 
     /// Keep all guest memory present while it is mapped.
     public var pinsGuestMemory = false
+    /// Offer to leave requests in the inflight log when a queue stops (GET_VRING_BASE_INFLIGHT and _SKIP_DRAIN).
+    public var parksRequests = false
+    /// Let the disk become smaller while it is served.
+    public var allowsShrinking = false
 
     /// How long a queue that is stopped may take to finish what the storage has of it, in milliseconds.
     public static let drainMilliseconds = 60_000

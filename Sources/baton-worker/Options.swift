@@ -41,10 +41,13 @@ private enum Option: String, CaseIterable {
     case serial
     case queues
     case queueSize = "queue-size"
+    case splitRings = "split-rings"
     case threads
     case cpus
     case pollMicroseconds = "poll-us"
     case pinMemory = "pin-memory"
+    case parkRequests = "park-requests"
+    case allowShrink = "allow-shrink"
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -52,7 +55,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .pinMemory, .printCapabilities, .version, .help: false
+        case .readOnly, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -84,6 +87,7 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     if let size = try number(options, .queueSize, WorkerConfiguration.queueSizes) {
         configuration.maximumQueueSize = size
     }
+    configuration.offersPackedRings = !options.has(.splitRings)
     if let threads = try number(options, .threads, 1...WorkerConfiguration.maximumQueueCount) {
         guard threads <= configuration.queueCount else {
             throw UsageError(
@@ -95,6 +99,8 @@ func parseCommandLine() throws(UsageError) -> Invocation {
         configuration.pollMicroseconds = poll
     }
     configuration.pinsGuestMemory = options.has(.pinMemory)
+    configuration.parksRequests = options.has(.parkRequests)
+    configuration.allowsShrinking = options.has(.allowShrink)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
     return .serve(configuration, try logLevel(options))
 }
