@@ -5,10 +5,6 @@ import Testing
 private let kick = CustodyKey(.kick, 3)
 private let connection = CustodyKey(.connection)
 
-private func message(_ kind: CustodyMessageKind, _ key: CustodyKey = CustodyKey(.record)) -> CustodyMessage {
-    CustodyMessage(kind, kind == .quit || kind == .freeze || kind == .thaw ? CustodyMessage(kind).key : key)
-}
-
 @Suite struct CustodyOfWorkers {
     @Test func aNewDeviceGetsAWorkerAndThenAStandby() {
         var world = MachineWorld()
