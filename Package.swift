@@ -110,6 +110,18 @@ let package = Package(
             name: "WorkerTests",
             dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
             swiftSettings: settings),
+        // Workers that serve nothing, and fail as they are told
+        .executableTarget(
+            name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
+            swiftSettings: settings),
+        // The real programs, as processes
+        .testTarget(
+            name: "SupervisorTests",
+            dependencies: [
+                "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "FrontendKit", "Platform",
+                "TestSupport",
+            ],
+            swiftSettings: settings),
         tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]

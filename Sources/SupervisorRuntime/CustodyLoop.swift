@@ -6,6 +6,8 @@ internal import Platform
 final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]
     let workerOutput: SharedFD
+    let store: any FDStore
+    let coder: StateCoder
     private let poller: Poller
     private let mailbox: Mailbox
     private var targets: [UInt64: WatchTarget] = [:]
@@ -30,19 +32,69 @@ final class CustodyLoop: CustodySite {
         var file: SharedFD
     }
 
+    /// Goes on with what the store has from a supervisor before.
+    ///
     /// - Throws: when the worker's program cannot be opened, or nothing can be watched.
-    init(programPath: String, workerOutput: SharedFD, mailbox: Mailbox) throws(SystemError) {
-        self.workerOutput = workerOutput
+    init(_ options: borrowing Supervisor.Options, mailbox: Mailbox) throws(SystemError) {
+        workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
+        store = options.store
+        coder = options.coder
         self.mailbox = mailbox
         do throws(Errno) {
             poller = try Poller()
         } catch {
             throw SystemError(cannot: "set up", "the poller", error)
         }
-        currentProgram = 1
-        programs[1] = try Self.open(programPath)
+        let found = try store.takeAll()
+        for file in found {
+            let parts = file.name.split(separator: "/")
+            guard parts.count == 2, parts[0] == "program", let number = Int(parts[1]) else { continue }
+            programs[number] = Program(
+                path: Self.path(of: file.fd), file: SharedFD(try file.fd.duplicateOrThrow()))
+        }
+        // A program that lies at the path now is not that of a minute ago.
+        currentProgram = (programs.keys.max() ?? 0) + 1
+        let program = try Self.open(options.programPath)
+        programs[currentProgram] = program
+        store.put(program.file.number, as: "program/\(currentProgram)")
         guard watch(mailbox.descriptor, as: .mailbox) != nil else {
             throw SystemError(cannot: "watch", "the mailbox", .current)
+        }
+        try recover(found)
+        dropUnusedPrograms()
+    }
+
+    /// Goes on with the devices of a supervisor before.
+    private func recover(_ found: [StoredFD]) throws(SystemError) {
+        var groups: [String: [String: SharedFD]] = [:]
+        for file in found {
+            let parts = file.name.split(separator: "/", maxSplits: 2)
+            guard parts.count == 3, parts[0] == "device" else { continue }
+            groups[String(parts[1]), default: [:]][String(parts[2])] = SharedFD(try file.fd.duplicateOrThrow())
+        }
+        for (name, files) in groups {
+            do throws(SystemError) {
+                guard let file = files["state"], let bytes = StateFile(file).load(), let state = coder.decode(bytes)
+                else {
+                    throw SystemError(cannot: "take over", name, nil, advice: "Its state cannot be read")
+                }
+                let device = try DeviceCustody(recovering: state, from: files, site: self)
+                devices[name] = device
+                report(DeviceMachine.Report(kind: .note, worker: nil, text: "taken over"), device: name)
+            } catch {
+                // It is made anew from its description; its front-end connects again.
+                report(DeviceMachine.Report(kind: .failed, worker: nil, text: "\(error)"), device: name)
+                for name in files.keys { store.remove("device/\(name)") }
+            }
+        }
+        for device in devices.values { device.resume() }
+    }
+
+    /// Where an open program lies, for people.
+    private static func path(of file: borrowing OwnedFD) -> String {
+        unsafe withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+            let count = unsafe readlink("/proc/self/fd/\(file.number)", buffer.baseAddress!, buffer.count)
+            return unsafe String(decoding: buffer.prefix(max(0, count)), as: UTF8.self)
         }
     }
 
@@ -83,7 +135,11 @@ final class CustodyLoop: CustodySite {
         return deadline <= now ? 0 : Int32(min(60_000, (deadline - now + 999_999) / 1_000_000))
     }
 
-    func stop() { isStopping = true }
+    func stop() {
+        isStopping = true
+        // Nothing is left to hold.
+        if devices.isEmpty { for number in programs.keys { store.remove("program/\(number)") } }
+    }
 
     // MARK: Site
 
@@ -198,6 +254,7 @@ extension CustodyLoop {
             }
             let number = (programs.keys.max() ?? 0) + 1
             programs[number] = program
+            store.put(program.file.number, as: "program/\(number)")
             run = UpgradeRun(request, names: names, program: number)
         } catch {
             request.reply(.failure(error))
@@ -231,7 +288,20 @@ extension CustodyLoop {
     private func dropUnusedPrograms() {
         var used: Set<Int> = [currentProgram]
         for device in devices.values { used.formUnion(device.machine.usedPrograms) }
-        programs = programs.filter { used.contains($0.key) }
+        for number in programs.keys where !used.contains(number) {
+            programs[number] = nil
+            store.remove("program/\(number)")
+        }
+    }
+}
+
+extension OwnedFD {
+    fileprivate func duplicateOrThrow() throws(SystemError) -> OwnedFD {
+        do throws(Errno) {
+            return try duplicate()
+        } catch {
+            throw SystemError(cannot: "keep", "a descriptor", error)
+        }
     }
 }
 

@@ -10,6 +10,9 @@ protocol CustodySite: AnyObject {
     func report(_ report: DeviceMachine.Report, device: String)
     func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
     func dissolve(_ device: String)
+    /// Where a duplicate of everything is kept for the supervisor's successor.
+    var store: any FDStore { get }
+    var coder: StateCoder { get }
     /// Where workers write their logs.
     var workerOutput: SharedFD { get }
 }
@@ -32,6 +35,7 @@ final class DeviceCustody {
     private let recordFile: SharedFD
     private let rings: [SharedFD]
     private let listener: UnixListener
+    private let stateFile: StateFile
     private var custody: [CustodyKey: SharedFD] = [:]
     private var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
     /// Open files of the image for workers that have just been spawned.
@@ -76,11 +80,113 @@ final class DeviceCustody {
         }
         self.rings = rings
         do throws(Errno) {
+            stateFile = try StateFile()
             listener = try UnixListener(at: configuration.socketPath, backlog: 8)
         } catch {
             throw SystemError(cannot: "listen at", configuration.socketPath, error)
         }
         machine = DeviceMachine(program: program, recordVersion: SessionRecord.readableVersions.upperBound)
+        site.store.put(recordFile.number, as: storeName("record"))
+        site.store.put(listener.fd.number, as: storeName("listener"))
+        saveState()
+        site.store.put(stateFile.file.number, as: storeName("state"))
+    }
+
+    /// Takes a device over from a supervisor that has died, with the workers that live.
+    ///
+    /// - Parameter found: what the store has of it, by name without the device's.
+    /// - Throws: why it cannot be gone on with.
+    init(recovering state: DeviceState, from found: [String: SharedFD], site: any CustodySite) throws(SystemError) {
+        let name = state.configuration.name
+        func incomplete(_ what: String) -> SystemError {
+            SystemError(cannot: "take over", name, nil, advice: "The store has no \(what) of it")
+        }
+        guard let recordFile = found["record"] else { throw incomplete("session record") }
+        guard let socket = found["listener"] else { throw incomplete("listening socket") }
+        guard let stateFile = found["state"] else { throw incomplete("state") }
+        configuration = state.configuration
+        machine = state.machine
+        self.site = site
+        self.recordFile = recordFile
+        self.stateFile = StateFile(stateFile)
+        do throws(SessionRecordError) {
+            record = try SessionRecord(recordFile.fd)
+        } catch {
+            throw SystemError(cannot: "take over", name, nil, advice: "\(error)")
+        }
+        let links = Self.links(of: state, from: found)
+        guard let rings = Self.rings(of: state, from: links) else {
+            throw SystemError(cannot: "take over", name, nil, advice: "No worker of it lives that has its kernel rings")
+        }
+        self.rings = rings
+        self.links = links
+        do throws(Errno) {
+            listener = UnixListener(owning: try socket.fd.duplicate())
+        } catch {
+            throw SystemError(cannot: "take over", name, error)
+        }
+        for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
+        custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
+    }
+
+    /// The workers whose channel and process are both known.
+    private static func links(
+        of state: DeviceState, from found: [String: SharedFD]
+    ) -> [DeviceMachine.WorkerID: WorkerLink] {
+        var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
+        for worker in state.machine.workers {
+            guard let channel = try? found["worker/\(worker.id)/channel"]?.fd.duplicate(),
+                let pidfd = try? found["worker/\(worker.id)/process"]?.fd.duplicate()
+            else { continue }
+            links[worker.id] = WorkerLink(
+                process: DetachedProcess(adopting: worker.process, pidfd: pidfd),
+                channel: CustodyChannel(owning: channel), ringNumbers: state.ringNumbers[worker.id] ?? [])
+        }
+        return links
+    }
+
+    /// The kernel rings, from any worker that lives: no store can hold them.
+    private static func rings(
+        of state: DeviceState, from links: [DeviceMachine.WorkerID: WorkerLink]
+    ) -> [SharedFD]? {
+        for link in links.values where !link.process.hasEnded && !link.ringNumbers.isEmpty {
+            var rings: [SharedFD] = []
+            for number in link.ringNumbers {
+                guard let ring = try? link.process.duplicate(descriptor: number) else { break }
+                rings.append(SharedFD(ring))
+            }
+            if rings.count == link.ringNumbers.count { return rings }
+        }
+        return nil
+    }
+
+    /// Goes on where the supervisor before has ended. To be called once, when the site knows this device.
+    func resume() {
+        let connection = CustodyKey(.connection)
+        for (id, link) in links {
+            watch(.channel(device: configuration.name, id), link.channel.fd.number)
+            watch(.process(device: configuration.name, id), link.process.pidfd.number)
+        }
+        handle(.begin)
+        // It was accepted, and nobody has heard of it yet.
+        if custody[connection] != nil, !machine.isConnected { handle(.connected) }
+        for worker in machine.workers {
+            if links[worker.id] == nil {
+                handle(.ended(worker.id, .unknown))
+            } else if worker.process == 0 {
+                // It was started, and perhaps given everything: nobody knows.
+                links[worker.id]?.process.send(signal: SIGKILL)
+            }
+        }
+    }
+
+    private func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
+    private static func storeName(_ key: CustodyKey) -> String { "key/\(key.role.rawValue).\(key.index)" }
+
+    private func saveState() {
+        let state = DeviceState(
+            configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers))
+        stateFile.commit(site.coder.encode(state))
     }
 
     private static func makeRecord(_ geometry: RecordGeometry) throws(SessionRecordError) -> OwnedFD {
@@ -133,6 +239,7 @@ extension DeviceCustody {
                 if let next = perform(action) { events.append(next) }
             }
         }
+        saveState()
         precondition(events.isEmpty, "a device's events cause each other without end")
     }
 
@@ -164,7 +271,7 @@ extension DeviceCustody {
             note(.failed, "cannot accept a connection: \(error)")
             return
         }
-        custody[CustodyKey(.connection)] = arrived
+        keep(arrived, under: CustodyKey(.connection))
         arrived = nil
         handle(.connected)
     }
@@ -240,9 +347,11 @@ extension DeviceCustody {
                 return .notSpawned(id, reason: "\(error)")
             }
         case .equip(let id): equip(id)
-        case .send(let message, let id, let key): links[id]?.send(message, key.flatMap { custody[$0] })
-        case .store(let key): custody[key] = arrived
-        case .drop(let key): custody[key] = nil
+        case .send(let message, let id, let key): send(message, to: id, key)
+        case .store(let key): keep(arrived, under: key)
+        case .drop(let key):
+            custody[key] = nil
+            site.store.remove(storeName(Self.storeName(key)))
         case .kill(let id): links[id]?.process.send(signal: SIGKILL)
         case .forget(let id): forget(id)
         case .accept(let accepts): watchListener(accepts)
@@ -253,6 +362,21 @@ extension DeviceCustody {
         case .dissolve: dissolve()
         }
         return nil
+    }
+
+    private func keep(_ descriptor: SharedFD?, under key: CustodyKey) {
+        guard let descriptor else { return }
+        custody[key] = descriptor
+        site.store.put(descriptor.number, as: storeName(Self.storeName(key)))
+    }
+
+    private func send(_ message: CustodyMessage, to id: DeviceMachine.WorkerID, _ key: CustodyKey?) {
+        guard let key else {
+            links[id]?.send(message, nil)
+            return
+        }
+        // Missing only after a supervisor's death between a drop and the note of it: the drop comes again.
+        if let descriptor = custody[key] { links[id]?.send(message, descriptor) }
     }
 
     private func spawn(_ id: DeviceMachine.WorkerID, program: Int) throws(SystemError) -> Int32 {
@@ -269,6 +393,8 @@ extension DeviceCustody {
         } catch {
             throw SystemError(cannot: "start", "a worker", error)
         }
+        // Before the worker is there: a successor of ours that finds it without its channel closes it, and the worker ends.
+        site.store.put(ours.number, as: storeName("worker/\(id)/channel"))
         let ringNumbers = rings.map(\.number)
         let arguments = [
             "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
@@ -281,6 +407,8 @@ extension DeviceCustody {
             process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
         links[id] = link
         images[id] = files
+        site.store.put(link.process.pidfd.number, as: storeName("worker/\(id)/process"))
+        saveState()
         watch(.channel(device: configuration.name, id), link.channel.fd.number)
         watch(.process(device: configuration.name, id), link.process.pidfd.number)
         return pid
@@ -301,6 +429,8 @@ extension DeviceCustody {
         unwatch(.channel(device: configuration.name, id), link.channel.fd.number)
         unwatch(.process(device: configuration.name, id), link.process.pidfd.number)
         images[id] = nil
+        site.store.remove(storeName("worker/\(id)/channel"))
+        site.store.remove(storeName("worker/\(id)/process"))
     }
 
     private func watchListener(_ accepts: Bool) {
@@ -319,7 +449,9 @@ extension DeviceCustody {
 
     private func dissolve() {
         watchListener(false)
+        for key in custody.keys { site.store.remove(storeName(Self.storeName(key))) }
         custody = [:]
+        for name in ["state", "record", "listener"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
         site.dissolve(configuration.name)
     }

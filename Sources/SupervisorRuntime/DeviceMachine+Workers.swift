@@ -47,7 +47,10 @@ extension DeviceMachine {
     /// After every event: what is there is made to be what should be there.
     private mutating func settle(_ actions: inout [Action]) {
         if isDeleting {
-            if workers.isEmpty { actions.append(.dissolve) }
+            if workers.isEmpty, !isDissolved {
+                isDissolved = true
+                actions.append(.dissolve)
+            }
         } else {
             advanceUpgrade(&actions)
             staff(&actions)
@@ -115,7 +118,7 @@ extension DeviceMachine {
         guard let index = index(of: id) else { return }
         let worker = workers.remove(at: index)
         actions.append(.forget(id))
-        let reason = worker.refusal ?? "\(ending)"
+        let reason = worker.refusal ?? ending.description
         let wasTold = worker.phase == .quitting
         if !wasTold { report(.died, id, "\(worker.phase.rawValue), \(reason)", &actions) }
         let wasCandidate = upgradeLost(id, reason, isFault: ending.isFault, &actions)

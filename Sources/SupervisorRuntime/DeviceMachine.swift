@@ -30,6 +30,7 @@ public struct DeviceMachine: Codable, Hashable, Sendable {
     var lastWorker: WorkerID = 0
     var isBackingOff = false
     var isAccepting = false
+    var isDissolved = false
     let knowsRecordVersion: UInt64
 
     /// Numbers a worker within its device, from 1 on.
@@ -113,6 +114,15 @@ extension DeviceMachine {
         case byFault(signal: Int32)
         /// It was no child of ours.
         case unknown
+
+        var description: String {
+            switch self {
+            case .onItsOwn(let code): "the worker ended with status \(code)"
+            case .fromOutside(let signal): "the worker was killed from outside (signal \(signal))"
+            case .byFault(let signal): "the worker trapped (signal \(signal))"
+            case .unknown: "the worker ended; nobody was there to see how"
+            }
+        }
 
         var isFault: Bool {
             switch self {

@@ -9,21 +9,37 @@ public final class Supervisor: Sendable {
     private let mailbox: Mailbox
     private let lastFollower = Atomic<UInt64>(0)
 
-    /// Starts the custody thread.
+    /// What a supervisor is made of.
+    public struct Options: ~Copyable {
+        /// Of the worker.
+        public var programPath: String
+        /// Where workers write their logs.
+        public var workerOutput: OwnedFD
+        /// Belongs to the custody thread from now on.
+        public var store: any FDStore
+        public var coder: StateCoder
+
+        public init(
+            programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder
+        ) {
+            self.programPath = programPath
+            self.workerOutput = workerOutput
+            self.store = store
+            self.coder = coder
+        }
+    }
+
+    /// Takes over what the store has from a supervisor before, and starts the custody thread.
     ///
-    /// - Parameters:
-    ///   - programPath: of the worker.
-    ///   - workerOutput: where workers write their logs.
     /// - Throws: what failed, and what to do.
-    public init(programPath: String, workerOutput: consuming OwnedFD) throws(SystemError) {
+    public init(_ options: consuming Options) throws(SystemError) {
         ignoreBrokenPipes()
-        let output = SharedFD(workerOutput)
         do throws(Errno) {
             mailbox = try Mailbox()
         } catch {
             throw SystemError(cannot: "set up", "the mailbox", error)
         }
-        let loop = Handover(try CustodyLoop(programPath: programPath, workerOutput: output, mailbox: mailbox))
+        let loop = Handover(try CustodyLoop(options, mailbox: mailbox))
         do throws(Errno) {
             let thread = try JoinableThread(name: "custody") { loop.take().serve() }
             thread.detach()

@@ -28,7 +28,16 @@ struct Batond: ParsableCommand {
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
+    /// What `startKeeper` starts: not for people.
+    @Option(help: .hidden)
+    var keep: Int32?
+
     func run() throws {
+        if let keep {
+            var keeper = DescriptorKeeper(UnixListener(owning: OwnedFD(owning: keep)))
+            keeper.run()
+            return
+        }
         guard let level = Logger.Level(rawValue: logLevel) else {
             throw ValidationError("--log-level is one of \(Logger.Level.allCases.map(\.rawValue))")
         }
@@ -46,7 +55,9 @@ struct Batond: ParsableCommand {
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
-        let supervisor = try Supervisor(programPath: worker, workerOutput: try standardError())
+        let store = try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
+        let supervisor = try Supervisor(
+            Supervisor.Options(programPath: worker, workerOutput: try standardError(), store: store, coder: coder))
         _ = supervisor.follow { event in
             log.info(
                 "\(event.report.kind.rawValue) \(event.report.text)",
@@ -65,10 +76,32 @@ struct Batond: ParsableCommand {
         log.info("listening at \(controlSocket)")
         _ = waitForInput(signals.number)
         server.close()
+        let stopped = try EventFD()
+        let bell = stopped.fd.number
+        supervisor.stop { signalEvent(bell) }
+        _ = waitForInput(bell, milliseconds: 10_000)
         log.info("ended; the workers live on")
     }
 
-    private func standardError() throws -> OwnedFD {
+    private func startKeeper(_ listener: borrowing OwnedFD) throws(SystemError) {
+        let output: OwnedFD
+        do throws(Errno) {
+            output = try standardError()
+        } catch {
+            throw SystemError(cannot: "start", "the keeper of descriptors", error)
+        }
+        _ = try DetachedProcess(
+            path: "/proc/self/exe", name: "batond", arguments: ["--keep", "\(listener.number)"], output: output,
+            inheriting: [listener.number])
+    }
+
+    private var coder: StateCoder {
+        StateCoder(
+            encode: { state in (try? JSONEncoder().encode(state)).map { Array($0) } ?? [] },
+            decode: { bytes in try? JSONDecoder().decode(DeviceState.self, from: Data(bytes)) })
+    }
+
+    private func standardError() throws(Errno) -> OwnedFD {
         OwnedFD(owning: try retryingInterrupts { fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) })
     }
 

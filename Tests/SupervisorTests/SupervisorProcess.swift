@@ -1,0 +1,96 @@
+import ControlAPI
+import Foundation
+import Platform
+import TestSupport
+
+/// A real batond with a state directory of its own.
+struct SupervisorProcess: ~Copyable {
+    var program: Program
+    let directory: TemporaryDirectoryBox
+    private let worker: String
+
+    static func executable(_ name: String) -> String {
+        WorkerProcess.executable.split(separator: "/", omittingEmptySubsequences: false).dropLast()
+            .joined(separator: "/") + "/\(name)"
+    }
+
+    /// - Parameter worker: path of the worker's program.
+    init(worker: String, in directory: TemporaryDirectoryBox) throws {
+        self.directory = directory
+        self.worker = worker
+        program = try Self.start(worker, in: directory)
+    }
+
+    private static func start(_ worker: String, in directory: TemporaryDirectoryBox) throws -> Program {
+        let socket = directory.value.file("control.sock")
+        if TestFile.exists(socket) { try TestFile.remove(socket) }
+        var program = try Program(
+            executable("batond"),
+            ["--control-socket", socket, "--state-directory", directory.value.path, "--worker", worker],
+            in: directory.value)
+        try program.waitForFile(socket)
+        return program
+    }
+
+    var keeperSocket: String { directory.value.file("keeper.sock") }
+
+    /// SIGKILL, then a new one with the same state directory.
+    mutating func killAndRestart() throws {
+        program.send(signal: 9)
+        program.wait(milliseconds: 10_000)
+        program = try Self.start(worker, in: directory)
+    }
+
+    /// Runs `baton` with these arguments.
+    func baton(_ arguments: String...) throws -> (code: Int32, output: String) { try baton(arguments) }
+
+    func baton(_ arguments: [String]) throws -> (code: Int32, output: String) {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: Self.executable("baton"))
+        process.arguments = arguments + ["--control-socket", directory.value.file("control.sock")]
+        let pipe = Pipe()
+        process.standardOutput = pipe
+        process.standardError = pipe
+        try process.run()
+        let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        return (process.terminationStatus, output)
+    }
+
+    /// The state of one device.
+    func status(_ name: String) throws -> DeviceInfo {
+        try JSONDecoder().decode(DeviceInfo.self, from: Data(baton("status", name, "--json").output.utf8))
+    }
+
+    /// Waits until a device is as it should be.
+    func wait(
+        _ name: String, _ what: String, until condition: (DeviceInfo) -> Bool
+    ) throws -> DeviceInfo {
+        let end = monotonicNanoseconds() + 20_000_000_000
+        while true {
+            let info = try status(name)
+            if condition(info) { return info }
+            guard monotonicNanoseconds() < end else {
+                throw SystemError(cannot: "see", what, nil, advice: "\(info)\n\(program.output)")
+            }
+            pause(milliseconds: 5)
+        }
+    }
+
+    /// Ends every device, then the supervisor: nothing is left behind.
+    mutating func end() throws {
+        let devices = try baton("list", "--json").output.split(separator: "\n")
+        for line in devices {
+            if let info = try? JSONDecoder().decode(DeviceInfo.self, from: Data(line.utf8)) {
+                _ = try baton("delete", info.disk.name)
+            }
+        }
+        program.stop()
+    }
+}
+
+extension DeviceInfo {
+    var active: WorkerInfo? { workers.first { $0.phase == "active" } }
+    var standby: WorkerInfo? { workers.first { $0.phase == "standby" } }
+    var isStaffed: Bool { active != nil && standby != nil }
+}
