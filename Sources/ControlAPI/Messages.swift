@@ -12,6 +12,8 @@ public enum ControlMethod: String, Sendable, CaseIterable {
     case kill
     /// Takes `UpgradeParameters`, gives an `UpgradeResult`; before that, a `progress` notification for each device.
     case upgrade
+    /// Takes `SupervisorParameters`, gives an `Empty`; then the supervisor replaces itself, and the connection ends.
+    case upgradeSupervisor
     /// Gives an `Empty`, then an `event` notification for each `EventInfo`, for as long as the connection lasts.
     case events
 
@@ -151,6 +153,14 @@ public struct UpgradeParameters: Codable, Hashable, Sendable {
         self.canary = canary
         self.dryRun = dryRun
     }
+}
+
+/// What the supervisor becomes.
+public struct SupervisorParameters: Codable, Hashable, Sendable {
+    /// The new program; absent: what lies at the present one's path now.
+    public var program: String?
+
+    public init(program: String?) { self.program = program }
 }
 
 /// One device of an upgrade.

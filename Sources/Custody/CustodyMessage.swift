@@ -36,7 +36,9 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     /// Everything has been given. Text: the device's configuration, as the worker's options are spelt, one a line. The
     /// worker prepares itself, answers `ready`, and takes the device up when nobody has it.
     public static let prepare = CustodyMessageKind(rawValue: 3)
-    /// Answers `keep`: the descriptor is in custody, and whoever stands by has it. Value: that of `keep`.
+    /// Answers `keep`: the descriptor is in custody, and whoever stands by has it. Value: that of `keep`. Like every
+    /// message of the supervisor, it comes a second time if the supervisor died between sending it and noting that it
+    /// has: whoever does not wait for this value ignores it.
     public static let kept = CustodyMessageKind(rawValue: 4)
     /// Stop taking requests, and give the device up without waiting for those in flight. Answered by `frozen`.
     public static let freeze = CustodyMessageKind(rawValue: 5)

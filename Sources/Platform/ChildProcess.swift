@@ -134,6 +134,17 @@ public struct DetachedProcess: ~Copyable, Sendable {
     }
 }
 
+/// Runs another program in this process, which keeps its number, its children and its standard descriptors only.
+///
+/// - Returns: execv's error; not at all when it succeeds.
+public func replaceProcess(path: String, arguments: [String]) -> Errno {
+    _ = clinux_close_all_on_exec()
+    var words = unsafe arguments.map { unsafe strdup($0) }
+    unsafe words.append(nil)
+    unsafe execv(path, words)
+    return .current
+}
+
 /// Waits for a child that has ended or was just killed.
 private func reap(_ pid: Int32) -> ChildProcess.Ending {
     var status: Int32 = 0

@@ -135,10 +135,10 @@ final class CustodyLoop: CustodySite {
         return deadline <= now ? 0 : Int32(min(60_000, (deadline - now + 999_999) / 1_000_000))
     }
 
-    func stop() {
+    func stop(forSuccessor: Bool) {
         isStopping = true
         // Nothing is left to hold.
-        if devices.isEmpty { for number in programs.keys { store.remove("program/\(number)") } }
+        if devices.isEmpty, !forSuccessor { for number in programs.keys { store.remove("program/\(number)") } }
     }
 
     // MARK: Site

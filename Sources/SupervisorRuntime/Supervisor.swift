@@ -114,9 +114,11 @@ public final class Supervisor: Sendable {
     }
 
     /// Ends the custody thread. Workers live on.
-    public func stop(reply: @escaping @Sendable () -> Void) {
+    ///
+    /// - Parameter forSuccessor: another supervisor follows at once.
+    public func stop(forSuccessor: Bool, reply: @escaping @Sendable () -> Void) {
         mailbox.post { loop in
-            loop.stop()
+            loop.stop(forSuccessor: forSuccessor)
             reply()
         }
     }

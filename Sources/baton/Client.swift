@@ -50,6 +50,11 @@ final class Client {
         while true { try notified(try nextLine()) }
     }
 
+    /// Returns when the supervisor has closed the connection, by throwing.
+    func waitForEnd() throws {
+        while true { _ = try nextLine() }
+    }
+
     private func nextLine() throws -> Data {
         var searched = 0
         while true {

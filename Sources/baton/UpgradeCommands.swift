@@ -24,13 +24,24 @@ struct Upgrade: ParsableCommand {
     @Flag(help: "Start each new worker and ask whether it could take over; go no further.")
     var dryRun = false
 
+    @Flag(help: "Replace the supervisor instead, in place: devices and their workers go on.")
+    var supervisor = false
+
+    @Option(help: "With --supervisor: the new batond (what lies at the present one's path now).")
+    var program: String?
+
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
+        if supervisor {
+            if all || !devices.isEmpty { throw ValidationError("--supervisor goes alone") }
+            return
+        }
         if devices.isEmpty != all { throw ValidationError("Name devices, or give --all") }
     }
 
     func run() throws {
+        if supervisor { return try upgradeSupervisor() }
         let parameters = UpgradeParameters(
             devices: devices, worker: worker.map(absolute), canary: canary, dryRun: dryRun)
         try connection.run { client in
@@ -40,6 +51,31 @@ struct Upgrade: ParsableCommand {
             if connection.json { return try printJSON(result) }
             let verb = dryRun ? "could be upgraded" : "upgraded"
             printText("\(result.devices.count) devices \(verb)\n", to: STDOUT_FILENO)
+        }
+    }
+
+    private func upgradeSupervisor() throws {
+        try connection.run { client in
+            let parameters = SupervisorParameters(program: program.map(absolute))
+            _ = try client.call(.upgradeSupervisor, parameters, as: Empty.self)
+            // The connection ends when the old one has gone.
+            try? client.waitForEnd()
+            let devices = try reconnect().call(.status, StatusParameters(), as: [DeviceInfo].self)
+            if connection.json { return try devices.forEach(printJSON) }
+            printText("the supervisor was replaced; it has \(devices.count) devices\n", to: STDOUT_FILENO)
+        }
+    }
+
+    /// Connects to the new supervisor, as soon as it listens.
+    private func reconnect() throws -> Client {
+        let end = monotonicNanoseconds() + 10_000_000_000
+        while true {
+            do throws(SystemError) {
+                return try Client(connection)
+            } catch {
+                if monotonicNanoseconds() > end { throw error }
+                pause(milliseconds: 5)
+            }
         }
     }
 

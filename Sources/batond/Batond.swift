@@ -4,6 +4,7 @@ internal import Glibc
 internal import Logging
 internal import Platform
 internal import SupervisorRuntime
+internal import Synchronization
 internal import Telemetry
 
 // batond: arguments and wiring only.
@@ -71,16 +72,37 @@ struct Batond: ParsableCommand {
                 if case .failure(let error) = result { log.error("cannot restore \(configuration.name): \(error)") }
             }
         }
-        let service = ControlService(supervisor: supervisor, saved: saved, directory: stateDirectory, log: log)
+        let successor = Successor(bell: try EventFD())
+        let service = ControlService(
+            supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
+            replace: { successor.call($0) })
         let server = try ControlServer(path: controlSocket, group: try groupNumber(), service: service)
         log.info("listening at \(controlSocket)")
-        _ = waitForInput(signals.number)
+        let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
+        // Answers are on their way out before their connections end.
         server.close()
         let stopped = try EventFD()
         let bell = stopped.fd.number
-        supervisor.stop { signalEvent(bell) }
+        supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
         _ = waitForInput(bell, milliseconds: 10_000)
+        if isReplaced { becomeSuccessor(successor.path ?? Self.ownPath, log) }
         log.info("ended; the workers live on")
+    }
+
+    /// Runs the new program in this process; the store gives it everything back, as after a kill. If it cannot be run, this
+    /// one starts again.
+    private func becomeSuccessor(_ path: String, _ log: Logger) {
+        log.info("becoming \(path)")
+        let error = replaceProcess(path: path, arguments: CommandLine.arguments)
+        log.error("cannot become \(path): \(error)")
+        _ = replaceProcess(path: "/proc/self/exe", arguments: CommandLine.arguments)
+    }
+
+    /// Where this program lies, or what has come in its place.
+    private static var ownPath: String {
+        let path = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/proc/self/exe"
+        let deleted = " (deleted)"
+        return path.hasSuffix(deleted) ? String(path.dropLast(deleted.count)) : path
     }
 
     private func startKeeper(_ listener: borrowing OwnedFD) throws(SystemError) {
@@ -112,5 +134,22 @@ struct Batond: ParsableCommand {
             throw ValidationError("--control-group: there is no group '\(controlGroup)'")
         }
         return unsafe entry.pointee.gr_gid
+    }
+}
+
+/// What the supervisor is to become, as the control socket has said.
+private final class Successor: Sendable {
+    private let wanted = Mutex<String?>(nil)
+    private let bell: EventFD
+
+    init(bell: consuming EventFD) { self.bell = bell }
+
+    /// Readable when it is to become something.
+    var number: Int32 { bell.fd.number }
+    var path: String? { wanted.withLock { $0 } }
+
+    func call(_ path: String?) {
+        wanted.withLock { $0 = path }
+        bell.signal()
     }
 }

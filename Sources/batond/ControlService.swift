@@ -9,6 +9,8 @@ struct ControlService: Sendable {
     let saved: SavedDevices
     let directory: String
     let log: Logger
+    /// Has the supervisor replaced by the program at a path; nil: by what lies at its own.
+    let replace: @Sendable (String?) -> Void
 
     /// Who asks.
     struct Caller: Sendable {
@@ -65,6 +67,13 @@ struct ControlService: Sendable {
             }
         case .upgrade:
             upgrade(try JSONRPC.parameters(of: line, as: UpgradeParameters.self), id, caller)
+        case .upgradeSupervisor:
+            let path = try JSONRPC.parameters(of: line, as: SupervisorParameters.self).program
+            if let path, !FileManager.default.isExecutableFile(atPath: path) {
+                throw JSONRPC.Fault(JSONRPC.Fault.refused, "there is no program at \(path)")
+            }
+            answer(.success(Empty()), id, caller)
+            replace(path)
         case .events:
             answer(.success(Empty()), id, caller)
             let follower = supervisor.follow { notify("event", EventInfo($0), caller) }

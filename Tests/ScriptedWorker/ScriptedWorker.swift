@@ -28,7 +28,9 @@ final class ScriptedWorker {
     var record: SessionRecord?
     var sentinel: Sentinel?
     var generation: UInt64 = 0
-    var isFrozen = false
+    /// The value of the `keep` that has no answer yet.
+    var awaited: UInt64?
+    var keeps: UInt64 = 0
 
     final class OwnedFDBox {
         let fd: OwnedFD
@@ -73,6 +75,9 @@ final class ScriptedWorker {
             case .drop: held[message.key] = nil
             case .prepare: return try prepare()
             case .kept:
+                // Comes twice when a supervisor has died between sending it and noting that it has.
+                guard awaited == message.value else { return true }
+                awaited = nil
                 if let connection = held[CustodyKey(.connection)]?.fd.number { answer(connection) }
                 if name.hasPrefix("traps-later") { abort() }
             case .freeze:
@@ -130,7 +135,9 @@ final class ScriptedWorker {
         guard let event = try? EventFD(), let copy = try? event.fd.duplicate() else { return }
         held[key] = OwnedFDBox(copy)
         // Answered when it is in custody.
-        try? channel.send(CustodyMessage(.keep, key), with: event.fd.number)
+        keeps += 1
+        awaited = keeps
+        try? channel.send(CustodyMessage(.keep, key, value: keeps), with: event.fd.number)
     }
 
     func answer(_ connection: Int32) {

@@ -138,6 +138,28 @@ import Testing
         try supervisor.end()
     }
 
+    @Test func theSupervisorIsReplacedInPlace() throws {
+        var supervisor = try makeSupervisor()
+        let before = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
+        #expect(try ask(stream, "k") == "1")
+        for _ in 0..<2 {
+            let result = try supervisor.baton("upgrade", "--supervisor")
+            #expect(result.code == 0, "\(result.output)")
+            #expect(result.output.contains("it has 1 devices"))
+            #expect(supervisor.program.wait(milliseconds: 0) == nil, "it is the same process")
+            let after = try supervisor.status("d")
+            #expect(after.workers.map(\.pid) == before.workers.map(\.pid))
+        }
+        #expect(try ask(stream, "k") == "2")
+        #expect(try supervisor.baton("kill", "d").code == 0)
+        #expect(try ask(stream, "?") == "2")
+        let wrong = try supervisor.baton("upgrade", "--supervisor", "--program", "/nonexistent/batond")
+        #expect(wrong.code == 1)
+        #expect(try supervisor.status("d").disk.name == "d")
+        try supervisor.end()
+    }
+
     @Test func aTakeOverNeedsNoSupervisor() throws {
         var supervisor = try makeSupervisor()
         let before = try supervisor.wait("d", "a standby") { $0.isStaffed }
