@@ -114,6 +114,7 @@ final class DeviceCustody {
         } catch {
             throw SystemError(cannot: "take over", name, nil, advice: "\(error)")
         }
+        Self.killUnknownWorkers(of: state, from: found)
         let links = Self.links(of: state, from: found)
         guard let rings = Self.rings(of: state, from: links) else {
             throw SystemError(cannot: "take over", name, nil, advice: "No worker of it lives that has its kernel rings")
@@ -127,6 +128,16 @@ final class DeviceCustody {
         }
         for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
+    }
+
+    /// A worker that was started, and not noted, before the supervisor died: nobody may take the device up unknown to us.
+    /// (One whose process was not even stored has been told nothing: it ends with its channel.)
+    private static func killUnknownWorkers(of state: DeviceState, from found: [String: SharedFD]) {
+        let known = Set(state.machine.workers.map { "worker/\($0.id)/process" })
+        for (name, pidfd) in found where name.hasPrefix("worker/") && name.hasSuffix("/process") {
+            guard !known.contains(name), let pidfd = try? pidfd.fd.duplicate() else { continue }
+            DetachedProcess(adopting: 0, pidfd: pidfd).send(signal: SIGKILL)
+        }
     }
 
     /// The workers whose channel and process are both known.
