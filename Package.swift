@@ -55,7 +55,9 @@ let package = Package(
         module("Inflight", ["CWire", "Platform", "Virtio"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
         module("Custody", ["CLinux", "CWire", "Platform"]),
-        module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight"]),
+        module(
+            "BlockTarget",
+            ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
         module(
             "WorkerRuntime",
             ["Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "BlockTarget", "CWire", log]),

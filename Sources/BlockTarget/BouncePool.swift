@@ -7,7 +7,7 @@ internal import Platform
 @safe struct BouncePool: ~Copyable, @unchecked Sendable {
     /// Bytes of one buffer; larger transfers go in parts.
     static let bufferBytes = 128 << 10
-    private static let bufferCount = 32
+    static let bufferCount = 32
 
     private let mapping: Mapping
     private var free = InlineArray<32, Int32>(repeating: -1)
@@ -23,6 +23,18 @@ internal import Platform
         guard freeCount > 0 else { return nil }
         freeCount -= 1
         return free[freeCount]
+    }
+
+    /// Takes the buffer that an adopted operation uses.
+    ///
+    /// - Returns: false when it is in use already.
+    mutating func reserve(_ index: Int32) -> Bool {
+        for place in 0..<freeCount where free[place] == index {
+            freeCount -= 1
+            free[place] = free[freeCount]
+            return true
+        }
+        return false
     }
 
     /// Gives a buffer back.

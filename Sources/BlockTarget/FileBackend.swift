@@ -64,6 +64,11 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     public mutating func nextCompletion() -> IOCompletion? { engine.nextCompletion() }
     @inlinable
     public mutating func runDeferredWork() { engine.runDeferredWork() }
+    @inlinable
+    public mutating func releaseCompletions() { engine.releaseCompletions() }
+    @inlinable
+    public var lastIndex: UInt32 { engine.lastIndex }
+    public func hadTaken(_ index: UInt32) -> Bool { engine.hadTaken(index) }
     public var faults: StorageFaults { counted }
     @inlinable
     public var queuedCount: Int { engine.queuedCount }
@@ -91,16 +96,21 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// Queues an operation, making room by a submit when the queue is full.
     @inlinable
     @inline(__always)
-    mutating func enqueue(_ operation: IOOperation, _ slot: borrowing RequestSlot) -> BackendStep {
-        if engine.enqueue(operation, token: slot.token) { return .pending }
-        engine.submit()
-        return engine.enqueue(operation, token: slot.token) ? .pending : .stalled
+    mutating func enqueue(_ operation: IOOperation, _ slot: inout RequestSlot) -> BackendStep {
+        // Each operation has a name of its own, so that a late completion is not taken for a newer one's.
+        let token = slot.token &+ 1 << 32
+        if !engine.enqueue(operation, token: token) {
+            engine.submit()
+            guard engine.enqueue(operation, token: token) else { return .stalled }
+        }
+        slot.token = token
+        return .pending
     }
 
     @usableFromInline
     mutating func synchronize(_ slot: inout RequestSlot) -> BackendStep {
         if isReadOnly { return .done(.ok) }
-        return enqueue(.synchronizeData(file: file), slot)
+        return enqueue(.synchronizeData(file: file), &slot)
     }
 }
 
@@ -125,11 +135,11 @@ extension FileBackend where Engine: ~Copyable {
         if slot.operation == .read {
             let read = unsafe IOOperation.read(
                 file: file, vectors: slot.vectors, count: slot.vectorCount, offset: slot.offset)
-            return enqueue(read, slot)
+            return enqueue(read, &slot)
         }
         let write = unsafe IOOperation.write(
             file: file, vectors: slot.vectors, count: slot.vectorCount, offset: slot.offset, durable: slot.isDurable)
-        return enqueue(write, slot)
+        return enqueue(write, &slot)
     }
 
     @inlinable
@@ -156,12 +166,12 @@ extension FileBackend where Engine: ~Copyable {
         let count = UInt32(slot.partLength)
         let step: BackendStep
         if slot.operation == .read {
-            step = unsafe enqueue(.read(file: file, buffer: buffer, count: count, offset: slot.offset), slot)
+            step = unsafe enqueue(.read(file: file, buffer: buffer, count: count, offset: slot.offset), &slot)
         } else {
             unsafe slot.copyVectors(buffer, count: Int(count), toGuest: false)
             let write = unsafe IOOperation.write(
                 file: file, buffer: buffer, count: count, offset: slot.offset, durable: slot.isDurable)
-            step = enqueue(write, slot)
+            step = enqueue(write, &slot)
         }
         // A slot that waits for room holds no buffer, so that those that hold one always get on.
         if case .stalled = step { releaseBounce(&slot) }
@@ -221,11 +231,11 @@ extension FileBackend where Engine: ~Copyable {
             slot.method = possibleMethod(from: slot.method, slot.operation)
             switch slot.method {
             case RangeMethod.device:
-                return enqueue(.discardDevice(file: file, offset: range.offset, length: range.length), slot)
+                return enqueue(.discardDevice(file: file, offset: range.offset, length: range.length), &slot)
             case RangeMethod.punch:
-                return allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range, slot)
+                return allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range, &slot)
             case RangeMethod.zeroRange:
-                return allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, range, slot)
+                return allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, range, &slot)
             case RangeMethod.write:
                 return writeZeroes(range, &slot)
             default:
@@ -254,8 +264,8 @@ extension FileBackend where Engine: ~Copyable {
         return method
     }
 
-    private mutating func allocate(_ mode: Int32, _ range: BlockRange, _ slot: borrowing RequestSlot) -> BackendStep {
-        enqueue(.allocate(file: file, mode: mode, offset: range.offset, length: range.length), slot)
+    private mutating func allocate(_ mode: Int32, _ range: BlockRange, _ slot: inout RequestSlot) -> BackendStep {
+        enqueue(.allocate(file: file, mode: mode, offset: range.offset, length: range.length), &slot)
     }
 
     /// Writes zeroes from a buffer: the last resort. `partLength` bytes of the range are under way.
@@ -265,7 +275,7 @@ extension FileBackend where Engine: ~Copyable {
         let write = unsafe IOOperation.write(
             file: aligned ? file : unalignedFile, buffer: zeroes.base, count: UInt32(slot.partLength),
             offset: range.offset, durable: false)
-        return enqueue(write, slot)
+        return enqueue(write, &slot)
     }
 
     @usableFromInline
@@ -278,11 +288,13 @@ extension FileBackend where Engine: ~Copyable {
             }
             let count = min(count, slot.partLength)
             if count < slot.partLength { counted.shortTransfers += 1 }
+            slot.rangesDone += count
             unsafe slot.ranges[slot.rangeIndex].offset += count
             unsafe slot.ranges[slot.rangeIndex].length -= count
             if unsafe slot.ranges[slot.rangeIndex].length > 0 { return rangeNext(&slot) }
         }
         slot.rangeIndex += 1
+        slot.rangesDone = 0
         slot.method = RangeMethod.device
         return rangeNext(&slot)
     }

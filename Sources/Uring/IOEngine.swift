@@ -21,11 +21,28 @@ public protocol IOEngine: ~Copyable {
     /// Takes the next completion, or nil when there is none.
     mutating func nextCompletion() -> IOCompletion?
 
+    /// Lets go of the completions taken so far: until then a successor of this process would find them again.
+    mutating func releaseCompletions()
+
+    /// Where in the submission queue the operation is that was queued last.
+    var lastIndex: UInt32 { get }
+
+    /// Whether the kernel had taken the operation at `index` when this process took the engine over from a dead one.
+    /// Not meant for this process's own operations.
+    func hadTaken(_ index: UInt32) -> Bool
+
     /// Operations queued and not yet taken by the kernel.
     var queuedCount: Int { get }
 
     /// A descriptor that polls readable when a completion has arrived; nil for an engine that completes at once.
     var pollDescriptor: Int32? { get }
+}
+
+/// An engine that nobody takes over.
+extension IOEngine where Self: ~Copyable {
+    @inlinable public mutating func releaseCompletions() {}
+    @inlinable public var lastIndex: UInt32 { 0 }
+    @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
 }
 
 /// The result of one operation.

@@ -8,6 +8,7 @@ internal import Synchronization
 ///
 /// liburing sets it up and maps it; the queues are driven here, because a take-over needs every store in plain sight.
 /// Invariants:
+/// - Completions taken are let go of only by `releaseCompletions`: until then a successor finds them again.
 /// - `tail` is the index behind the last SQE written; the kernel sees it at `submit`. SQEs between the kernel's head
 ///   and the kernel's tail belong to the kernel.
 /// - The array that maps ring positions to SQEs is the identity, written once.
@@ -20,6 +21,8 @@ internal import Synchronization
     private var tail: UInt32
     private var completionHead: UInt32
     private let completionMask: UInt32
+    /// Where the kernel stood in the submission queue when this process took the ring over.
+    private let adoptedHead: UInt32
 
     /// Makes a ring.
     ///
@@ -40,11 +43,39 @@ internal import Synchronization
                 cannot: "use io_uring", "", nil,
                 advice: "This kernel's io_uring lacks \(missing). Baton needs Linux 6.1 or newer")
         }
+        unsafe self.init(mapped: ring)
+    }
+
+    /// Takes over a ring that somebody else has made, and that workers before this one may have used. None of them uses
+    /// it any more: their threads are gone, for the kernel shows how far it has taken the submission queue only at the
+    /// end of a system call. What it has not taken was never started, and is dropped.
+    ///
+    /// - Parameters:
+    ///   - fd: of the ring; the ring itself lives on when this process ends, if somebody else has it too.
+    ///   - parameters: struct io_uring_params as io_uring_setup has filled it in.
+    /// - Throws: when it cannot be mapped.
+    public init(adopting fd: consuming OwnedFD, parameters bytes: [UInt8]) throws(SystemError) {
+        var parameters = io_uring_params()
+        let size = MemoryLayout<io_uring_params>.size
+        guard bytes.count == size else {
+            throw SystemError(cannot: "take over", "a kernel ring", nil, advice: "Its parameters are damaged")
+        }
+        unsafe withUnsafeMutableBytes(of: &parameters) { unsafe $0.copyBytes(from: bytes) }
+        var ring = unsafe io_uring()
+        let result = unsafe io_uring_queue_mmap(fd.number, &parameters, &ring)
+        guard result == 0 else { throw SystemError(cannot: "take over", "a kernel ring", Errno(rawValue: -result)) }
+        _ = fd.release()
+        unsafe self.init(mapped: ring)
+        unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
+    }
+
+    private init(mapped ring: io_uring) {
         for position in 0..<(unsafe ring.sq.ring_entries) { unsafe ring.sq.array[Int(position)] = position }
-        unsafe self.ring = ring
+        unsafe self.ring = unsafe ring
         self.entries = unsafe ring.sq.ring_entries
         mask = unsafe ring.sq.ring_mask
-        tail = unsafe ring.sq.ktail.pointee
+        tail = unsafe Self.atomic(ring.sq.khead).pointee.load(ordering: .acquiring)
+        adoptedHead = tail
         completionHead = unsafe ring.cq.khead.pointee
         completionMask = unsafe ring.cq.ring_mask
     }
@@ -146,9 +177,16 @@ internal import Synchronization
         let cqe = unsafe ring.cq.cqes + Int(completionHead & completionMask)
         let completion = unsafe IOCompletion(token: cqe.pointee.user_data, result: cqe.pointee.res)
         completionHead &+= 1
-        unsafe Self.atomic(ring.cq.khead).pointee.store(completionHead, ordering: .releasing)
         return completion
     }
+
+    public mutating func releaseCompletions() {
+        unsafe Self.atomic(ring.cq.khead).pointee.store(completionHead, ordering: .releasing)
+    }
+
+    public var lastIndex: UInt32 { tail &- 1 }
+
+    public func hadTaken(_ index: UInt32) -> Bool { Int32(bitPattern: index &- adoptedHead) < 0 }
 }
 
 extension Ring {

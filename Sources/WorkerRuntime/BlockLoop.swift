@@ -66,6 +66,7 @@ struct QueueReport: Sendable {
         if reap() { worked = true }
         if split.resumeStalled(&backend) { worked = true }
         split.publish(backend, &office)
+        backend.releaseCompletions()
         return worked
     }
 

@@ -180,7 +180,7 @@ extension QueueTable where Ring: ~Copyable {
         count += 1
         setSignals(of: index, attachment.signals, office)
         unsafe places[count - 1].queue.disableKicks()
-        unsafe places[count - 1].queue.resubmit(plan.heads, &backend)
+        unsafe places[count - 1].queue.resume(plan.heads, &backend)
         return .attached(plan)
     }
 
