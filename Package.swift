@@ -60,7 +60,10 @@ let package = Package(
             ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
         module(
             "WorkerRuntime",
-            ["Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "BlockTarget", "CWire", log]),
+            [
+                "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
+                log,
+            ]),
         .executableTarget(
             name: "baton-worker",
             dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
@@ -84,7 +87,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
-        tests(of: "Inflight", ["CWire", "Platform"]),
+        tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
             of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
         // The real program, as a process

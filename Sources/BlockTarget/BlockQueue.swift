@@ -1,5 +1,5 @@
-internal import Glibc
 public import Custody
+internal import Glibc
 public import Inflight
 public import Platform
 public import Virtio
@@ -90,7 +90,8 @@ public struct QueueCounters: Sendable, Equatable {
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
-        index: Int, ring: consuming Ring, records: consuming RequestRecords = .none, memory: GuestMemory, disk: DiskDescription, features: UInt64,
+        index: Int, ring: consuming Ring, records: consuming RequestRecords = .none, memory: GuestMemory,
+        disk: DiskDescription, features: UInt64,
         writesThrough: Bool, call: Int32
     ) throws(Errno) {
         storage = try SlotStorage(slots: Int(ring.size))

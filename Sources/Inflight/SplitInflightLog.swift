@@ -1,5 +1,6 @@
 public import CWire
 public import Platform
+internal import Virtio
 
 /// The log of one split queue's requests in flight, in memory that outlives this process.
 ///
@@ -111,6 +112,8 @@ public struct RecoveryPlan: Sendable, Equatable {
     public var isFresh = false
     /// Requests that were taken and not returned, in the order in which they were taken.
     public var heads: [UInt16] = []
+    /// Of those, the ones whose operation the kernel still had, or had finished: only their completion is waited for.
+    public var adopted = 0
     /// Published, and not yet struck off when the worker died.
     public var struckOff = 0
 
@@ -123,6 +126,9 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
     case batchTooLong(Int, size: Int)
     case brokenList(UInt16)
     case noRoom(queue: Int, size: Int)
+    case noMemory(Errno)
+    case otherRing(Int, size: Int)
+    case outsideRing(PackedStanding)
 
     public var description: String {
         switch self {
@@ -132,6 +138,12 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
         case .brokenList(let head): "the inflight log names a descriptor \(head) that the ring does not have"
         case .noRoom(let queue, let size):
             "the inflight region has no room for queue \(queue) with \(size) entries"
+        case .noMemory(let error):
+            "there is no memory for the log of requests in flight: \(error)"
+        case .otherRing(let count, let size):
+            "the inflight log is of a ring with \(count) descriptors, not \(size): it belongs to another ring"
+        case .outsideRing(let standing):
+            "the packed ring does not have the places \(standing.available.index) and \(standing.used.index)"
         }
     }
 }

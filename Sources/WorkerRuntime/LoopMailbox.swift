@@ -1,3 +1,4 @@
+internal import Custody
 internal import Inflight
 internal import Platform
 internal import Synchronization
@@ -30,6 +31,18 @@ struct QueueAttachment: Sendable {
     var inflight: InflightRegion?
     var writesThrough: Bool
     var signals: QueueSignals
+    /// Where operations under way are recorded; nil: nowhere.
+    var ownership: Ownership?
+
+    /// The ring is a packed one.
+    var isPacked: Bool { features & RingLayout.packedFeature != 0 }
+}
+
+/// A device that this worker has claimed.
+struct Ownership: Sendable {
+    var record: SessionRecord
+    /// The number of this worker.
+    var generation: UInt64
 }
 
 /// The eventfds of a queue; nil where the driver gave none.
@@ -48,6 +61,11 @@ enum LoopCommand: Sendable {
     case keep(queue: Int)
     case setSignals(queue: Int, QueueSignals)
     case setWritesThrough(queue: Int, Bool)
+    /// All queues that were taken over are attached: begin to serve.
+    case begin
+    /// Stop serving, with everything published that is done, and leave the ring to a successor. What the kernel has of
+    /// this thread goes on.
+    case park
     case quit
 }
 
