@@ -63,6 +63,8 @@ public struct IOCompletion: Sendable {
 @safe public struct IOOperation {
     public enum Kind: UInt8, Sendable {
         case read, write, readVectors, writeVectors, synchronizeData, allocate, discardDevice
+        /// On a socket.
+        case receive, send
     }
 
     public var kind: Kind
@@ -136,6 +138,18 @@ public struct IOCompletion: Sendable {
 
     /// RWF_DSYNC
     @usableFromInline static var writeDurably: UInt32 { 2 }
+
+    /// recv, without waiting
+    static func receive(socket: Int32, buffer: UnsafeMutableRawPointer, count: UInt32) -> Self {
+        unsafe Self(.receive, file: socket, buffer: buffer, count: count)
+    }
+
+    /// sendmsg, without waiting or a signal
+    ///
+    /// - Parameter message: a struct msghdr.
+    static func send(socket: Int32, message: UnsafeMutableRawPointer) -> Self {
+        unsafe Self(.send, file: socket, buffer: message, count: 1)
+    }
 
     /// fdatasync
     public static func synchronizeData(file: Int32) -> Self {

@@ -115,7 +115,7 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
-        case .synchronizeData, .allocate, .discardDevice:
+        case .synchronizeData, .allocate, .discardDevice, .receive, .send:
             unsafe prepareRare(operation, sqe)
         }
         unsafe sqe.pointee.user_data = token
@@ -138,6 +138,14 @@ internal import Synchronization
                 Int32(IORING_OP_URING_CMD.rawValue), sqe, operation.file, nil, 0, UInt64(Self.blockCommandDiscard))
             unsafe sqe.pointee.addr = operation.offset
             unsafe sqe.pointee.addr3 = operation.length
+        case .receive:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_RECV.rawValue), sqe, operation.file, operation.buffer, operation.count, 0)
+            unsafe sqe.pointee.msg_flags = UInt32(MSG_DONTWAIT)
+        case .send:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_SENDMSG.rawValue), sqe, operation.file, operation.buffer, operation.count, 0)
+            unsafe sqe.pointee.msg_flags = UInt32(MSG_DONTWAIT) | UInt32(CLINUX_MSG_NOSIGNAL)
         case .read, .readVectors, .write, .writeVectors:
             preconditionFailure("prepared by enqueue")
         }
@@ -178,6 +186,18 @@ internal import Synchronization
         let completion = unsafe IOCompletion(token: cqe.pointee.user_data, result: cqe.pointee.res)
         completionHead &+= 1
         return completion
+    }
+
+    /// The result of an operation whose completion has not been let go of; nil while there is none.
+    func result(of token: UInt64) -> Int32? {
+        let end = unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring)
+        var position = unsafe Self.atomic(ring.cq.khead).pointee.load(ordering: .relaxed)
+        while position != end {
+            let entry = unsafe ring.cq.cqes + Int(position & completionMask)
+            if unsafe entry.pointee.user_data == token { return unsafe entry.pointee.res }
+            position &+= 1
+        }
+        return nil
     }
 
     public mutating func releaseCompletions() {

@@ -12,6 +12,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -38,6 +39,7 @@ enum {
     CLINUX_O_NOATIME = 01000000,
     CLINUX_MFD_CLOEXEC = 1,
     CLINUX_MFD_ALLOW_SEALING = 2,
+    CLINUX_MSG_NOSIGNAL = 0x4000,
     CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,
     /// The kernel's SCM_MAX_FD: no message carries more.
     CLINUX_MAX_FDS = 253,
@@ -241,4 +243,29 @@ static inline int clinux_make_ring(unsigned entries, unsigned completions, unsig
     memcpy(parameters + 4, &cq_entries, sizeof cq_entries);
     memcpy(parameters + 8, &flags, sizeof flags);
     return (int)syscall(SYS_io_uring_setup, entries, parameters);
+}
+
+/// A message with at most one descriptor, laid out for sendmsg: struct msghdr first, then what it points to. It stays
+/// where it is until it has been sent.
+struct clinux_outgoing { uint64_t words[16]; };
+static inline void clinux_lay_out(struct clinux_outgoing *out, const void *bytes, size_t count, int fd) {
+    struct layout {
+        struct msghdr message;
+        struct iovec part;
+        union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+    } *layout = (struct layout *)out;
+    _Static_assert(sizeof *layout <= sizeof *out, "room for all of it");
+    memset(out, 0, sizeof *out);
+    layout->part.iov_base = (void *)bytes;
+    layout->part.iov_len = count;
+    layout->message.msg_iov = &layout->part;
+    layout->message.msg_iovlen = 1;
+    if (fd < 0) return;
+    layout->message.msg_control = &layout->control;
+    layout->message.msg_controllen = CMSG_SPACE(sizeof fd);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&layout->message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
 }
