@@ -55,10 +55,10 @@ public struct JournalRing: ~Copyable {
     /// Sends bytes, and a descriptor with them. Does not wait, and raises no signal.
     ///
     /// - Returns: how many were sent; a negative error number.
-    public mutating func send(_ bytes: [UInt8], with fd: Int32?, to socket: Int32, token: UInt64) -> Int32 {
-        unsafe withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
+        withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
+        withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
             let message = unsafe out.baseAddress!
-            return bytes.withUnsafeBytes { bytes in
+            return unsafe bytes.withUnsafeBytes { bytes in
                 unsafe clinux_lay_out(message, bytes.baseAddress, bytes.count, fd ?? -1)
                 return unsafe perform(.send(socket: socket, message: UnsafeMutableRawPointer(message)), token)
             }
