@@ -55,7 +55,7 @@ public struct JournalRing: ~Copyable {
     /// Sends bytes, and a descriptor with them. Does not wait, and raises no signal.
     ///
     /// - Returns: how many were sent; a negative error number.
-        withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
+    public mutating func send(_ bytes: [UInt8], with fd: Int32?, to socket: Int32, token: UInt64) -> Int32 {
         withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
             let message = unsafe out.baseAddress!
             return unsafe bytes.withUnsafeBytes { bytes in
