@@ -56,8 +56,8 @@ public struct JournalRing: ~Copyable {
     ///
     /// - Returns: how many were sent; a negative error number.
     public mutating func send(_ bytes: [UInt8], with fd: Int32?, to socket: Int32, token: UInt64) -> Int32 {
-        withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
-            let message = unsafe out.baseAddress!
+        unsafe withUnsafeTemporaryAllocation(of: clinux_outgoing.self, capacity: 1) { out in
+            let message = out.baseAddress!
             return unsafe bytes.withUnsafeBytes { bytes in
                 unsafe clinux_lay_out(message, bytes.baseAddress, bytes.count, fd ?? -1)
                 return unsafe perform(.send(socket: socket, message: UnsafeMutableRawPointer(message)), token)
