@@ -27,7 +27,7 @@ struct DiskDescriptionTests {
             (24, 1, 3), (25, 1, 0), (26, 2, 8), (28, 4, 0),  // topology: 2^3 blocks, aligned, 8 at least
             (32, 1, 1), (33, 1, 0), (34, 2, 5),  // writeback, unused, num_queues
             (36, 4, 1 << 22), (40, 4, 32), (44, 4, 8),  // discard
-            (48, 4, 1 << 22), (52, 4, 32), (56, 1, 1), (57, 3, 0),  // write zeroes
+            (48, 4, 1 << 16), (52, 4, 32), (56, 1, 1), (57, 3, 0),  // write zeroes
         ]
         for field in fields {
             #expect(Self.number(bytes, at: field.offset, count: field.count) == field.value, "offset \(field.offset)")
@@ -55,10 +55,13 @@ struct DiskDescriptionTests {
     @Test("a disk offers what it can do, and a read-only one nothing that changes it")
     func features() {
         let plain = DiskDescription(sectors: 8)
-        for bit in [1, 2, 6, 9, 10, 11, 12, 28, 29, 32] as [UInt64] {
+        for bit in [1, 2, 6, 9, 10, 11, 12, 28, 29, 32, 34] as [UInt64] {
             #expect(Self.hasFeature(plain, bit), "bit \(bit)")
         }
-        for bit in [4, 5, 13, 14, 33, 34] as [UInt64] { #expect(!Self.hasFeature(plain, bit), "bit \(bit)") }
+        for bit in [4, 5, 13, 14, 33] as [UInt64] { #expect(!Self.hasFeature(plain, bit), "bit \(bit)") }
+        var split = plain
+        split.offersPackedRings = false
+        #expect(split.features == plain.features & ~(1 << 34))
         let all = DiskDescription(sectors: 8, supportsDiscard: true, supportsWriteZeroes: true)
         #expect(Self.hasFeature(all, 13) && Self.hasFeature(all, 14) && !Self.hasFeature(all, 5))
         let readOnly = DiskDescription(sectors: 8, isReadOnly: true, supportsDiscard: true, supportsWriteZeroes: true)

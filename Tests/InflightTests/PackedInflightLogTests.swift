@@ -15,11 +15,11 @@ import Virtio
         let world = try PackedWorld()
         let (device, plan) = try world.successor(base: 0x8005_0003)
         #expect(plan.isFresh && plan.heads.isEmpty)
-        #expect(device.ring.base == 0x8005_0003)
+        #expect(device.base == 0x8005_0003)
         #expect(world.header16(8) == 1 && world.header16(10) == 8)
         #expect(world.header16(Self.usedIndex) == 5 && world.header16(Self.oldUsedIndex) == 5)
         // The log knows better from then on.
-        #expect(try world.successor(base: 0).device.ring.base == 0x8005_8005)
+        #expect(try world.successor(base: 0).device.base == 0x8005_8005)
     }
 
     @Test func `a front-end that names a place outside the ring is refused`() throws {
@@ -56,7 +56,7 @@ import Virtio
         let device = try world.successor().device
         world.send(1, lengths: [16, 1])
         // Copied; then even marked as in flight, but its entries are free still.
-        _ = device.ring.take()
+        _ = device.takeOnly()
         unsafe wire_store8(world.log.base + 32, 1)
         let (next, plan) = try world.successor()
         #expect(plan.heads.isEmpty)
@@ -121,7 +121,7 @@ import Virtio
         for slot in slots { unsafe wire_store8(world.log.base + 32 + 32 * Int(slot), 1) }
         let (next, plan) = try world.successor()
         #expect(plan.heads.isEmpty && plan.struckOff == 4)
-        #expect(next.ring.base == 0)
+        #expect(next.base == 0)
     }
 
     @Test func `a log that contradicts itself is refused and not touched`() throws {

@@ -57,8 +57,8 @@ final class PackedWorld {
         return (Device(ring, memory), plan)
     }
 
-    final class Device {
-        var ring: PackedRequestRing
+    @safe final class Device {
+        private var ring: PackedRequestRing
         private let memory: GuestMemory
         private let segments: UnsafeMutablePointer<iovec>
 
@@ -69,6 +69,14 @@ final class PackedWorld {
         }
 
         deinit { unsafe segments.deallocate() }
+
+        var availableCount: UInt16? { ring.availableCount() }
+        var base: UInt32 { ring.base }
+        func takeOnly() -> UInt16? { ring.take() }
+        func giveBack(_ slot: UInt16, written: UInt32) { ring.giveBack(slot, written: written) }
+        func publish() -> Bool { ring.publish() }
+        func enableKicks() -> Bool { ring.enableKicks() }
+        func disableKicks() { ring.disableKicks() }
 
         /// Takes and records the next request.
         func take() -> UInt16? {

@@ -11,8 +11,8 @@ import Testing
     /// Enough for every page, lock and table that is made when it is first used.
     static let warmUp = 20_000
 
-    @Test(arguments: ["null", "memory", "file"])
-    func `requests cost no allocation`(backend: String) throws {
+    @Test(arguments: ["null", "memory", "file"], RingKind.allCases)
+    func `requests cost no allocation`(backend: String, ring: RingKind) throws {
         let image = directory.value.file("disk.img")
         try TestFile.create(image, count: 64 << 20)
         let storage =
@@ -24,13 +24,13 @@ import Testing
             "env", counter.environment + [WorkerProcess.executable, "--socket-path=\(socketPath)"] + storage,
             in: directory.value)
         try worker.waitForFile(socketPath)
-        var rig = try Rig(connectingTo: socketPath)
+        var rig = try Rig(connectingTo: socketPath, behaviour: ring.behaviour)
         var driver = try MixedLoad(&rig)
         try driver.run(Self.warmUp)
         let before = try counter.count
         try driver.run(Self.requests)
         let after = try counter.count
-        print("\(backend): \(before) allocations before, \(after) after \(Self.requests) requests")
+        print("\(backend), \(ring): \(before) allocations before, \(after) after \(Self.requests) requests")
         #expect(before > 100, "the counter counts")
         #expect(after == before)
         worker.stop()
