@@ -244,18 +244,9 @@ static inline int clinux_lock_byte(int fd, int command, short type, int64_t byte
     return command == CLINUX_LOCK_TEST && result == 0 ? lock.l_type != F_UNLCK : result;
 }
 
-/// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs;
-/// its header cannot be included here, because liburing brings a copy of its own. Returns the descriptor
-/// (close-on-exec), or -1 and errno.
-static inline int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
-    const unsigned cqsize = 1u << 3, coop_taskrun = 1u << 8, taskrun_flag = 1u << 9;
-    const unsigned flags = cqsize | coop_taskrun | taskrun_flag;
-    const unsigned cq_entries = completions < entries ? entries : completions;
-    memset(parameters, 0, 120);
-    memcpy(parameters + 4, &cq_entries, sizeof cq_entries);
-    memcpy(parameters + 8, &flags, sizeof flags);
-    return (int)syscall(SYS_io_uring_setup, entries, parameters);
-}
+/// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.
+/// Returns the descriptor (close-on-exec), or -1 and errno.
+int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]);
 
 /// A message with at most one descriptor, laid out for sendmsg: struct msghdr first, then what it points to. It stays
 /// where it is until it has been sent.
