@@ -94,7 +94,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .setWritesThrough, .setMarks, .setCapacity, .quit: nil
+        case .keep, .setWritesThrough, .setMarks, .setCapacity, .begin, .park, .quit: nil
         }
     }
 }
