@@ -8,13 +8,19 @@ internal import Platform
     /// Bytes of one buffer; larger transfers go in parts.
     static let bufferBytes = 128 << 10
     static let bufferCount = 32
+    static let byteCount = bufferBytes * bufferCount
 
     private let mapping: Mapping
     private var free = InlineArray<32, Int32>(repeating: -1)
     private var freeCount = 0
 
-    init() throws(Errno) {
-        mapping = try Mapping(anonymous: Self.bufferBytes * Self.bufferCount)
+    /// - Parameter memory: a file that outlives this process, with what the kernel puts into it for a request; nil:
+    ///   memory of this process.
+    init(memory: borrowing OwnedFD?) throws(Errno) {
+        switch memory {
+        case .some(let file): mapping = try Mapping(sharing: file, count: Self.byteCount)
+        case .none: mapping = try Mapping(anonymous: Self.byteCount)
+        }
         for index in 0..<Self.bufferCount { give(Int32(index)) }
     }
 

@@ -33,18 +33,24 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     private static var zeroBytes: Int { 256 << 10 }
 
     /// - Throws: when there is no memory for the bounce buffers.
-    public init(_ image: DiskImage, engine: consuming Engine) throws(Errno) {
-        try self.init(image.access, keepingOpen: image, engine)
+    /// - Parameter bounceMemory: a file of `bounceBytes` that outlives this process, or nil.
+    public init(
+        _ image: DiskImage, engine: consuming Engine, bounceMemory: borrowing OwnedFD? = nil
+    ) throws(Errno) {
+        try self.init(image.access, keepingOpen: image, engine, bounceMemory)
     }
 
     /// - Parameter access: to files that stay open for as long as the backend lives.
     /// - Throws: when there is no memory for the bounce buffers.
     public init(_ access: ImageAccess, engine: consuming Engine) throws(Errno) {
-        try self.init(access, keepingOpen: nil, engine)
+        try self.init(access, keepingOpen: nil, engine, nil)
     }
 
-    private init(_ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine) throws(Errno) {
-        let bounces = try BouncePool()
+    private init(
+        _ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine,
+        _ bounceMemory: borrowing OwnedFD?
+    ) throws(Errno) {
+        let bounces = try BouncePool(memory: bounceMemory)
         let zeroes = try Mapping(anonymous: Self.zeroBytes)
         self.bounces = bounces
         self.zeroes = zeroes
@@ -57,6 +63,9 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
         memoryMask = UInt(access.memoryAlignment - 1)
         cannotDiscardDevice = !access.isBlockDevice
     }
+
+    /// Bytes of memory for bounce buffers.
+    public static var bounceBytes: Int { BouncePool.byteCount }
 
     @inlinable
     public mutating func submit() { engine.submit() }

@@ -60,6 +60,9 @@ static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge
 
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
 
+/// Lets the next clinux_next_option begin with the first argument of another list.
+static inline void clinux_restart_options(void) { optind = 0; }
+
 /// getopt_long, with its global results handed back: the value of the option found, and the index of the next argument.
 static inline int clinux_next_option(int count, char *const arguments[], const struct option *table, const char **value,
                                      int *next) {

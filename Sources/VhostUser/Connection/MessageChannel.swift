@@ -7,6 +7,13 @@ public struct IncomingMessage: ~Copyable {
     /// Those that nobody takes are closed.
     public var fds: ReceivedFDs
 
+    /// Takes the descriptors out; none are left behind.
+    public mutating func takeFDs() -> ReceivedFDs {
+        var taken = ReceivedFDs()
+        swap(&taken, &fds)
+        return taken
+    }
+
     /// Reads it as a front-end's request.
     ///
     /// - Throws: `malformed`.
