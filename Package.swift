@@ -26,17 +26,27 @@ func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources:
 
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+]
+
 let package = Package(
     name: "baton",
     products: [
         .executable(name: "baton-worker", targets: ["baton-worker"]),
+        .executable(name: "batond", targets: ["batond"]),
+        .executable(name: "baton", targets: ["baton"]),
         // Both for the benchmarks, a package of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
         .library(name: "Platform", targets: ["Platform"]),
         .library(name: "FuzzTargets", targets: ["FuzzTargets"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-log", from: "1.16.2")
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        // The control socket and the command lines; the worker links neither.
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     ],
     targets: [
         // What Swift cannot see
@@ -69,6 +79,16 @@ let package = Package(
             dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
             swiftSettings: settings),
 
+        // Custody of what outlives workers: knows no device, ring or protocol
+        module("SupervisorRuntime", ["CLinux", "Custody", "Platform"]),
+        module("ControlAPI"),
+        .executableTarget(
+            name: "batond",
+            dependencies: ["ControlAPI", "Platform", "SupervisorRuntime", "Telemetry", argumentParser, log] + nio,
+            swiftSettings: settings),
+        .executableTarget(
+            name: "baton", dependencies: ["ControlAPI", "Platform", argumentParser], swiftSettings: settings),
+
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
         module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
@@ -95,6 +115,7 @@ let package = Package(
             name: "WorkerTests",
             dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
             swiftSettings: settings),
+        tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]
 )

@@ -53,8 +53,11 @@ public struct CustodyChannel: ~Copyable, Sendable {
 
     /// Takes the next message; returns at once.
     ///
+    /// - Parameter peeking: leaves the message where it is, and gives duplicates of its descriptors: whoever dies before
+    ///   it is carried out finds it again.
     /// - Throws: recvmsg's error.
-    public borrowing func receive() throws(Errno) -> Arrival {
+    public borrowing func receive(peeking: Bool = false) throws(Errno) -> Arrival {
+        let flags = Int32(MSG_DONTWAIT) | (peeking ? Int32(MSG_PEEK) : 0)
         var buffer = [UInt8](repeating: 0, count: CustodyMessage.maximumBytes)
         var numbers = [Int32](repeating: -1, count: Int(CLINUX_MAX_FDS))
         var count: UInt32 = 0
@@ -62,8 +65,7 @@ public struct CustodyChannel: ~Copyable, Sendable {
         let received: Int
         do throws(Errno) {
             received = try retryingInterrupts {
-                unsafe clinux_receive(
-                    fd.number, &buffer, buffer.count, Int32(MSG_DONTWAIT), &numbers, &count, &truncated)
+                unsafe clinux_receive(fd.number, &buffer, buffer.count, flags, &numbers, &count, &truncated)
             }
         } catch {
             switch error {

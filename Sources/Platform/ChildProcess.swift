@@ -24,7 +24,7 @@ public struct ChildProcess: ~Copyable, Sendable {
         var pid: Int32 = -1
         var words = unsafe ([program] + arguments).map { unsafe strdup($0) }
         unsafe words.append(nil)
-        let result = unsafe clinux_spawn(&pid, program, words, output.number)
+        let result = unsafe clinux_spawn(&pid, program, words, output.number, nil, 0, 0)
         for index in unsafe words.indices { unsafe free(words[index]) }
         guard result == 0 else {
             throw SystemError(cannot: "start", program, Errno(rawValue: result), advice: "Is it installed?")
@@ -64,10 +64,84 @@ public struct ChildProcess: ~Copyable, Sendable {
     }
 }
 
+/// A process that lives on without whoever started it: letting go of it ends nothing.
+public struct DetachedProcess: ~Copyable, Sendable {
+    public let pid: Int32
+    /// Readable when the process has ended.
+    public let pidfd: OwnedFD
+
+    /// Starts a program in a session of its own. Standard input is empty.
+    ///
+    /// - Parameters:
+    ///   - path: of the program; `/proc/self/fd/N` starts an open one.
+    ///   - name: as `ps` shows it.
+    ///   - output: where its standard output and error go.
+    ///   - inherited: descriptors that stay open in it, under the same numbers. It gets no others, except from libraries
+    ///     that open some without close-on-exec at this very moment.
+    /// - Throws: posix_spawn's or pidfd_open's error.
+    public init(
+        path: String, name: String, arguments: [String], output: borrowing OwnedFD, inheriting inherited: [Int32]
+    ) throws(SystemError) {
+        _ = clinux_close_all_on_exec()
+        var pid: Int32 = -1
+        var words = unsafe ([name] + arguments).map { unsafe strdup($0) }
+        unsafe words.append(nil)
+        let result = unsafe clinux_spawn(
+            &pid, path, words, output.number, inherited, UInt32(inherited.count), 1)
+        for index in unsafe words.indices { unsafe free(words[index]) }
+        guard result == 0 else { throw SystemError(cannot: "start", name, Errno(rawValue: result)) }
+        let number = clinux_pidfd_open(pid)
+        guard number >= 0 else {
+            let error = Errno.current
+            kill(pid, SIGKILL)
+            _ = reap(pid)
+            throw SystemError(cannot: "watch", name, error)
+        }
+        self.pid = pid
+        pidfd = OwnedFD(owning: number)
+    }
+
+    /// Takes over the watch of a process that another started.
+    ///
+    /// - Parameter pidfd: names it; a number alone may have passed on to another process.
+    public init(adopting pid: Int32, pidfd: consuming OwnedFD) {
+        self.pid = pid
+        self.pidfd = pidfd
+    }
+
+    /// Sends a signal; a process that has ended gets none.
+    public borrowing func send(signal: Int32) {
+        _ = clinux_pidfd_signal(pidfd.number, signal)
+    }
+
+    /// A duplicate of one of its descriptors.
+    ///
+    /// - Throws: pidfd_getfd's error.
+    public borrowing func duplicate(descriptor number: Int32) throws(Errno) -> OwnedFD {
+        OwnedFD(owning: try retryingInterrupts { clinux_pidfd_getfd(pidfd.number, number) })
+    }
+
+    public var hasEnded: Bool { waitForInput(pidfd.number, milliseconds: 0) }
+
+    /// How it ended, once its `pidfd` is readable; nil when it is the child of another process, which is told instead.
+    public borrowing func takeEnding() -> ChildProcess.Ending? {
+        var status: Int32 = 0
+        while true {
+            let result = unsafe waitpid(pid, &status, WNOHANG)
+            if result == pid { return ending(status) }
+            if result == 0 || Errno.current != .interrupted { return nil }
+        }
+    }
+}
+
 /// Waits for a child that has ended or was just killed.
 private func reap(_ pid: Int32) -> ChildProcess.Ending {
     var status: Int32 = 0
     while unsafe waitpid(pid, &status, 0) == -1, Errno.current == .interrupted {}
+    return ending(status)
+}
+
+private func ending(_ status: Int32) -> ChildProcess.Ending {
     let signal = status & 0x7f
     return signal == 0 ? .exited(code: (status >> 8) & 0xff) : .killed(signal: signal)
 }

@@ -184,10 +184,13 @@ static inline void clinux_relax(void) {
 }
 
 /// Starts a program (found along PATH) with standard input from /dev/null, standard output and error into `output`, and
-/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. Returns an error
-/// number.
-static inline int clinux_spawn(int *pid, const char *program, char *const arguments[], int output) {
+/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. `inherited` stay open in
+/// it under the same numbers (a dup2 onto itself clears close-on-exec); `detached` gives it a session of its own. Returns
+/// an error number.
+static inline int clinux_spawn(int *pid, const char *program, char *const arguments[], int output, const int *inherited,
+                               unsigned inherited_count, int detached) {
     extern char **environ;
+    enum { SETSID = 0x80 /* POSIX_SPAWN_SETSID, which glibc hides behind _GNU_SOURCE */ };
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, all;
@@ -197,14 +200,30 @@ static inline int clinux_spawn(int *pid, const char *program, char *const argume
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, output, 1);
     posix_spawn_file_actions_adddup2(&actions, output, 2);
+    for (unsigned i = 0; i < inherited_count; i++)
+        posix_spawn_file_actions_adddup2(&actions, inherited[i], inherited[i]);
     posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&attributes, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                                  (detached ? SETSID : 0)));
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
     const int result = posix_spawnp(pid, program, &actions, &attributes, arguments, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return result;
+}
+
+/// Marks all descriptors but the standard ones close-on-exec (close_range with CLOSE_RANGE_CLOEXEC, Linux 5.11).
+static inline int clinux_close_all_on_exec(void) { return (int)syscall(SYS_close_range, 3u, ~0u, 4u); }
+
+/// Sends a signal to the process that a pidfd names, and to no other that has got its number.
+static inline int clinux_pidfd_signal(int pidfd, int signal) {
+    return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+/// A duplicate of another process's descriptor, close-on-exec: the only way to a kernel ring that somebody else has.
+static inline int clinux_pidfd_getfd(int pidfd, int number) {
+    return (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 }
 
 /// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.

@@ -1,0 +1,243 @@
+internal import Custody
+internal import Glibc
+internal import Platform
+
+/// The custody thread: all devices, one place to sleep.
+final class CustodyLoop: CustodySite {
+    private(set) var devices: [String: DeviceCustody] = [:]
+    let workerOutput: SharedFD
+    private let poller: Poller
+    private let mailbox: Mailbox
+    private var targets: [UInt64: WatchTarget] = [:]
+    private var lastToken: UInt64 = 0
+    private var programs: [Int: Program] = [:]
+    /// What devices that are made from now on run.
+    private var currentProgram: Int
+    private var sinks: [UInt64: @Sendable (SupervisorEvent) -> Void] = [:]
+    private var lastEvents: [SupervisorEvent] = []
+    private var eventCount: UInt64 = 0
+    private var run: UpgradeRun?
+    private var deletions: [String: [@Sendable (Result<Void, SupervisorError>) -> Void]] = [:]
+    private var ended: [DeviceCustody] = []
+    private(set) var isStopping = false
+
+    static let maximumDevices = 1024
+    /// Events that a new follower is told of.
+    static let eventHistory = 256
+
+    private struct Program {
+        var path: String
+        var file: SharedFD
+    }
+
+    /// - Throws: when the worker's program cannot be opened, or nothing can be watched.
+    init(programPath: String, workerOutput: SharedFD, mailbox: Mailbox) throws(SystemError) {
+        self.workerOutput = workerOutput
+        self.mailbox = mailbox
+        do throws(Errno) {
+            poller = try Poller()
+        } catch {
+            throw SystemError(cannot: "set up", "the poller", error)
+        }
+        currentProgram = 1
+        programs[1] = try Self.open(programPath)
+        guard watch(mailbox.descriptor, as: .mailbox) != nil else {
+            throw SystemError(cannot: "watch", "the mailbox", .current)
+        }
+    }
+
+    private static func open(_ path: String) throws(SystemError) -> Program {
+        let number = unsafe Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        guard number >= 0 else { throw SystemError(cannot: "open the worker's program", path, .current) }
+        let file = SharedFD(OwnedFD(owning: number))
+        guard unsafe access(path, X_OK) == 0 else {
+            throw SystemError(cannot: "execute", path, .current, advice: "Give the path of a baton-worker")
+        }
+        return Program(path: path, file: file)
+    }
+
+    /// Serves until `stop`.
+    func serve() {
+        while !isStopping {
+            let count = poller.wait(milliseconds: timeout())
+            for index in 0..<count {
+                guard let target = targets[poller.token(at: index)] else { continue }
+                switch target {
+                case .mailbox: mailbox.takeAll().forEach { $0(self) }
+                case .listener(let device), .channel(let device, _), .process(let device, _):
+                    devices[device]?.arrival(target)
+                }
+            }
+            for device in devices.values { device.runTimers() }
+            advanceRun()
+            ended = []
+        }
+    }
+
+    /// Milliseconds until something is due, rounded up; nil for never.
+    private func timeout() -> Int32? {
+        var deadline = devices.values.compactMap(\.nextDeadline).min()
+        if let canary = run?.resumeAt { deadline = min(deadline ?? .max, canary) }
+        guard let deadline else { return nil }
+        let now = monotonicNanoseconds()
+        return deadline <= now ? 0 : Int32(min(60_000, (deadline - now + 999_999) / 1_000_000))
+    }
+
+    func stop() { isStopping = true }
+
+    // MARK: Site
+
+    func watch(_ number: Int32, as target: WatchTarget) -> UInt64? {
+        lastToken += 1
+        do throws(Errno) {
+            try poller.watch(number, token: lastToken)
+        } catch {
+            return nil
+        }
+        targets[lastToken] = target
+        return lastToken
+    }
+
+    func forget(_ token: UInt64, _ number: Int32) {
+        poller.forget(number)
+        targets[token] = nil
+    }
+
+    func program(_ number: Int) -> SharedFD? { programs[number]?.file }
+
+    func report(_ report: DeviceMachine.Report, device: String) {
+        eventCount += 1
+        let event = SupervisorEvent(
+            sequence: eventCount, time: wallClockMilliseconds(), device: device, report: report)
+        lastEvents.append(event)
+        if lastEvents.count > Self.eventHistory { lastEvents.removeFirst() }
+        for sink in sinks.values { sink(event) }
+    }
+
+    func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String) {
+        run?.ended(device, outcome)
+    }
+
+    func dissolve(_ name: String) {
+        report(DeviceMachine.Report(kind: .deleted, worker: nil, text: ""), device: name)
+        // It is still carrying out its last event.
+        if let device = devices.removeValue(forKey: name) { ended.append(device) }
+        deletions.removeValue(forKey: name)?.forEach { $0(.success(())) }
+        run?.ended(name, .failed("the device was deleted"))
+    }
+}
+
+// MARK: - Commands
+
+extension CustodyLoop {
+    /// - Parameter isRestored: it was made earlier: an image that is not there now is the device's problem, not a reason
+    ///   not to have it.
+    func create(
+        _ configuration: DeviceConfiguration, isRestored: Bool
+    ) throws(SupervisorError) -> DeviceStatus {
+        try configuration.validate()
+        guard devices[configuration.name] == nil else { throw .deviceExists(configuration.name) }
+        guard devices.count < Self.maximumDevices else { throw .failed("there are \(devices.count) devices already") }
+        let device: DeviceCustody
+        do throws(SystemError) {
+            // Before the socket appears.
+            if !isRestored { _ = try ImageFiles.open(configuration) }
+            device = try DeviceCustody(configuration, program: currentProgram, site: self)
+        } catch {
+            throw .failed("\(error)")
+        }
+        devices[configuration.name] = device
+        report(DeviceMachine.Report(kind: .created, worker: nil, text: ""), device: configuration.name)
+        device.handle(.begin)
+        return status(of: device)
+    }
+
+    func delete(_ name: String, reply: @escaping @Sendable (Result<Void, SupervisorError>) -> Void) {
+        guard let device = devices[name] else { return reply(.failure(.noSuchDevice(name))) }
+        deletions[name, default: []].append(reply)
+        device.handle(.delete)
+    }
+
+    /// Of all devices, by name; or of one.
+    func statuses(_ name: String?) throws(SupervisorError) -> [DeviceStatus] {
+        guard let name else { return devices.keys.sorted().compactMap { devices[$0].map(status(of:)) } }
+        guard let device = devices[name] else { throw .noSuchDevice(name) }
+        return [status(of: device)]
+    }
+
+    private func status(of device: DeviceCustody) -> DeviceStatus { device.status }
+
+    func kill(_ name: String) throws(SupervisorError) -> Int32 {
+        guard let device = devices[name] else { throw .noSuchDevice(name) }
+        guard let process = device.killActive() else { throw .failed("no worker has the device '\(name)'") }
+        return process
+    }
+
+    /// Tells of events: first of those that were, then of each new one.
+    func follow(_ id: UInt64, _ sink: @escaping @Sendable (SupervisorEvent) -> Void) {
+        lastEvents.forEach(sink)
+        sinks[id] = sink
+    }
+
+    func unfollow(_ id: UInt64) { sinks[id] = nil }
+}
+
+// MARK: - Upgrades
+
+extension CustodyLoop {
+    func upgrade(_ request: UpgradeRequest) {
+        guard run == nil else { return request.reply(.failure(.failed("an upgrade is under way"))) }
+        do throws(SupervisorError) {
+            let names = request.devices.isEmpty ? devices.keys.sorted() : request.devices
+            for name in names where devices[name] == nil { throw .noSuchDevice(name) }
+            let program: Program
+            do throws(SystemError) {
+                program = try Self.open(request.programPath ?? programs[currentProgram]?.path ?? "")
+            } catch {
+                throw .failed("\(error)")
+            }
+            let number = (programs.keys.max() ?? 0) + 1
+            programs[number] = program
+            run = UpgradeRun(request, names: names, program: number)
+        } catch {
+            request.reply(.failure(error))
+        }
+        advanceRun()
+    }
+
+    /// Starts the next device's upgrade, if the one before has ended.
+    private func advanceRun() {
+        while let next = run?.next(at: monotonicNanoseconds()) {
+            switch next {
+            case .upgrade(let name, let order):
+                guard let device = devices[name] else {
+                    run?.ended(name, .failed("the device was deleted"))
+                    continue
+                }
+                device.handle(.upgrade(order))
+            case .checkCanaries(let names, let program):
+                let strayed = names.filter { devices[$0]?.machine.program != program }
+                run?.canariesChecked(strayed)
+            case .finish(let reply, let result, let program, let isComplete):
+                run = nil
+                // Devices that are made later run it too, if the whole supervisor was upgraded.
+                if isComplete { currentProgram = program }
+                dropUnusedPrograms()
+                reply(result)
+            }
+        }
+    }
+
+    private func dropUnusedPrograms() {
+        var used: Set<Int> = [currentProgram]
+        for device in devices.values { used.formUnion(device.machine.usedPrograms) }
+        programs = programs.filter { used.contains($0.key) }
+    }
+}
+
+/// Milliseconds since 1970.
+private func wallClockMilliseconds() -> UInt64 {
+    var now = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &now)
+    return UInt64(now.tv_sec) * 1000 + UInt64(now.tv_nsec) / 1_000_000
+}

@@ -1,0 +1,326 @@
+internal import Custody
+internal import Glibc
+internal import Platform
+
+/// What a device's custody needs of the loop that it lives in.
+protocol CustodySite: AnyObject {
+    func watch(_ number: Int32, as target: WatchTarget) -> UInt64?
+    func forget(_ token: UInt64, _ number: Int32)
+    func program(_ number: Int) -> SharedFD?
+    func report(_ report: DeviceMachine.Report, device: String)
+    func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
+    func dissolve(_ device: String)
+    /// Where workers write their logs.
+    var workerOutput: SharedFD { get }
+}
+
+/// What a descriptor that has input is.
+enum WatchTarget: Hashable {
+    case mailbox
+    case listener(device: String)
+    case channel(device: String, DeviceMachine.WorkerID)
+    case process(device: String, DeviceMachine.WorkerID)
+}
+
+/// One device in custody: everything that must outlive its workers, and the workers. The edge of `DeviceMachine`.
+///
+/// Belongs to the custody thread.
+final class DeviceCustody {
+    let configuration: DeviceConfiguration
+    private(set) var machine: DeviceMachine
+    private let record: SessionRecord
+    private let recordFile: SharedFD
+    private let rings: [SharedFD]
+    private let listener: UnixListener
+    private var custody: [CustodyKey: SharedFD] = [:]
+    private var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
+    /// Open files of the image for workers that have just been spawned.
+    private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
+    private var tokens: [WatchTarget: UInt64] = [:]
+    private var deadlines: [DeviceMachine.Timer: UInt64] = [:]
+    /// The descriptor of the message, or of the connection, that is being carried out.
+    private var arrived: SharedFD?
+    private unowned let site: any CustodySite
+
+    /// Entries of a loop's ring, and of the connection's.
+    private static let ringEntries: UInt32 = 256
+    private static let connectionRingEntries: UInt32 = 32
+
+    /// Makes a device that nobody has served yet: session record, kernel rings, listening socket.
+    ///
+    /// - Throws: what failed, and what to do; nothing is left behind.
+    init(_ configuration: DeviceConfiguration, program: Int, site: any CustodySite) throws(SystemError) {
+        let ringCount = configuration.threadCount + 1
+        self.configuration = configuration
+        self.site = site
+        do throws(SessionRecordError) {
+            let geometry = try RecordGeometry(
+                queueCount: configuration.queueCount, queueSize: configuration.queueSize, ringCount: ringCount)
+            recordFile = SharedFD(try Self.makeRecord(geometry))
+            record = try SessionRecord(recordFile.fd)
+        } catch {
+            throw SystemError(cannot: "make a session record for", configuration.name, nil, advice: "\(error)")
+        }
+        var rings: [SharedFD] = []
+        for index in 0..<ringCount {
+            let ring =
+                index < configuration.threadCount
+                ? try KernelRing(entries: Self.ringEntries, completions: configuration.ringCompletions)
+                : try KernelRing(entries: Self.connectionRingEntries, completions: Self.connectionRingEntries)
+            record.setRingParameters(ring.parameters, ring: index)
+            do throws(Errno) {
+                rings.append(SharedFD(try ring.fd.duplicate()))
+            } catch {
+                throw SystemError(cannot: "keep", "a kernel ring", error)
+            }
+        }
+        self.rings = rings
+        do throws(Errno) {
+            listener = try UnixListener(at: configuration.socketPath, backlog: 8)
+        } catch {
+            throw SystemError(cannot: "listen at", configuration.socketPath, error)
+        }
+        machine = DeviceMachine(program: program, recordVersion: SessionRecord.readableVersions.upperBound)
+    }
+
+    private static func makeRecord(_ geometry: RecordGeometry) throws(SessionRecordError) -> OwnedFD {
+        do throws(Errno) {
+            return try SessionRecord.makeFile(geometry)
+        } catch {
+            throw .system("\(error)")
+        }
+    }
+
+    /// The instant at which `runTimers` has something to do; nil when there is nothing.
+    var nextDeadline: UInt64? {
+        let timer = deadlines.values.min()
+        guard links.values.contains(where: \.isBlocked) else { return timer }
+        // Nothing tells when a channel has room again.
+        return min(timer ?? .max, monotonicNanoseconds() + 2_000_000)
+    }
+
+    /// What an operator sees.
+    var status: DeviceStatus {
+        DeviceStatus(
+            configuration: configuration, workers: machine.workers, problem: machine.problem,
+            isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
+            generation: record.lastGeneration, completed: record.ownerCompleted,
+            upgrade: machine.upgrade?.phase.rawValue)
+    }
+
+    /// Kills the worker that has the device: for drills.
+    ///
+    /// - Returns: its process.
+    func killActive() -> Int32? {
+        guard let worker = machine.active, let link = links[worker.id] else { return nil }
+        link.process.send(signal: SIGKILL)
+        return worker.process
+    }
+}
+
+// MARK: - Events
+
+extension DeviceCustody {
+    /// Carries out an event, and what follows from it.
+    func handle(_ event: DeviceMachine.Event) {
+        var events = [event]
+        // Each worker that is spawned gives one more.
+        var rounds = 0
+        while !events.isEmpty, rounds < 64 {
+            rounds += 1
+            let actions = machine.handle(events.removeFirst(), at: monotonicNanoseconds())
+            for action in actions {
+                if let next = perform(action) { events.append(next) }
+            }
+        }
+        precondition(events.isEmpty, "a device's events cause each other without end")
+    }
+
+    func runTimers() {
+        let now = monotonicNanoseconds()
+        for link in links.values where link.isBlocked { link.flush() }
+        for timer in DeviceMachine.Timer.allCases {
+            guard let deadline = deadlines[timer], deadline <= now else { continue }
+            deadlines[timer] = nil
+            handle(.expired(timer))
+        }
+    }
+
+    /// Something has arrived at a descriptor of this device.
+    func arrival(_ target: WatchTarget) {
+        switch target {
+        case .listener: accept()
+        case .channel(_, let id): takeMessages(id)
+        case .process(_, let id): takeEnd(id)
+        case .mailbox: break
+        }
+    }
+
+    private func accept() {
+        do throws(Errno) {
+            let stream = try listener.accept()
+            arrived = SharedFD(try stream.fd.duplicate())
+        } catch {
+            note(.failed, "cannot accept a connection: \(error)")
+            return
+        }
+        custody[CustodyKey(.connection)] = arrived
+        arrived = nil
+        handle(.connected)
+    }
+
+    private func takeEnd(_ id: DeviceMachine.WorkerID) {
+        guard let link = links[id], link.process.hasEnded else { return }
+        // What it said last is still in the channel.
+        takeMessages(id)
+        handle(.ended(id, ending(of: link)))
+    }
+
+    private func ending(of link: WorkerLink) -> DeviceMachine.Ending {
+        switch link.process.takeEnding() {
+        case .exited(let code): return .onItsOwn(code: code)
+        case .killed(let signal):
+            let faults = [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS]
+            return faults.contains(signal) ? .byFault(signal: signal) : .fromOutside(signal: signal)
+        case nil: return .unknown
+        }
+    }
+
+    /// Takes what a worker has sent, at most as much as it may have under way.
+    private func takeMessages(_ id: DeviceMachine.WorkerID) {
+        for _ in 0..<WorkerLink.outboxLimit {
+            guard let link = links[id] else { return }
+            do throws(Errno) {
+                switch try link.channel.receive(peeking: true) {
+                case .nothing: return
+                case .closed:
+                    // Its end comes through the pidfd. One that lives without a channel is of no use.
+                    unwatch(.channel(device: configuration.name, id), link.channel.fd.number)
+                    link.process.send(signal: SIGKILL)
+                    return
+                case .unreadable(let error):
+                    note(.failed, "worker \(id): \(error)")
+                case .message(let message, var fds):
+                    if message.kind == .active { takeMessagesOfOthers(than: id) }
+                    if let fd = fds.takeFirst() { arrived = SharedFD(fd) }
+                    handle(.message(id, message, hasDescriptor: arrived != nil))
+                    arrived = nil
+                }
+                // Only now that it has been carried out: it would be found again by a supervisor's successor.
+                _ = try link.channel.receive()
+            } catch {
+                note(.failed, "cannot receive from worker \(id): \(error)")
+                return
+            }
+        }
+    }
+
+    /// Whoever was active before has said all that it will ever say: that comes first.
+    private func takeMessagesOfOthers(than id: DeviceMachine.WorkerID) {
+        for worker in machine.workers where worker.id != id && worker.phase != .starting && worker.phase != .standby {
+            takeMessages(worker.id)
+        }
+    }
+
+    private func note(_ kind: DeviceMachine.Report.Kind, _ text: String) {
+        site.report(DeviceMachine.Report(kind: kind, worker: nil, text: text), device: configuration.name)
+    }
+}
+
+// MARK: - Actions
+
+extension DeviceCustody {
+    /// - Returns: the event that tells how it went, if it is one.
+    private func perform(_ action: DeviceMachine.Action) -> DeviceMachine.Event? {
+        switch action {
+        case .spawn(let id, let program):
+            do throws(SystemError) {
+                return .spawned(id, process: try spawn(id, program: program))
+            } catch {
+                return .notSpawned(id, reason: "\(error)")
+            }
+        case .equip(let id): equip(id)
+        case .send(let message, let id, let key): links[id]?.send(message, key.flatMap { custody[$0] })
+        case .store(let key): custody[key] = arrived
+        case .drop(let key): custody[key] = nil
+        case .kill(let id): links[id]?.process.send(signal: SIGKILL)
+        case .forget(let id): forget(id)
+        case .accept(let accepts): watchListener(accepts)
+        case .setTimer(let timer, let milliseconds):
+            deadlines[timer] = milliseconds.map { monotonicNanoseconds() + $0 * 1_000_000 }
+        case .report(let report): site.report(report, device: configuration.name)
+        case .upgradeEnded(let outcome): site.upgradeEnded(outcome, device: configuration.name)
+        case .dissolve: dissolve()
+        }
+        return nil
+    }
+
+    private func spawn(_ id: DeviceMachine.WorkerID, program: Int) throws(SystemError) -> Int32 {
+        guard let file = site.program(program) else {
+            throw SystemError(cannot: "start", "a worker", nil, advice: "Its program is not known any more")
+        }
+        let files = try ImageFiles.open(configuration)
+        let ours: OwnedFD
+        let theirs: OwnedFD
+        do throws(Errno) {
+            let pair = try CustodyChannel.pair()
+            ours = OwnedFD(owning: pair.first)
+            theirs = OwnedFD(owning: pair.second)
+        } catch {
+            throw SystemError(cannot: "start", "a worker", error)
+        }
+        let ringNumbers = rings.map(\.number)
+        let arguments = [
+            "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
+        ]
+        let process = try DetachedProcess(
+            path: "/proc/self/fd/\(file.number)", name: "baton-worker", arguments: arguments,
+            output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
+        let pid = process.pid
+        let link = WorkerLink(
+            process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
+        links[id] = link
+        images[id] = files
+        watch(.channel(device: configuration.name, id), link.channel.fd.number)
+        watch(.process(device: configuration.name, id), link.process.pidfd.number)
+        return pid
+    }
+
+    private func equip(_ id: DeviceMachine.WorkerID) {
+        guard let link = links[id] else { return }
+        link.send(CustodyMessage(.give, CustodyKey(.record)), recordFile)
+        for (key, descriptor) in custody { link.send(CustodyMessage(.give, key), descriptor) }
+        for (index, file) in (images.removeValue(forKey: id) ?? []).enumerated() {
+            link.send(CustodyMessage(.give, CustodyKey(.image, UInt16(index))), file)
+        }
+        link.send(CustodyMessage(.prepare, text: configuration.workerOptions), nil)
+    }
+
+    private func forget(_ id: DeviceMachine.WorkerID) {
+        guard let link = links.removeValue(forKey: id) else { return }
+        unwatch(.channel(device: configuration.name, id), link.channel.fd.number)
+        unwatch(.process(device: configuration.name, id), link.process.pidfd.number)
+        images[id] = nil
+    }
+
+    private func watchListener(_ accepts: Bool) {
+        let target = WatchTarget.listener(device: configuration.name)
+        if accepts { watch(target, listener.fd.number) } else { unwatch(target, listener.fd.number) }
+    }
+
+    private func watch(_ target: WatchTarget, _ number: Int32) {
+        guard tokens[target] == nil else { return }
+        tokens[target] = site.watch(number, as: target)
+    }
+
+    private func unwatch(_ target: WatchTarget, _ number: Int32) {
+        if let token = tokens.removeValue(forKey: target) { site.forget(token, number) }
+    }
+
+    private func dissolve() {
+        watchListener(false)
+        custody = [:]
+        unsafe unlink(configuration.socketPath)
+        site.dissolve(configuration.name)
+    }
+}

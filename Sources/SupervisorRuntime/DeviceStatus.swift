@@ -1,0 +1,36 @@
+/// What an operator sees of a device.
+public struct DeviceStatus: Hashable, Sendable {
+    public var configuration: DeviceConfiguration
+    public var workers: [DeviceMachine.Worker]
+    /// Why the device is not served, or has no standby, as a sentence; nil when all is well.
+    public var problem: String?
+    public var isConnected: Bool
+    /// Times that a worker died and another took over.
+    public var takeOvers: Int
+    /// Front-ends that have connected.
+    public var connections: Int
+    /// Workers that have had the device.
+    public var generation: UInt64
+    /// Requests that the present worker has returned.
+    public var completed: UInt64
+    /// The step of an upgrade that is under way.
+    public var upgrade: String?
+}
+
+/// Something that has happened to a device.
+public struct SupervisorEvent: Hashable, Sendable {
+    /// Counts all events of this supervisor, from 1 on.
+    public var sequence: UInt64
+    /// Milliseconds since 1970.
+    public var time: UInt64
+    public var device: String
+    public var report: DeviceMachine.Report
+}
+
+/// How one device fared in an upgrade.
+public struct UpgradeProgress: Hashable, Sendable {
+    public var device: String
+    public var outcome: DeviceMachine.Upgrade.Outcome
+    /// How long it took, in milliseconds.
+    public var milliseconds: UInt64
+}

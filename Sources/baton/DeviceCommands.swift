@@ -1,0 +1,171 @@
+internal import ArgumentParser
+internal import ControlAPI
+internal import Foundation
+internal import Glibc
+internal import Platform
+
+struct Create: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make a device and start serving it.", subcommands: [CreateDisk.self])
+}
+
+struct CreateDisk: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "disk", abstract: "Make a virtio-blk disk.")
+
+    @Argument(help: "Its name: letters, digits, dots, dashes and underscores.")
+    var name: String
+
+    @Option(help: "A raw image or a block device.")
+    var file: String?
+
+    @Flag(name: .customLong("null"), help: "Keep nothing: for measurements, instead of --file.")
+    var keepsNothing = false
+
+    @Option(help: "Where front-ends connect (NAME.sock in batond's state directory).")
+    var socket: String?
+
+    @Option(help: "Queues, 1 to 64.")
+    var queues = 1
+
+    @Option(help: "The largest ring that is accepted, 2 to 1024.")
+    var queueSize = 256
+
+    @Option(help: "Loop threads, 1 to 15.")
+    var threads = 1
+
+    @Flag(help: "Refuse writes.")
+    var readOnly = false
+
+    @Option(help: "direct: past the host's page cache; buffered: through it.")
+    var cache = "direct"
+
+    @Option(help: "Serial number, at most 20 characters.")
+    var serial = ""
+
+    @Option(help: "Logical block size, 512 or 4096 (what the storage has).")
+    var blockSize: Int?
+
+    @OptionGroup var connection: ConnectionOptions
+
+    func validate() throws {
+        if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
+    }
+
+    func run() throws {
+        let disk = DiskParameters(
+            name: name, file: file.map(absolute), socket: socket.map(absolute), queues: queues, queueSize: queueSize,
+            threads: threads, readOnly: readOnly, cache: cache, serial: serial, blockSize: blockSize)
+        try connection.run { client in
+            let device = try client.call(.create, disk, as: DeviceInfo.self)
+            if connection.json { return try printJSON(device) }
+            printText("\(name): front-ends connect at \(device.disk.socket ?? "")\n", to: STDOUT_FILENO)
+        }
+    }
+}
+
+struct Delete: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "End a device. Its front-end is disconnected; its image stays.")
+
+    @Argument(help: "The device.")
+    var name: String
+
+    @OptionGroup var connection: ConnectionOptions
+
+    func run() throws {
+        try connection.run { client in
+            let result = try client.call(.delete, NameParameters(name: name), as: Empty.self)
+            if connection.json { return try printJSON(result) }
+            printText("\(name): deleted\n", to: STDOUT_FILENO)
+        }
+    }
+}
+
+struct Kill: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "SIGKILL the worker that has a device: for drills. Its guest sees one slow request.")
+
+    @Argument(help: "The device.")
+    var name: String
+
+    @OptionGroup var connection: ConnectionOptions
+
+    func run() throws {
+        try connection.run { client in
+            let result = try client.call(.kill, NameParameters(name: name), as: KillResult.self)
+            if connection.json { return try printJSON(result) }
+            printText("\(name): killed process \(result.pid)\n", to: STDOUT_FILENO)
+        }
+    }
+}
+
+struct ListDevices: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "list", abstract: "List the devices, one a line.")
+
+    @OptionGroup var connection: ConnectionOptions
+
+    func run() throws {
+        try connection.run { client in
+            let devices = try client.call(.status, StatusParameters(), as: [DeviceInfo].self)
+            if connection.json { return try devices.forEach(printJSON) }
+            var rows = [["NAME", "STATE", "WORKER", "STANDBY", "FILE"]]
+            for device in devices {
+                rows.append([
+                    device.disk.name, device.state, device.pid(of: "active"), device.pid(of: "standby"),
+                    device.disk.file ?? "-",
+                ])
+            }
+            printText(table(rows), to: STDOUT_FILENO)
+        }
+    }
+}
+
+struct Status: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Say how devices are. Exit status 3 when one is not served.")
+
+    @Argument(help: "The device; all if absent.")
+    var name: String?
+
+    @OptionGroup var connection: ConnectionOptions
+
+    func run() throws {
+        try connection.run { client in
+            let devices = try client.call(.status, StatusParameters(name: name), as: [DeviceInfo].self)
+            for device in devices {
+                if connection.json { try printJSON(device) } else { printText(device.description, to: STDOUT_FILENO) }
+            }
+            if devices.contains(where: { $0.state == "failed" }) { throw ExitCode(3) }
+        }
+    }
+}
+
+extension DeviceInfo {
+    func pid(of phase: String) -> String { workers.first { $0.phase == phase }.map { "\($0.pid)" } ?? "-" }
+
+    /// For people.
+    var description: String {
+        var lines = ["\(disk.name): \(state)"]
+        if let problem { lines.append("  problem: \(problem)") }
+        lines.append(
+            "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))")
+        lines.append("  socket: \(disk.socket ?? "-")")
+        lines.append("  queues: \(disk.queues) of \(disk.queueSize), threads: \(disk.threads)")
+        for worker in workers {
+            let version = worker.version.isEmpty ? "" : ", version \(worker.version)"
+            lines.append("  worker \(worker.id): process \(worker.pid), \(worker.phase)\(version)")
+        }
+        if let upgrade { lines.append("  upgrade: \(upgrade)") }
+        lines.append("  take-overs: \(takeOvers), connections: \(connections), requests of this worker: \(completed)")
+        return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+/// Columns under each other.
+func table(_ rows: [[String]]) -> String {
+    let widths = (rows.first ?? []).indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    return rows.map { row in
+        let cells = zip(row, widths).map { $0.padding(toLength: max($1, $0.count), withPad: " ", startingAt: 0) }
+        return cells.joined(separator: "  ").trimmingCharacters(in: .whitespaces) + "\n"
+    }.joined()
+}

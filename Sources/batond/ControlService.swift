@@ -1,0 +1,117 @@
+internal import ControlAPI
+internal import Foundation
+internal import Logging
+internal import SupervisorRuntime
+
+/// Carries out the control socket's requests.
+struct ControlService: Sendable {
+    let supervisor: Supervisor
+    let saved: SavedDevices
+    let directory: String
+    let log: Logger
+
+    /// Who asks.
+    struct Caller: Sendable {
+        /// May change things.
+        var mayChange: Bool
+        /// Sends a line, from any thread.
+        var send: @Sendable ([UInt8]) -> Void
+    }
+
+    /// Carries out one line. The answer is sent when there is one.
+    ///
+    /// - Returns: what ends a subscription, if the line began one.
+    func carryOut(_ line: Data, for caller: Caller) -> (@Sendable () -> Void)? {
+        do throws(JSONRPC.Fault) {
+            let head = try JSONRPC.head(of: line)
+            do throws(JSONRPC.Fault) {
+                guard let method = ControlMethod(rawValue: head.method) else {
+                    throw JSONRPC.Fault(JSONRPC.Fault.methodNotFound, "there is no method '\(head.method)'")
+                }
+                guard method.isReadOnly || caller.mayChange else {
+                    throw JSONRPC.Fault(JSONRPC.Fault.notPermitted, "only root and the socket's group may do this")
+                }
+                return try carryOut(method, line, id: head.id, caller)
+            } catch {
+                answer(.failure(error) as Result<Empty, JSONRPC.Fault>, head.id, caller)
+            }
+        } catch {
+            answer(.failure(error) as Result<Empty, JSONRPC.Fault>, nil, caller)
+        }
+        return nil
+    }
+
+    private func carryOut(
+        _ method: ControlMethod, _ line: Data, id: Int?, _ caller: Caller
+    ) throws(JSONRPC.Fault) -> (@Sendable () -> Void)? {
+        switch method {
+        case .create:
+            create(try JSONRPC.parameters(of: line, as: DiskParameters.self), id, caller)
+        case .delete:
+            let name = try JSONRPC.parameters(of: line, as: NameParameters.self).name
+            supervisor.delete(name) { result in
+                if case .success = result { saved.remove(name) }
+                answer(result.map { Empty() }.mapError { JSONRPC.Fault($0) }, id, caller)
+            }
+        case .status:
+            let name = try JSONRPC.parameters(of: line, as: StatusParameters.self).name
+            supervisor.status(name) { result in
+                answer(result.map { $0.map { DeviceInfo($0) } }.mapError { JSONRPC.Fault($0) }, id, caller)
+            }
+        case .kill:
+            let name = try JSONRPC.parameters(of: line, as: NameParameters.self).name
+            supervisor.kill(name) { result in
+                answer(result.map { KillResult(pid: $0) }.mapError { JSONRPC.Fault($0) }, id, caller)
+            }
+        case .upgrade:
+            upgrade(try JSONRPC.parameters(of: line, as: UpgradeParameters.self), id, caller)
+        case .events:
+            answer(.success(Empty()), id, caller)
+            let follower = supervisor.follow { notify("event", EventInfo($0), caller) }
+            return { supervisor.unfollow(follower) }
+        }
+        return nil
+    }
+
+    private func create(_ disk: DiskParameters, _ id: Int?, _ caller: Caller) {
+        guard disk.cache == "direct" || disk.cache == "buffered" else {
+            let fault = JSONRPC.Fault(
+                JSONRPC.Fault.invalidParameters, "the cache is direct or buffered, not '\(disk.cache)'")
+            return answer(.failure(fault) as Result<Empty, JSONRPC.Fault>, id, caller)
+        }
+        let configuration = DeviceConfiguration(disk, directory: directory)
+        supervisor.create(configuration) { result in
+            if case .success = result {
+                do {
+                    try saved.save(disk)
+                } catch {
+                    log.error("\(disk.name) will not survive a restart: it cannot be saved: \(error)")
+                }
+            }
+            answer(result.map { DeviceInfo($0) }.mapError { JSONRPC.Fault($0) }, id, caller)
+        }
+    }
+
+    private func upgrade(_ parameters: UpgradeParameters, _ id: Int?, _ caller: Caller) {
+        supervisor.upgrade(
+            parameters.devices, programPath: parameters.worker, canaries: max(0, parameters.canary),
+            isDryRun: parameters.dryRun, progress: { notify("progress", ProgressInfo($0), caller) },
+            reply: { result in
+                let devices = result.map { UpgradeResult(devices: $0.map { ProgressInfo($0) }) }
+                answer(devices.mapError { JSONRPC.Fault($0) }, id, caller)
+            })
+    }
+
+    private func notify(_ method: String, _ body: some Encodable, _ caller: Caller) {
+        if let line = try? JSONRPC.encode(method, body, id: nil) { caller.send(line) }
+    }
+
+    private func answer<Body: Encodable>(_ result: Result<Body, JSONRPC.Fault>, _ id: Int?, _ caller: Caller) {
+        let line: [UInt8]?
+        switch result {
+        case .success(let body): line = try? JSONRPC.encode(result: body, id: id)
+        case .failure(let fault): line = try? JSONRPC.encode(fault, id: id)
+        }
+        if let line { caller.send(line) }
+    }
+}
