@@ -108,7 +108,7 @@ struct KeptConnection: ~Copyable {
     /// - Throws: why the connection has ended.
     mutating func serveOne() throws(ConnectionEnd) -> Served {
         guard var incoming = try channel.receive(peeking: true) else { return .nothing }
-        let message = try incoming.request()
+        let message = try incoming.lookedAtRequest()
         let (kind, size) = (incoming.header.kind, MessageHeader.size + incoming.header.payloadSize)
         let needsReply = incoming.header.flags.contains(.needReply)
         var fds = incoming.takeFDs()

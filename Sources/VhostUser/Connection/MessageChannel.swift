@@ -25,6 +25,22 @@ public struct IncomingMessage: ~Copyable {
         }
     }
 
+    /// Reads it as a front-end's request that is still in the socket.
+    ///
+    /// A look that ends at the end of a message without descriptors shows those of the next message, too: the kernel
+    /// (6.18) goes on to the next buffer before it finds that it has enough. They are closed here; it is a duplicate.
+    ///
+    /// - Throws: `malformed`.
+    public mutating func lookedAtRequest() throws(ConnectionEnd) -> FrontendMessage {
+        do throws(ProtocolError) {
+            let message = try FrontendMessage(decoding: header, lookedAt: payload.span, fdCount: fds.count)
+            if message.fdCount.contains(0) { fds = ReceivedFDs() }
+            return message
+        } catch {
+            throw .malformed(error)
+        }
+    }
+
     /// Reads it as a back-end's reply to a request.
     ///
     /// - Throws: `malformed`.
@@ -76,7 +92,9 @@ public struct MessageChannel: ~Copyable {
             }
             if piece.byteCount == 0 { throw message.end }
             if message.count == 0 { deadline = monotonicNanoseconds() + UInt64(patience) * 1_000_000 }
-            let fds = piece.takeFDs()
+            var fds = piece.takeFDs()
+            // A look at a message's later bytes shows the descriptors of its first one again.
+            if peeking, message.count > 0 { fds = ReceivedFDs() }
             try message.append(count: piece.byteCount, fds: fds, lostFDs: piece.lostFDs, in: buffer)
         }
         return try message.finish(buffer)
