@@ -65,10 +65,15 @@ let package = Package(
         module("Inflight", ["CWire", "Platform", "Virtio"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
         module("Custody", ["CLinux", "CWire", "Platform"]),
-        module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight"]),
+        module(
+            "BlockTarget",
+            ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
         module(
             "WorkerRuntime",
-            ["Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "BlockTarget", "CWire", log]),
+            [
+                "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
+                log,
+            ]),
         .executableTarget(
             name: "baton-worker",
             dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],

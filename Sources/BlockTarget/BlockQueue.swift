@@ -1,3 +1,4 @@
+public import Custody
 internal import Glibc
 public import Inflight
 public import Platform
@@ -71,7 +72,7 @@ public struct QueueCounters: Sendable, Equatable {
     @usableFromInline var rules: RequestRules
     @usableFromInline var marks = WriteMarks.off
     @usableFromInline let storage: SlotStorage
-    @usableFromInline var sequence: UInt32 = 0
+    @usableFromInline let records: RequestRecords
     @usableFromInline var stalledHead: Int32 = -1
     @usableFromInline var stalledTail: Int32 = -1
     /// The eventfd that interrupts the guest, or -1.
@@ -84,17 +85,20 @@ public struct QueueCounters: Sendable, Equatable {
     ///
     /// - Parameters:
     ///   - ring: lies in `memory`; `resubmit` what its log had.
+    ///   - records: of the operations under way.
     ///   - features: as agreed with the driver.
     ///   - writesThrough: answer a write only when it is on stable storage.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
-        index: Int, ring: consuming Ring, memory: GuestMemory, disk: DiskDescription, features: UInt64,
+        index: Int, ring: consuming Ring, records: consuming RequestRecords = .none, memory: GuestMemory,
+        disk: DiskDescription, features: UInt64,
         writesThrough: Bool, call: Int32
     ) throws(Errno) {
         storage = try SlotStorage(slots: Int(ring.size))
         self.index = index
         self.ring = ring
+        self.records = records
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -194,29 +198,36 @@ public struct QueueCounters: Sendable, Equatable {
             returnUnusable(slot)
             return true
         }
+        records.begin(slot)
         ring.record(slot)
         admit(slot, &backend)
         return true
     }
 
-    /// Takes a request that has been logged: checks it and starts it. Nothing is remembered of an earlier check.
+    /// Reads and checks the request of a slot. Nothing is remembered of an earlier check.
     @inlinable
     @inline(__always)
-    mutating func admit<Backend: StorageBackend & ~Copyable>(_ head: UInt16, _ backend: inout Backend) {
+    mutating func parse(_ head: UInt16) -> ParsedRequest {
         let slot = unsafe storage.slots + Int(head)
         var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
         let verdict = ring.walk(from: head, memory: &view, into: &segments)
         unsafe slot.pointee.writtenOnSuccess = 1
-        let parsed = unsafe slot.pointee.parse(segments, verdict: verdict, rules: rules)
+        return unsafe slot.pointee.parse(segments, verdict: verdict, rules: rules)
+    }
+
+    /// Takes a request that has been logged: checks it and starts it.
+    @inlinable
+    @inline(__always)
+    mutating func admit<Backend: StorageBackend & ~Copyable>(_ head: UInt16, _ backend: inout Backend) {
+        let parsed = parse(head)
+        let slot = unsafe storage.slots + Int(head)
         outstandingCount += 1
         unsafe slot.pointee.isActive = true
         switch parsed {
         case .accepted:
-            sequence &+= 1
-            unsafe slot.pointee.prepare(
-                token: RequestToken(sequence: sequence, queue: UInt16(index), head: head), durable: writesThrough)
+            unsafe slot.pointee.prepare(queue: UInt16(index), head: head, durable: writesThrough)
             let step = unsafe backend.start(&slot.pointee)
-            carryOut(step, head)
+            carryOut(step, head, backend)
         case .finished:
             unsafe count(slot.pointee, .ok)
             complete(head, .ok)
@@ -247,14 +258,6 @@ public struct QueueCounters: Sendable, Equatable {
         publish()
     }
 
-    /// Carries out again what a worker before has taken and not returned.
-    ///
-    /// - Parameter heads: of the log, in the order in which they were taken.
-    @inlinable
-    public mutating func resubmit<Backend: StorageBackend & ~Copyable>(_ heads: [UInt16], _ backend: inout Backend) {
-        for head in heads { admit(head, &backend) }
-    }
-
     /// Goes on with a request whose operation has completed.
     ///
     /// - Parameter token: names the request; a token that names none is dropped and counted.
@@ -268,8 +271,12 @@ public struct QueueCounters: Sendable, Equatable {
             counted.staleCompletions += 1
             return
         }
+        if unsafe storage.slots[Int(token.head)].isAdopted {
+            finishAdopted(token.head, result, &backend)
+            return
+        }
         let step = unsafe backend.finish(&storage.slots[Int(token.head)], result: result)
-        carryOut(step, token.head)
+        carryOut(step, token.head, backend)
     }
 
     /// Starts again what found no room, oldest first, until one finds none again.
@@ -294,7 +301,7 @@ public struct QueueCounters: Sendable, Equatable {
                 return progressed
             }
             progressed = true
-            carryOut(step, head)
+            carryOut(step, head, backend)
         }
         return progressed
     }
@@ -305,14 +312,21 @@ public struct QueueCounters: Sendable, Equatable {
 
     @inlinable
     @inline(__always)
-    mutating func carryOut(_ step: BackendStep, _ head: UInt16) {
+    mutating func carryOut<Backend: StorageBackend & ~Copyable>(
+        _ step: BackendStep, _ head: UInt16, _ backend: borrowing Backend
+    ) {
         switch step {
         case .done(let status):
             unsafe count(storage.slots[Int(head)], status)
             complete(head, status)
         case .pending:
-            break
+            let slot = unsafe storage.slots + Int(head)
+            unsafe records.issue(
+                head, sequence: RequestToken(rawValue: slot.pointee.token).sequence, index: backend.lastIndex,
+                slot.pointee.progress)
         case .stalled:
+            // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
+            records.begin(head)
             unsafe storage.slots[Int(head)].nextStalled = -1
             if stalledTail >= 0 {
                 unsafe storage.slots[Int(stalledTail)].nextStalled = Int32(head)

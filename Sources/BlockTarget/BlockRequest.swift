@@ -47,6 +47,12 @@ public struct BlockRange: Sendable {
     public var mustSynchronize = false
     /// The operation that makes it durable is under way.
     public var isSynchronizing = false
+    /// Its operation was started by a worker before this one.
+    public var isAdopted = false
+    /// An adopted one that does not fit its record: answer it with an error when the kernel is done with it.
+    @usableFromInline var isRefused = false
+    /// Bytes done of the range at hand.
+    @usableFromInline var rangesDone: UInt64 = 0
     /// Times the storage has told to try again.
     public var attempts: UInt16 = 0
     /// A bounce buffer that carries part of the request, or -1.
@@ -93,8 +99,10 @@ public struct BlockRange: Sendable {
 
     /// Makes an accepted request ready to be started.
     @usableFromInline
-    mutating func prepare(token: RequestToken, durable: Bool) {
-        self.token = token.rawValue
+    mutating func prepare(queue: UInt16, head: UInt16, durable: Bool) {
+        token = RequestToken(sequence: RequestToken(rawValue: token).sequence, queue: queue, head: head).rawValue
+        isAdopted = false
+        rangesDone = 0
         isDurable = durable
         isSynchronizing = false
         mustSynchronize = false

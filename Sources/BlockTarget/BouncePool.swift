@@ -7,14 +7,20 @@ internal import Platform
 @safe struct BouncePool: ~Copyable, @unchecked Sendable {
     /// Bytes of one buffer; larger transfers go in parts.
     static let bufferBytes = 128 << 10
-    private static let bufferCount = 32
+    static let bufferCount = 32
+    static let byteCount = bufferBytes * bufferCount
 
     private let mapping: Mapping
     private var free = InlineArray<32, Int32>(repeating: -1)
     private var freeCount = 0
 
-    init() throws(Errno) {
-        mapping = try Mapping(anonymous: Self.bufferBytes * Self.bufferCount)
+    /// - Parameter memory: a file that outlives this process, with what the kernel puts into it for a request; nil:
+    ///   memory of this process.
+    init(memory: borrowing OwnedFD?) throws(Errno) {
+        switch memory {
+        case .some(let file): mapping = try Mapping(sharing: file, count: Self.byteCount)
+        case .none: mapping = try Mapping(anonymous: Self.byteCount)
+        }
         for index in 0..<Self.bufferCount { give(Int32(index)) }
     }
 
@@ -23,6 +29,18 @@ internal import Platform
         guard freeCount > 0 else { return nil }
         freeCount -= 1
         return free[freeCount]
+    }
+
+    /// Takes the buffer that an adopted operation uses.
+    ///
+    /// - Returns: false when it is in use already.
+    mutating func reserve(_ index: Int32) -> Bool {
+        for place in 0..<freeCount where free[place] == index {
+            freeCount -= 1
+            free[place] = free[freeCount]
+            return true
+        }
+        return false
     }
 
     /// Gives a buffer back.

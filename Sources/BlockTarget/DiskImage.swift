@@ -77,8 +77,10 @@ public final class DiskImage: Sendable {
 
     /// Opens an image.
     ///
+    /// - Parameter isInCustody: somebody else keeps others out, and has waited for earlier workers: only the lock is
+    ///   taken that tells that this one may have requests under way.
     /// - Throws: what failed, and what to do.
-    public init(path: String, readOnly: Bool, cache: CacheMode) throws(SystemError) {
+    public init(path: String, readOnly: Bool, cache: CacheMode, isInCustody: Bool = false) throws(SystemError) {
         let main = try Self.open(path, readOnly: readOnly, direct: cache == .direct)
         var status = stat()
         guard unsafe fstat(main.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
@@ -89,8 +91,12 @@ public final class DiskImage: Sendable {
                 advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
         }
         custody = try Self.open(path, readOnly: readOnly, direct: false)
-        try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly)
-        if !readOnly { try ImageLocks.fence(main, path: path) }
+        if isInCustody {
+            if !readOnly { try Self.share(main, path) }
+        } else {
+            try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly)
+            if !readOnly { try ImageLocks.fence(main, path: path) }
+        }
         isBlockDevice = kind == S_IFBLK
         var size = UInt64(max(0, status.st_size))
         if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
@@ -148,13 +154,16 @@ public final class DiskImage: Sendable {
 
     private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
         let fd = try open(path, readOnly: readOnly, direct: false)
-        guard !readOnly else { return fd }
+        if !readOnly { try share(fd, path) }
+        return fd
+    }
+
+    private static func share(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) {
         do throws(Errno) {
             try ImageLocks.share(fd)
         } catch {
             throw SystemError(cannot: "lock", path, error)
         }
-        return fd
     }
 
     private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {

@@ -33,18 +33,24 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     private static var zeroBytes: Int { 256 << 10 }
 
     /// - Throws: when there is no memory for the bounce buffers.
-    public init(_ image: DiskImage, engine: consuming Engine) throws(Errno) {
-        try self.init(image.access, keepingOpen: image, engine)
+    /// - Parameter bounceMemory: a file of `bounceBytes` that outlives this process, or nil.
+    public init(
+        _ image: DiskImage, engine: consuming Engine, bounceMemory: borrowing OwnedFD? = nil
+    ) throws(Errno) {
+        try self.init(image.access, keepingOpen: image, engine, bounceMemory)
     }
 
     /// - Parameter access: to files that stay open for as long as the backend lives.
     /// - Throws: when there is no memory for the bounce buffers.
     public init(_ access: ImageAccess, engine: consuming Engine) throws(Errno) {
-        try self.init(access, keepingOpen: nil, engine)
+        try self.init(access, keepingOpen: nil, engine, nil)
     }
 
-    private init(_ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine) throws(Errno) {
-        let bounces = try BouncePool()
+    private init(
+        _ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine,
+        _ bounceMemory: borrowing OwnedFD?
+    ) throws(Errno) {
+        let bounces = try BouncePool(memory: bounceMemory)
         let zeroes = try Mapping(anonymous: Self.zeroBytes)
         self.bounces = bounces
         self.zeroes = zeroes
@@ -58,12 +64,20 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
         cannotDiscardDevice = !access.isBlockDevice
     }
 
+    /// Bytes of memory for bounce buffers.
+    public static var bounceBytes: Int { BouncePool.byteCount }
+
     @inlinable
     public mutating func submit() { engine.submit() }
     @inlinable
     public mutating func nextCompletion() -> IOCompletion? { engine.nextCompletion() }
     @inlinable
     public mutating func runDeferredWork() { engine.runDeferredWork() }
+    @inlinable
+    public mutating func releaseCompletions() { engine.releaseCompletions() }
+    @inlinable
+    public var lastIndex: UInt32 { engine.lastIndex }
+    public func hadTaken(_ index: UInt32) -> Bool { engine.hadTaken(index) }
     public var faults: StorageFaults { counted }
     @inlinable
     public var queuedCount: Int { engine.queuedCount }
@@ -91,16 +105,21 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// Queues an operation, making room by a submit when the queue is full.
     @inlinable
     @inline(__always)
-    mutating func enqueue(_ operation: IOOperation, _ slot: borrowing RequestSlot) -> BackendStep {
-        if engine.enqueue(operation, token: slot.token) { return .pending }
-        engine.submit()
-        return engine.enqueue(operation, token: slot.token) ? .pending : .stalled
+    mutating func enqueue(_ operation: IOOperation, _ slot: inout RequestSlot) -> BackendStep {
+        // Each operation has a name of its own, so that a late completion is not taken for a newer one's.
+        let token = slot.token &+ 1 << 32
+        if !engine.enqueue(operation, token: token) {
+            engine.submit()
+            guard engine.enqueue(operation, token: token) else { return .stalled }
+        }
+        slot.token = token
+        return .pending
     }
 
     @usableFromInline
     mutating func synchronize(_ slot: inout RequestSlot) -> BackendStep {
         if isReadOnly { return .done(.ok) }
-        return enqueue(.synchronizeData(file: file), slot)
+        return enqueue(.synchronizeData(file: file), &slot)
     }
 }
 
@@ -125,11 +144,11 @@ extension FileBackend where Engine: ~Copyable {
         if slot.operation == .read {
             let read = unsafe IOOperation.read(
                 file: file, vectors: slot.vectors, count: slot.vectorCount, offset: slot.offset)
-            return enqueue(read, slot)
+            return enqueue(read, &slot)
         }
         let write = unsafe IOOperation.write(
             file: file, vectors: slot.vectors, count: slot.vectorCount, offset: slot.offset, durable: slot.isDurable)
-        return enqueue(write, slot)
+        return enqueue(write, &slot)
     }
 
     @inlinable
@@ -156,12 +175,12 @@ extension FileBackend where Engine: ~Copyable {
         let count = UInt32(slot.partLength)
         let step: BackendStep
         if slot.operation == .read {
-            step = unsafe enqueue(.read(file: file, buffer: buffer, count: count, offset: slot.offset), slot)
+            step = unsafe enqueue(.read(file: file, buffer: buffer, count: count, offset: slot.offset), &slot)
         } else {
             unsafe slot.copyVectors(buffer, count: Int(count), toGuest: false)
             let write = unsafe IOOperation.write(
                 file: file, buffer: buffer, count: count, offset: slot.offset, durable: slot.isDurable)
-            step = enqueue(write, slot)
+            step = enqueue(write, &slot)
         }
         // A slot that waits for room holds no buffer, so that those that hold one always get on.
         if case .stalled = step { releaseBounce(&slot) }
@@ -225,11 +244,11 @@ extension FileBackend where Engine: ~Copyable {
             slot.method = possibleMethod(from: slot.method, slot.operation)
             switch slot.method {
             case RangeMethod.device:
-                return enqueue(.discardDevice(file: file, offset: range.offset, length: range.length), slot)
+                return enqueue(.discardDevice(file: file, offset: range.offset, length: range.length), &slot)
             case RangeMethod.punch:
-                return allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range, slot)
+                return allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range, &slot)
             case RangeMethod.zeroRange:
-                return allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, range, slot)
+                return allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, range, &slot)
             case RangeMethod.write:
                 return writeZeroes(range, &slot)
             default:
@@ -258,8 +277,8 @@ extension FileBackend where Engine: ~Copyable {
         return method
     }
 
-    private mutating func allocate(_ mode: Int32, _ range: BlockRange, _ slot: borrowing RequestSlot) -> BackendStep {
-        enqueue(.allocate(file: file, mode: mode, offset: range.offset, length: range.length), slot)
+    private mutating func allocate(_ mode: Int32, _ range: BlockRange, _ slot: inout RequestSlot) -> BackendStep {
+        enqueue(.allocate(file: file, mode: mode, offset: range.offset, length: range.length), &slot)
     }
 
     /// Writes zeroes from a buffer: the last resort. `partLength` bytes of the range are under way.
@@ -269,7 +288,7 @@ extension FileBackend where Engine: ~Copyable {
         let write = unsafe IOOperation.write(
             file: aligned ? file : unalignedFile, buffer: zeroes.base, count: UInt32(slot.partLength),
             offset: range.offset, durable: false)
-        return enqueue(write, slot)
+        return enqueue(write, &slot)
     }
 
     @usableFromInline
@@ -282,11 +301,13 @@ extension FileBackend where Engine: ~Copyable {
             }
             let count = min(count, slot.partLength)
             if count < slot.partLength { counted.shortTransfers += 1 }
+            slot.rangesDone += count
             unsafe slot.ranges[slot.rangeIndex].offset += count
             unsafe slot.ranges[slot.rangeIndex].length -= count
             if unsafe slot.ranges[slot.rangeIndex].length > 0 { return rangeNext(&slot) }
         }
         slot.rangeIndex += 1
+        slot.rangesDone = 0
         slot.method = RangeMethod.device
         return rangeNext(&slot)
     }

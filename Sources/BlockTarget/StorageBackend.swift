@@ -1,3 +1,4 @@
+public import Custody
 public import Uring
 
 /// The seam between a queue and what stores its data.
@@ -22,6 +23,26 @@ public protocol StorageBackend: ~Copyable {
     /// Lets the kernel finish completion work that waits for this thread.
     mutating func runDeferredWork()
 
+    /// Lets go of the completions taken so far: what they finished has been published.
+    mutating func releaseCompletions()
+
+    /// Where in the submission queue the operation is that was started last.
+    var lastIndex: UInt32 { get }
+
+    /// Whether the kernel had taken the operation at `index` of a worker before this one.
+    func hadTaken(_ index: UInt32) -> Bool
+
+    /// Goes on with a request whose operation a worker before this one has started: its completion will come here.
+    ///
+    /// - Parameters:
+    ///   - slot: as a fresh start would find it.
+    ///   - progress: as `progress(of:)` gave it for that operation.
+    /// - Returns: false when the progress does not fit the request.
+    mutating func adopt(_ slot: inout RequestSlot, _ progress: RequestProgress) -> Bool
+
+    /// Lets go of what an adopted operation had, which has failed with its worker: the request can be started anew.
+    mutating func abandon(_ slot: inout RequestSlot)
+
     /// Started operations that the kernel has not taken yet.
     var queuedCount: Int { get }
 
@@ -30,6 +51,15 @@ public protocol StorageBackend: ~Copyable {
 
     /// What went wrong so far, counted.
     var faults: StorageFaults { get }
+}
+
+/// A backend that finishes every request at once, or that nobody takes over.
+extension StorageBackend where Self: ~Copyable {
+    @inlinable public mutating func releaseCompletions() {}
+    @inlinable public var lastIndex: UInt32 { 0 }
+    @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
+    public mutating func adopt(_ slot: inout RequestSlot, _ progress: RequestProgress) -> Bool { false }
+    public mutating func abandon(_ slot: inout RequestSlot) {}
 }
 
 /// How far a request has come.
@@ -87,7 +117,7 @@ public struct RequestToken: Sendable, Equatable {
     }
 
     /// - Parameters:
-    ///   - sequence: counts the requests of one queue, modulo 2^32.
+    ///   - sequence: counts the operations of one slot, modulo 2^32.
     ///   - queue: the queue's index.
     ///   - head: the chain's head.
     @inlinable
@@ -95,6 +125,7 @@ public struct RequestToken: Sendable, Equatable {
         rawValue = UInt64(sequence) << 32 | UInt64(queue) << 16 | UInt64(head)
     }
 
+    @inlinable public var sequence: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) }
     @inlinable public var queue: UInt16 { UInt16(truncatingIfNeeded: rawValue >> 16) }
     @inlinable public var head: UInt16 { UInt16(truncatingIfNeeded: rawValue) }
 }

@@ -1,3 +1,4 @@
+internal import CWire
 public import Platform
 
 /// The file that holds the logs of all queues, mapped. It outlives the worker: the front-end, or whoever has custody,
@@ -59,6 +60,12 @@ public final class InflightRegion: Sendable {
             sharing: fd, offset: Int64(offset) - Int64(lead), count: lead + Int(count), guarded: true)
         self.queueCount = queueCount
         self.queueSize = queueSize
+    }
+
+    /// Takes a queue's log back to what it was before anybody used it.
+    public func clear(queue: Int) {
+        // The version is what tells whether there is a log: see `recover`.
+        unsafe wire_store16(log(of: queue) + 8, 0)
     }
 
     /// The first byte of a queue's log.

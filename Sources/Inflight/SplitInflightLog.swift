@@ -114,6 +114,8 @@ public struct RecoveryPlan: Sendable, Equatable {
     public var isFresh = false
     /// Requests that were taken and not returned, in the order in which they were taken.
     public var heads: [UInt16] = []
+    /// Of those, the ones whose operation the kernel still had, or had finished: only their completion is waited for.
+    public var adopted = 0
     /// Published, and not yet struck off when the worker died.
     public var struckOff = 0
 

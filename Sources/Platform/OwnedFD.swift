@@ -44,6 +44,9 @@ public struct ReceivedFDs: ~Copyable, Sendable {
         self.numbers = numbers
     }
 
+    /// Takes one more in, as the newest.
+    public mutating func append(_ fd: consuming OwnedFD) { numbers.append(fd.release()) }
+
     /// How many are still here.
     public var count: Int { numbers.count }
 
@@ -55,4 +58,11 @@ public struct ReceivedFDs: ~Copyable, Sendable {
     deinit {
         for number in numbers { _ = close(number) }
     }
+}
+
+/// Another descriptor of the open file that a number stands for, close-on-exec.
+///
+/// - Throws: fcntl's error.
+public func duplicateDescriptor(_ number: Int32) throws(Errno) -> Int32 {
+    try retryingInterrupts { fcntl(number, F_DUPFD_CLOEXEC, 3) }
 }

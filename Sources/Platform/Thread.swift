@@ -48,6 +48,9 @@ private func threadMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRa
     return nil
 }
 
+/// The kernel's number of the calling thread.
+public func currentThreadNumber() -> Int32 { clinux_gettid() }
+
 /// Binds the calling thread to one CPU.
 ///
 /// - Throws: `invalidArgument` when this process may not run on that CPU.

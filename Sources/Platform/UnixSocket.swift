@@ -49,20 +49,32 @@ public struct UnixStream: ~Copyable, Sendable {
 
     /// Receives up to `buffer.count` bytes and the descriptors that come with the first of them.
     ///
-    /// - Parameter waiting: false returns at once, with `wouldBlock`, when there is nothing.
+    /// - Parameters:
+    ///   - waiting: false returns at once, with `wouldBlock`, when there is nothing.
+    ///   - peeking: leave everything in the socket, and get duplicates of the descriptors. See `peekFromStart`.
     /// - Throws: recvmsg's error.
-    public borrowing func receive(into buffer: UnsafeMutableRawBufferPointer, waiting: Bool = true) throws(Errno)
-        -> Received
-    {
+    public borrowing func receive(
+        into buffer: UnsafeMutableRawBufferPointer, waiting: Bool = true, peeking: Bool = false
+    ) throws(Errno) -> Received {
         var numbers = [Int32](repeating: -1, count: Int(CLINUX_MAX_FDS))
         var count: UInt32 = 0
         var truncated: Int32 = 0
-        let flags = waiting ? 0 : Int32(MSG_DONTWAIT)
+        let flags = (waiting ? 0 : Int32(MSG_DONTWAIT)) | (peeking ? Int32(MSG_PEEK) : 0)
         let received = try retryingInterrupts {
             unsafe clinux_receive(fd.number, buffer.baseAddress, buffer.count, flags, &numbers, &count, &truncated)
         }
         let fds = ReceivedFDs(owning: Array(numbers.prefix(Int(count))))
         return Received(byteCount: received, fds: fds, lostFDs: truncated != 0)
+    }
+
+    /// Lets the next receive that peeks begin at the first byte in the socket; each further one goes on where the one
+    /// before has ended (SO_PEEK_OFF).
+    ///
+    /// - Throws: setsockopt's error.
+    public borrowing func peekFromStart() throws(Errno) {
+        var offset: Int32 = 0
+        let size = socklen_t(MemoryLayout<Int32>.size)
+        try retryingInterrupts { unsafe setsockopt(fd.number, SOL_SOCKET, SO_PEEK_OFF, &offset, size) }
     }
 
     /// Limits how long one `send` may wait for a peer that does not read (SO_SNDTIMEO).

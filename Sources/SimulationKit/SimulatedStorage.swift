@@ -110,7 +110,7 @@ public final class SimulatedStorage {
                 unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
                 unsafe length += UInt64(vector.iov_len)
             }
-        case .synchronizeData, .allocate, .discardDevice:
+        case .synchronizeData, .allocate, .discardDevice, .receive, .send:
             break
         }
         return SimulatedOperation(
@@ -137,6 +137,7 @@ extension SimulatedStorage {
         switch operation.kind {
         case .synchronizeData: return 0
         case .allocate, .discardDevice: return clear(operation)
+        case .receive, .send: return -ENOTSOCK
         case .read, .readVectors, .write, .writeVectors: return transfer(operation, limit)
         }
     }

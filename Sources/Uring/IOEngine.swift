@@ -21,11 +21,28 @@ public protocol IOEngine: ~Copyable {
     /// Takes the next completion, or nil when there is none.
     mutating func nextCompletion() -> IOCompletion?
 
+    /// Lets go of the completions taken so far: until then a successor of this process would find them again.
+    mutating func releaseCompletions()
+
+    /// Where in the submission queue the operation is that was queued last.
+    var lastIndex: UInt32 { get }
+
+    /// Whether the kernel had taken the operation at `index` when this process took the engine over from a dead one.
+    /// Not meant for this process's own operations.
+    func hadTaken(_ index: UInt32) -> Bool
+
     /// Operations queued and not yet taken by the kernel.
     var queuedCount: Int { get }
 
     /// A descriptor that polls readable when a completion has arrived; nil for an engine that completes at once.
     var pollDescriptor: Int32? { get }
+}
+
+/// An engine that nobody takes over.
+extension IOEngine where Self: ~Copyable {
+    @inlinable public mutating func releaseCompletions() {}
+    @inlinable public var lastIndex: UInt32 { 0 }
+    @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
 }
 
 /// The result of one operation.
@@ -46,6 +63,8 @@ public struct IOCompletion: Sendable {
 @safe public struct IOOperation {
     public enum Kind: UInt8, Sendable {
         case read, write, readVectors, writeVectors, synchronizeData, allocate, discardDevice
+        /// On a socket.
+        case receive, send
     }
 
     public var kind: Kind
@@ -119,6 +138,18 @@ public struct IOCompletion: Sendable {
 
     /// RWF_DSYNC
     @usableFromInline static var writeDurably: UInt32 { 2 }
+
+    /// recv, without waiting
+    static func receive(socket: Int32, buffer: UnsafeMutableRawPointer, count: UInt32) -> Self {
+        unsafe Self(.receive, file: socket, buffer: buffer, count: count)
+    }
+
+    /// sendmsg, without waiting or a signal
+    ///
+    /// - Parameter message: a struct msghdr.
+    static func send(socket: Int32, message: UnsafeMutableRawPointer) -> Self {
+        unsafe Self(.send, file: socket, buffer: message, count: 1)
+    }
 
     /// fdatasync
     public static func synchronizeData(file: Int32) -> Self {

@@ -8,6 +8,7 @@ internal import Synchronization
 ///
 /// liburing sets it up and maps it; the queues are driven here, because a take-over needs every store in plain sight.
 /// Invariants:
+/// - Completions taken are let go of only by `releaseCompletions`: until then a successor finds them again.
 /// - `tail` is the index behind the last SQE written; the kernel sees it at `submit`. SQEs between the kernel's head
 ///   and the kernel's tail belong to the kernel.
 /// - The array that maps ring positions to SQEs is the identity, written once.
@@ -20,6 +21,8 @@ internal import Synchronization
     private var tail: UInt32
     private var completionHead: UInt32
     private let completionMask: UInt32
+    /// Where the kernel stood in the submission queue when this process took the ring over.
+    private let adoptedHead: UInt32
 
     /// Makes a ring.
     ///
@@ -40,11 +43,39 @@ internal import Synchronization
                 cannot: "use io_uring", "", nil,
                 advice: "This kernel's io_uring lacks \(missing). Baton needs Linux 6.1 or newer")
         }
+        unsafe self.init(mapped: ring)
+    }
+
+    /// Takes over a ring that somebody else has made, and that workers before this one may have used. None of them uses
+    /// it any more: their threads are gone, for the kernel shows how far it has taken the submission queue only at the
+    /// end of a system call. What it has not taken was never started, and is dropped.
+    ///
+    /// - Parameters:
+    ///   - fd: of the ring; the ring itself lives on when this process ends, if somebody else has it too.
+    ///   - parameters: struct io_uring_params as io_uring_setup has filled it in.
+    /// - Throws: when it cannot be mapped.
+    public init(adopting fd: consuming OwnedFD, parameters bytes: [UInt8]) throws(SystemError) {
+        var parameters = io_uring_params()
+        let size = MemoryLayout<io_uring_params>.size
+        guard bytes.count == size else {
+            throw SystemError(cannot: "take over", "a kernel ring", nil, advice: "Its parameters are damaged")
+        }
+        unsafe withUnsafeMutableBytes(of: &parameters) { unsafe $0.copyBytes(from: bytes) }
+        var ring = unsafe io_uring()
+        let result = unsafe io_uring_queue_mmap(fd.number, &parameters, &ring)
+        guard result == 0 else { throw SystemError(cannot: "take over", "a kernel ring", Errno(rawValue: -result)) }
+        _ = fd.release()
+        unsafe self.init(mapped: ring)
+        unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
+    }
+
+    private init(mapped ring: io_uring) {
         for position in 0..<(unsafe ring.sq.ring_entries) { unsafe ring.sq.array[Int(position)] = position }
-        unsafe self.ring = ring
+        unsafe self.ring = unsafe ring
         self.entries = unsafe ring.sq.ring_entries
         mask = unsafe ring.sq.ring_mask
-        tail = unsafe ring.sq.ktail.pointee
+        tail = unsafe Self.atomic(ring.sq.khead).pointee.load(ordering: .acquiring)
+        adoptedHead = tail
         completionHead = unsafe ring.cq.khead.pointee
         completionMask = unsafe ring.cq.ring_mask
     }
@@ -84,7 +115,7 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
-        case .synchronizeData, .allocate, .discardDevice:
+        case .synchronizeData, .allocate, .discardDevice, .receive, .send:
             unsafe prepareRare(operation, sqe)
         }
         unsafe sqe.pointee.user_data = token
@@ -107,6 +138,14 @@ internal import Synchronization
                 Int32(IORING_OP_URING_CMD.rawValue), sqe, operation.file, nil, 0, UInt64(Self.blockCommandDiscard))
             unsafe sqe.pointee.addr = operation.offset
             unsafe sqe.pointee.addr3 = operation.length
+        case .receive:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_RECV.rawValue), sqe, operation.file, operation.buffer, operation.count, 0)
+            unsafe sqe.pointee.msg_flags = UInt32(MSG_DONTWAIT)
+        case .send:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_SENDMSG.rawValue), sqe, operation.file, operation.buffer, operation.count, 0)
+            unsafe sqe.pointee.msg_flags = UInt32(MSG_DONTWAIT) | UInt32(CLINUX_MSG_NOSIGNAL)
         case .read, .readVectors, .write, .writeVectors:
             preconditionFailure("prepared by enqueue")
         }
@@ -146,9 +185,28 @@ internal import Synchronization
         let cqe = unsafe ring.cq.cqes + Int(completionHead & completionMask)
         let completion = unsafe IOCompletion(token: cqe.pointee.user_data, result: cqe.pointee.res)
         completionHead &+= 1
-        unsafe Self.atomic(ring.cq.khead).pointee.store(completionHead, ordering: .releasing)
         return completion
     }
+
+    /// The result of an operation whose completion has not been let go of; nil while there is none.
+    func result(of token: UInt64) -> Int32? {
+        let end = unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring)
+        var position = unsafe Self.atomic(ring.cq.khead).pointee.load(ordering: .relaxed)
+        while position != end {
+            let entry = unsafe ring.cq.cqes + Int(position & completionMask)
+            if unsafe entry.pointee.user_data == token { return unsafe entry.pointee.res }
+            position &+= 1
+        }
+        return nil
+    }
+
+    public mutating func releaseCompletions() {
+        unsafe Self.atomic(ring.cq.khead).pointee.store(completionHead, ordering: .releasing)
+    }
+
+    public var lastIndex: UInt32 { tail &- 1 }
+
+    public func hadTaken(_ index: UInt32) -> Bool { Int32(bitPattern: index &- adoptedHead) < 0 }
 }
 
 extension Ring {

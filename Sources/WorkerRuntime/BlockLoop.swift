@@ -25,16 +25,22 @@ struct QueueReport: Sendable {
     private var split: QueueTable<SplitRequestRing>
     private var packed: QueueTable<PackedRequestRing>
     private var isQuitting = false
+    /// Nothing is taken, from guests or from the kernel: queues are being taken over, or the device is somebody else's.
+    /// The thread sleeps where the kernel can finish its requests.
+    private var isHolding: Bool
 
     /// Completions taken in one go, so that new requests are not kept waiting for ever.
     private static var completionBatch: Int { 256 }
     /// How long to sleep when something must be tried again that nobody will wake us for.
     private static var retryMilliseconds: Int32 { 1 }
 
+    /// - Parameter holding: wait for `begin` before anything is served.
     /// - Throws: when there is no descriptor left for the poller.
     init(
-        backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int, log: Logger
+        backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int, holding: Bool,
+        log: Logger
     ) throws(Errno) {
+        isHolding = holding
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
         if let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
@@ -50,7 +56,9 @@ struct QueueReport: Sendable {
         while true {
             if office.mailbox.hasCommand { obey() }
             if isQuitting { return }
-            if turn() {
+            if isHolding {
+                _ = office.poller.wait()
+            } else if turn() {
                 window.foundWork()
             } else if !window.shouldLookAgain() {
                 sleep()
@@ -73,7 +81,17 @@ struct QueueReport: Sendable {
         if packed.resumeStalled(&backend) { worked = true }
         split.publish(backend, &office)
         packed.publish(backend, &office)
+        backend.releaseCompletions()
         return worked
+    }
+
+    /// Hands over what is ready: started operations to the kernel, finished requests to the guest.
+    private mutating func park() {
+        if backend.queuedCount > 0 { backend.submit() }
+        split.publish(backend, &office)
+        packed.publish(backend, &office)
+        backend.releaseCompletions()
+        isHolding = true
     }
 
     private mutating func reap() -> Bool {
@@ -135,6 +153,12 @@ extension BlockLoop where Backend: ~Copyable {
                 office.disk.sectors = sectors
                 split.setCapacity(sectors)
                 packed.setCapacity(sectors)
+                office.mailbox.answer(number, .done)
+            case .begin:
+                isHolding = false
+                office.mailbox.answer(number, .done)
+            case .park:
+                if !isHolding { park() }
                 office.mailbox.answer(number, .done)
             case .quit:
                 isQuitting = true

@@ -28,6 +28,10 @@ final class DiskDevice: VhostUserDevice {
     var queues: [Queue]
     /// Where requests in flight are logged, if the front-end has given a place.
     private var inflight: InflightRegion?
+    /// Where they are logged else, in memory that outlives this process; nil: nowhere.
+    private let privateInflight: InflightRegion?
+    /// What this worker has claimed; nil: it is on its own.
+    private let ownership: Ownership?
     private var writeback = true
     /// What finished queues have counted since the last `takeReport`.
     private var report = QueueReport()
@@ -48,8 +52,11 @@ final class DiskDevice: VhostUserDevice {
     /// - Parameter image: the storage, where its size can change.
     init(
         disk: DiskDescription, image: DiskImage? = nil, loops: [LoopThread], drainMilliseconds: Int,
-        pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false, log: Logger
+        pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false,
+        ownership: Ownership? = nil, privateInflight: InflightRegion? = nil, log: Logger
     ) {
+        self.ownership = ownership
+        self.privateInflight = privateInflight
         precondition(!loops.isEmpty)
         self.image = image
         self.pinsMemory = pinsMemory
@@ -201,6 +208,15 @@ extension DiskDevice {
     }
 }
 
+extension DiskDevice {
+    /// Makes the log of every queue that does not run say nothing: what it says is of a driver that has gone. Not before
+    /// a successor of this worker would know that the queue does not run.
+    func forgetStoppedQueues() {
+        guard let privateInflight else { return }
+        for index in queues.indices where queues[index].setup == nil { privateInflight.clear(queue: index) }
+    }
+}
+
 // MARK: - Queues
 
 extension DiskDevice {
@@ -246,8 +262,8 @@ extension DiskDevice {
             descriptors: try resolve(setup.descriptorTable, layout.descriptors, index, "descriptor table"),
             available: try resolve(setup.availableRing, layout.driver, index, "available ring"),
             used: try resolve(setup.usedRing, layout.device, index, "used ring"),
-            base: setup.base, memory: memory, inflight: inflight, writesThrough: writesThrough(setup.features),
-            signals: queues[index].signals, marks: marks(index, setup))
+            base: setup.base, memory: memory, inflight: inflight ?? privateInflight, writesThrough: writesThrough(setup.features),
+            signals: queues[index].signals, ownership: ownership, marks: marks(index, setup))
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
@@ -256,9 +272,10 @@ extension DiskDevice {
             throw DeviceRefusal(reason)
         case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
             log.notice(
-                "a worker before left requests in flight: they are carried out again",
+                "a worker before left requests in flight: they go on",
                 metadata: [
-                    "queue": "\(index)", "requests": "\(plan.heads.count)", "published": "\(plan.struckOff)",
+                    "queue": "\(index)", "requests": "\(plan.heads.count)", "adopted": "\(plan.adopted)",
+                    "published": "\(plan.struckOff)",
                 ])
         case .attached, .done, .detached: break
         }

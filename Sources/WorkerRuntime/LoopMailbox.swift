@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import Custody
 internal import Inflight
 internal import Platform
 internal import Synchronization
@@ -31,10 +32,19 @@ struct QueueAttachment: Sendable {
     var inflight: InflightRegion?
     var writesThrough: Bool
     var signals: QueueSignals
+    /// Where operations under way are recorded; nil: nowhere.
+    var ownership: Ownership?
     var marks: QueueMarks?
 
     /// The ring is a packed one.
     var isPacked: Bool { features & RingLayout.packedFeature != 0 }
+}
+
+/// A device that this worker has claimed.
+struct Ownership: Sendable {
+    var record: SessionRecord
+    /// The number of this worker.
+    var generation: UInt64
 }
 
 /// Where a queue marks what it writes to guest memory.
@@ -64,6 +74,11 @@ enum LoopCommand: Sendable {
     case keep(queue: Int)
     case setSignals(queue: Int, QueueSignals)
     case setWritesThrough(queue: Int, Bool)
+    /// All queues that were taken over are attached: begin to serve.
+    case begin
+    /// Stop serving, with everything published that is done, and leave the ring to a successor. What the kernel has of
+    /// this thread goes on.
+    case park
     /// Mark elsewhere, or nowhere, from now on.
     case setMarks(queue: Int, QueueMarks?)
     /// The disk has so many sectors from now on.
@@ -79,7 +94,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .setWritesThrough, .setMarks, .setCapacity, .quit: nil
+        case .keep, .setWritesThrough, .setMarks, .setCapacity, .begin, .park, .quit: nil
         }
     }
 }

@@ -6,8 +6,9 @@ internal import Uring
 extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
+    /// - Parameter takeOver: a device that is in custody; nil: this worker is on its own.
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, DiskImage?, [LoopThread]) {
+    func startLoops(log: Logger, takeOver: TakeOver? = nil) throws(SystemError) -> (DiskDescription, DiskImage?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
@@ -16,7 +17,8 @@ extension WorkerConfiguration {
         var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
-            let image = try DiskImage(path: path, readOnly: isReadOnly, cache: cache)
+            let image = try DiskImage(
+                path: path, readOnly: isReadOnly, cache: cache, isInCustody: takeOver != nil)
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
@@ -26,36 +28,50 @@ extension WorkerConfiguration {
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
-                let ring = try Ring(entries: 256, completions: ringCompletions)
-                let backend: FileBackend<Ring>
-                do throws(Errno) {
-                    backend = try FileBackend(image, engine: ring)
-                } catch {
-                    throw SystemError(cannot: "set aside", "the bounce buffers", error)
-                }
-                loops.append(try startLoop(index, backend, disk, log))
+                let backend = try fileBackend(image, loop: index, takeOver)
+                loops.append(try startLoop(index, backend, disk, takeOver?.ownership, log))
             }
         case .memory(let bytes):
             disk.sectors = bytes / 512
             disk.logicalBlockSize = logicalBlockSize ?? 512
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             let contents = try MemoryDisk(bytes: Int(bytes))
-            for index in 0..<threadCount { loops.append(try startLoop(index, MemoryBackend(contents), disk, log)) }
+            for index in 0..<threadCount {
+                loops.append(try startLoop(index, MemoryBackend(contents), disk, takeOver?.ownership, log))
+            }
         case .null(let bytes):
             disk.sectors = bytes / 512
             disk.logicalBlockSize = logicalBlockSize ?? 512
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
-            for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
+            for index in 0..<threadCount {
+                loops.append(try startLoop(index, NullBackend(), disk, takeOver?.ownership, log))
+            }
         }
         return (disk, opened, loops)
     }
 
+    private func fileBackend(
+        _ image: DiskImage, loop: Int, _ takeOver: TakeOver?
+    ) throws(SystemError) -> FileBackend<Ring> {
+        do {
+            guard let takeOver else {
+                return try FileBackend(image, engine: try Ring(entries: 256, completions: ringCompletions))
+            }
+            let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)
+            return try FileBackend(image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory)
+        } catch let error as SystemError {
+            throw error
+        } catch {
+            throw SystemError(cannot: "set aside", "the bounce buffers", error as? Errno)
+        }
+    }
+
     private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(
-        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ log: Logger
+        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ ownership: Ownership?, _ log: Logger
     ) throws(SystemError) -> LoopThread {
         try LoopThread(
             index: index, backend: backend, disk: disk, pollMicroseconds: pollMicroseconds,
-            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], log: log)
+            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], ownership: ownership, log: log)
     }
 
     /// Each request has at most one operation in flight: with this many the completion queue cannot overflow.

@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import Custody
 internal import Logging
 internal import Platform
 internal import Synchronization
@@ -15,17 +16,21 @@ final class LoopThread {
     /// - Parameters:
     ///   - cpu: the CPU to bind the thread to, or nil.
     ///   - backend: consumed by the thread.
+    ///   - ownership: of a device that is taken over: the loop then holds until it is told to begin.
     init<Backend: StorageBackend & ~Copyable & Sendable>(
-        index: Int, backend: consuming Backend, disk: DiskDescription, pollMicroseconds: Int, cpu: Int?, log: Logger
+        index: Int, backend: consuming Backend, disk: DiskDescription, pollMicroseconds: Int, cpu: Int?,
+        ownership: Ownership? = nil, log: Logger
     ) throws(SystemError) {
         do throws(Errno) {
             let mailbox = try LoopMailbox()
             self.mailbox = mailbox
             let loop = try BlockLoop(
-                backend: backend, disk: disk, mailbox: mailbox, pollMicroseconds: pollMicroseconds, log: log)
+                backend: backend, disk: disk, mailbox: mailbox, pollMicroseconds: pollMicroseconds,
+                holding: ownership != nil, log: log)
             let parcel = Parcel(loop)
             thread = try JoinableThread(name: "loop-\(index)") {
                 guard var loop = parcel.take() else { return }
+                ownership?.record.noteThread(currentThreadNumber(), ring: index)
                 if let cpu {
                     do throws(Errno) {
                         try pinCurrentThread(toCPU: cpu)

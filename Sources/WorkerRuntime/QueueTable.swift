@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
@@ -178,8 +179,13 @@ extension QueueTable where Ring: ~Copyable {
         do {
             let ring = try Ring(
                 areas, base: attachment.base, region: attachment.inflight, queue: index, plan: &plan)
+            var records = RequestRecords.none
+            if let owned = attachment.ownership {
+                records = RequestRecords(
+                    owned.record, queue: index, size: Int(attachment.size), generation: owned.generation)
+            }
             let queue = try BlockQueue(
-                index: index, ring: ring, memory: attachment.memory, disk: office.disk,
+                index: index, ring: ring, records: records, memory: attachment.memory, disk: office.disk,
                 features: attachment.features, writesThrough: attachment.writesThrough,
                 call: attachment.signals.call?.number ?? -1)
             unsafe (places + count).initialize(
@@ -194,7 +200,7 @@ extension QueueTable where Ring: ~Copyable {
         setMarks(of: index, attachment.marks)
         setSignals(of: index, attachment.signals, office)
         unsafe places[count - 1].queue.disableKicks()
-        unsafe places[count - 1].queue.resubmit(plan.heads, &backend)
+        plan.adopted = unsafe places[count - 1].queue.resume(plan.heads, &backend)
         return .attached(plan)
     }
 

@@ -27,12 +27,12 @@ public struct Worker: ~Copyable {
     public init(_ configuration: WorkerConfiguration, log: Logger) throws(SystemError) {
         ignoreBrokenPipes()
         // Before any thread starts, so that all of them leave these signals to this one.
-        let signals = try Self.taking("signals") { () throws(Errno) in
+        let signals = try taking("signals") { () throws(Errno) in
             try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         }
-        let hangups = try Self.taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
-        let memoryLoss = try Self.taking("an eventfd") { () throws(Errno) in try EventFD() }
-        _ = try Self.taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
+        let hangups = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
+        let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
+        _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
         let (disk, image, loops) = try configuration.startLoops(log: log)
         watch = Self.watch(image, log)
         self.memoryLoss = memoryLoss
@@ -51,16 +51,6 @@ public struct Worker: ~Copyable {
                 "bytes": "\(disk.sectors * 512)", "block": "\(disk.logicalBlockSize)", "queues": "\(disk.queueCount)",
                 "threads": "\(loops.count)", "read-only": "\(disk.isReadOnly)",
             ])
-    }
-
-    private static func taking<Value: ~Copyable>(
-        _ subject: String, _ take: () throws(Errno) -> Value
-    ) throws(SystemError) -> Value {
-        do throws(Errno) {
-            return try take()
-        } catch {
-            throw SystemError(cannot: "take up", subject, error)
-        }
     }
 
     private static func watch(_ image: DiskImage?, _ log: Logger) -> FileWatch? {
@@ -242,5 +232,16 @@ extension QueueReport {
         ]
         for (name, value) in others where value > 0 { pairs[name] = "\(value)" }
         return pairs
+    }
+}
+
+/// Says what a system call was for.
+func taking<Value: ~Copyable>(
+    _ subject: String, _ take: () throws(Errno) -> Value
+) throws(SystemError) -> Value {
+    do throws(Errno) {
+        return try take()
+    } catch {
+        throw SystemError(cannot: "take up", subject, error)
     }
 }

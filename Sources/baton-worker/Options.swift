@@ -8,6 +8,8 @@ internal import WorkerRuntime
 /// What the command line asks for.
 enum Invocation {
     case serve(WorkerConfiguration, Logger.Level)
+    /// Serve a device that a supervisor keeps, whose channel and kernel rings were inherited.
+    case serveInCustody(channel: Int32, rings: [Int32], Logger.Level)
     case print(String)
 }
 
@@ -44,6 +46,8 @@ private enum Option: String, CaseIterable {
     case splitRings = "split-rings"
     case threads
     case cpus
+    case custody
+    case rings
     case pollMicroseconds = "poll-us"
     case pinMemory = "pin-memory"
     case parkRequests = "park-requests"
@@ -63,11 +67,28 @@ private enum Option: String, CaseIterable {
 
 /// Reads this process's command line.
 func parseCommandLine() throws(UsageError) -> Invocation {
-    let options = try readOptions()
+    let options = try readOptions(CommandLine.arguments)
     if options.has(.help) { return .print(usage) }
     if options.has(.version) { return .print("baton-worker \(version)\n") }
     if options.has(.printCapabilities) { return .print(capabilities) }
-    var configuration = WorkerConfiguration(meeting: try meeting(options), storage: try storage(options))
+    if let text = options[.custody] {
+        let numbers = ([text] + (options[.rings] ?? "").split(separator: ",").map(String.init)).map { Int32($0) ?? -1 }
+        guard numbers.count >= 3, numbers.allSatisfy({ $0 >= 0 }) else {
+            throw UsageError("--custody=FD and --rings=FD,FD,... are a supervisor's to give: they name inherited descriptors")
+        }
+        return .serveInCustody(channel: numbers[0], rings: Array(numbers[1...]), try logLevel(options))
+    }
+    return .serve(try configuration(options, meeting(options)), try logLevel(options))
+}
+
+/// Reads a device's configuration as a supervisor spells it: the same options, one a line.
+func parseConfiguration(_ text: String) throws(UsageError) -> WorkerConfiguration {
+    let lines = text.split(separator: "\n").map(String.init)
+    return try configuration(try readOptions(["baton-worker"] + lines), .descriptor(-1))
+}
+
+private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(UsageError) -> WorkerConfiguration {
+    var configuration = WorkerConfiguration(meeting: meeting, storage: try storage(options))
     configuration.isReadOnly = options.has(.readOnly)
     if let text = options[.blockSize] {
         guard text == "512" || text == "4096" else {
@@ -102,10 +123,10 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     configuration.parksRequests = options.has(.parkRequests)
     configuration.allowsShrinking = options.has(.allowShrink)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
-    return .serve(configuration, try logLevel(options))
+    return configuration
 }
 
-private func readOptions() throws(UsageError) -> RawOptions {
+private func readOptions(_ arguments: [String]) throws(UsageError) -> RawOptions {
     var table: [option] = unsafe []
     // The names live as long as the process: getopt_long keeps pointers to them.
     for (index, entry) in Option.allCases.enumerated() {
@@ -118,11 +139,15 @@ private func readOptions() throws(UsageError) -> RawOptions {
     var options = RawOptions()
     var value: UnsafePointer<CChar>?
     var next: Int32 = 1
+    // getopt_long keeps its place in a variable of its own, and the values point into these words.
+    var words = unsafe arguments.map { unsafe strdup($0) }
+    unsafe words.append(nil)
+    clinux_restart_options()
     while true {
-        let code = unsafe clinux_next_option(CommandLine.argc, CommandLine.unsafeArgv, table, &value, &next)
+        let code = unsafe clinux_next_option(Int32(arguments.count), words, table, &value, &next)
         if code == -1 { break }
         guard code >= 256, Int(code) - 256 < Option.allCases.count else {
-            let text = CommandLine.arguments[max(1, min(Int(next) - 1, CommandLine.arguments.count - 1))]
+            let text = arguments[max(1, min(Int(next) - 1, arguments.count - 1))]
             throw UsageError(
                 code == Int32(UInt8(ascii: ":"))
                     ? "\(text) needs a value" : "the option \(text) is not known or not used like this; see --help")
@@ -131,8 +156,8 @@ private func readOptions() throws(UsageError) -> RawOptions {
         guard !options.has(entry) else { throw UsageError("--\(entry.rawValue) is given twice") }
         options.values[entry] = unsafe value.map { unsafe String(cString: $0) } ?? ""
     }
-    if Int(next) < CommandLine.arguments.count {
-        throw UsageError("'\(CommandLine.arguments[Int(next)])' is no option; see --help")
+    if Int(next) < arguments.count {
+        throw UsageError("'\(arguments[Int(next)])' is no option; see --help")
     }
     return options
 }

@@ -23,6 +23,21 @@ do throws(UsageError) {
         } catch {
             fail("\(error)", status: 1)
         }
+    case .serveInCustody(let channel, let rings, let level):
+        var log = Logger(label: "baton-worker") { StandardErrorLog(label: $0) }
+        log.logLevel = level
+        do throws(SystemError) {
+            let worker = try CustodyWorker(channel: channel, rings: rings, version: version, log: log) { text in
+                do throws(UsageError) {
+                    return .success(try parseConfiguration(text))
+                } catch {
+                    return .failure(ConfigurationRefusal(error.description))
+                }
+            }
+            try worker.run()
+        } catch {
+            fail("\(error)", status: 1)
+        }
     }
 } catch {
     fail(error.description, status: 2)

@@ -15,6 +15,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -43,6 +44,7 @@ enum {
     CLINUX_O_NOATIME = 01000000,
     CLINUX_MFD_CLOEXEC = 1,
     CLINUX_MFD_ALLOW_SEALING = 2,
+    CLINUX_MSG_NOSIGNAL = 0x4000,
     CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,
     /// The kernel's SCM_MAX_FD: no message carries more.
     CLINUX_MAX_FDS = 253,
@@ -57,6 +59,9 @@ static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge
 }
 
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
+
+/// Lets the next clinux_next_option begin with the first argument of another list.
+static inline void clinux_restart_options(void) { optind = 0; }
 
 /// getopt_long, with its global results handed back: the value of the option found, and the index of the next argument.
 static inline int clinux_next_option(int count, char *const arguments[], const struct option *table, const char **value,
@@ -263,13 +268,29 @@ static inline int clinux_lock_byte(int fd, int command, short type, int64_t byte
 
 /// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.
 /// Returns the descriptor (close-on-exec), or -1 and errno.
-_Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
-static inline int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
-    struct io_uring_params made = {
-        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
-        .cq_entries = completions < entries ? entries : completions,
-    };
-    const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
-    memcpy(parameters, &made, sizeof made);
-    return ring;
+int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]);
+
+/// A message with at most one descriptor, laid out for sendmsg: struct msghdr first, then what it points to. It stays
+/// where it is until it has been sent.
+struct clinux_outgoing { uint64_t words[16]; };
+static inline void clinux_lay_out(struct clinux_outgoing *out, const void *bytes, size_t count, int fd) {
+    struct layout {
+        struct msghdr message;
+        struct iovec part;
+        union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+    } *layout = (struct layout *)out;
+    _Static_assert(sizeof *layout <= sizeof *out, "room for all of it");
+    memset(out, 0, sizeof *out);
+    layout->part.iov_base = (void *)bytes;
+    layout->part.iov_len = count;
+    layout->message.msg_iov = &layout->part;
+    layout->message.msg_iovlen = 1;
+    if (fd < 0) return;
+    layout->message.msg_control = &layout->control;
+    layout->message.msg_controllen = CMSG_SPACE(sizeof fd);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&layout->message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
 }

@@ -55,6 +55,15 @@ extension FrontendMessage {
         }
     }
 
+    /// Reads a request of which only a look was taken: see `IncomingMessage.lookedAtRequest`.
+    init(decoding header: MessageHeader, lookedAt payload: Span<UInt8>, fdCount: Int) throws(ProtocolError) {
+        guard !header.flags.contains(.reply) else { throw ProtocolError(header.kind, .replyInsteadOfRequest) }
+        self = try Self.decode(PayloadDecoder(kind: header.kind, payload: payload))
+        guard self.fdCount.contains(fdCount) || self.fdCount.contains(0) else {
+            throw ProtocolError(header.kind, .wrongFDCount(fdCount, expected: self.fdCount))
+        }
+    }
+
     private static func decode(_ payload: PayloadDecoder) throws(ProtocolError) -> FrontendMessage {
         switch payload.kind {
         case .getFeatures: try payload.nothing(.getFeatures)

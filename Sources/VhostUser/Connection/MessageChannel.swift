@@ -7,12 +7,35 @@ public struct IncomingMessage: ~Copyable {
     /// Those that nobody takes are closed.
     public var fds: ReceivedFDs
 
+    /// Takes the descriptors out; none are left behind.
+    public mutating func takeFDs() -> ReceivedFDs {
+        var taken = ReceivedFDs()
+        swap(&taken, &fds)
+        return taken
+    }
+
     /// Reads it as a front-end's request.
     ///
     /// - Throws: `malformed`.
     public borrowing func request() throws(ConnectionEnd) -> FrontendMessage {
         do throws(ProtocolError) {
             return try FrontendMessage(decoding: header, payload: payload.span, fdCount: fds.count)
+        } catch {
+            throw .malformed(error)
+        }
+    }
+
+    /// Reads it as a front-end's request that is still in the socket.
+    ///
+    /// A look that ends at the end of a message without descriptors shows those of the next message, too: the kernel
+    /// (6.18) goes on to the next buffer before it finds that it has enough. They are closed here; it is a duplicate.
+    ///
+    /// - Throws: `malformed`.
+    public mutating func lookedAtRequest() throws(ConnectionEnd) -> FrontendMessage {
+        do throws(ProtocolError) {
+            let message = try FrontendMessage(decoding: header, lookedAt: payload.span, fdCount: fds.count)
+            if message.fdCount.contains(0) { fds = ReceivedFDs() }
+            return message
         } catch {
             throw .malformed(error)
         }
@@ -54,20 +77,24 @@ public struct MessageChannel: ~Copyable {
 
     /// Reads the next message. Waits, for a bounded time, only for the rest of one that has begun.
     ///
+    /// - Parameter peeking: leave it in the socket; its descriptors are duplicates.
     /// - Returns: nil when no message has begun to arrive.
-    public mutating func receive() throws(ConnectionEnd) -> IncomingMessage? {
+    public mutating func receive(peeking: Bool = false) throws(ConnectionEnd) -> IncomingMessage? {
+        if peeking { try peekFromStart() }
         var message = PartialMessage()
         var deadline: UInt64 = 0
         // Each turn brings at least a byte of at most 4108, or waits within the deadline.
         while message.count < message.size {
-            guard var piece = try Self.receivePiece(of: message, from: stream, into: &buffer) else {
+            guard var piece = try Self.receivePiece(of: message, from: stream, into: &buffer, peeking) else {
                 if message.count == 0 { return nil }
-                try wait(until: deadline, for: message)
+                try wait(until: deadline, for: message, peeking)
                 continue
             }
             if piece.byteCount == 0 { throw message.end }
             if message.count == 0 { deadline = monotonicNanoseconds() + UInt64(patience) * 1_000_000 }
-            let fds = piece.takeFDs()
+            var fds = piece.takeFDs()
+            // A look at a message's later bytes shows the descriptors of its first one again.
+            if peeking, message.count > 0 { fds = ReceivedFDs() }
             try message.append(count: piece.byteCount, fds: fds, lostFDs: piece.lostFDs, in: buffer)
         }
         return try message.finish(buffer)
@@ -91,7 +118,8 @@ public struct MessageChannel: ~Copyable {
 
     /// Reads what is there of a message. Nil when nothing is.
     private static func receivePiece(
-        of message: borrowing PartialMessage, from stream: borrowing UnixStream, into buffer: inout [UInt8]
+        of message: borrowing PartialMessage, from stream: borrowing UnixStream, into buffer: inout [UInt8],
+        _ peeking: Bool
     ) throws(ConnectionEnd) -> Received? {
         let rest = message.count..<message.size
         do throws(Errno) {
@@ -99,7 +127,7 @@ public struct MessageChannel: ~Copyable {
             // The slice lies within the buffer, which lives as long as the call.
             return try unsafe span.withUnsafeMutableBytes { bytes throws(Errno) in
                 let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[rest])
-                return try unsafe stream.receive(into: piece, waiting: false)
+                return try unsafe stream.receive(into: piece, waiting: false, peeking: peeking)
             }
         } catch {
             switch error {
@@ -111,9 +139,24 @@ public struct MessageChannel: ~Copyable {
         }
     }
 
-    private borrowing func wait(until deadline: UInt64, for message: borrowing PartialMessage) throws(ConnectionEnd) {
+    private borrowing func peekFromStart() throws(ConnectionEnd) {
+        do throws(Errno) {
+            try stream.peekFromStart()
+        } catch {
+            throw .system(SystemError(cannot: "look into", "the vhost-user socket", error))
+        }
+    }
+
+    private borrowing func wait(
+        until deadline: UInt64, for message: borrowing PartialMessage, _ peeking: Bool
+    ) throws(ConnectionEnd) {
         let now = monotonicNanoseconds()
         let milliseconds = now < deadline ? (deadline - now + 999_999) / 1_000_000 : 0
+        if peeking, milliseconds > 0 {
+            // What was looked at is input still: there is nothing to wait for but time.
+            pause(milliseconds: 1)
+            return
+        }
         guard milliseconds > 0, waitForInput(stream.fd.number, milliseconds: Int32(clamping: milliseconds)) else {
             throw .stalled(message.header?.kind, received: message.count, of: message.size)
         }

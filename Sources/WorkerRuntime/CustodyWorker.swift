@@ -1,0 +1,196 @@
+internal import BlockTarget
+internal import Custody
+internal import Glibc
+public import Logging
+public import Platform
+internal import Uring
+internal import VhostUser
+
+/// Why a configuration that a supervisor gives is not understood, as a sentence.
+public struct ConfigurationRefusal: Error {
+    public var description: String
+
+    public init(_ description: String) { self.description = description }
+}
+
+/// A worker whose device a supervisor keeps: stands by until nobody has the device, takes it up where the worker before
+/// left it, and serves it until it dies or is told to give it up.
+///
+/// Start, recovery and upgrade are the same routine: a clean start takes up a device whose record is empty.
+///
+/// Threads: this one, which owns the channel, the connection and the session; the sentinel; and the loops.
+public struct CustodyWorker: ~Copyable {
+    private let link: SupervisorLink
+    private let rings: [Int32]
+    private let version: String
+    private let log: Logger
+    private let parse: (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
+    private let signals: OwnedFD
+    private let memoryLoss: EventFD
+
+    /// - Parameters:
+    ///   - channel: an inherited descriptor: this worker's end of the channel.
+    ///   - rings: inherited descriptors: the device's kernel rings, the last one for the connection.
+    ///   - version: of this build.
+    ///   - parse: reads a configuration as the supervisor spells it.
+    /// - Throws: what cannot be had at the start.
+    public init(
+        channel: Int32, rings: [Int32], version: String, log: Logger,
+        parse: @escaping (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
+    ) throws(SystemError) {
+        ignoreBrokenPipes()
+        for number in [channel] + rings where fcntl(number, F_GETFD) == -1 {
+            throw SystemError(cannot: "use", "file descriptor \(number)", .current)
+        }
+        let signals = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGTERM, SIGINT]) }
+        let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
+        _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
+        for number in [channel] + rings { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
+        link = SupervisorLink(channel: CustodyChannel(owning: OwnedFD(owning: channel)), log: log)
+        self.signals = signals
+        self.memoryLoss = memoryLoss
+        self.rings = rings
+        self.version = version
+        self.log = log
+        self.parse = parse
+    }
+
+    /// Serves until told to quit.
+    ///
+    /// - Throws: why the device cannot be served.
+    public consuming func run() throws(SystemError) {
+        do {
+            guard let text = awaitConfiguration() else { return }
+            let configuration = try parse(text).get()
+            guard let fd = try link.descriptors.duplicate(CustodyKey(.record)) else {
+                throw ControlStateError("was not given")
+            }
+            let record = try SessionRecord(fd)
+            let sentinel = try Sentinel(record)
+            let versions = SessionRecord.readableVersions
+            link.tell(
+                CustodyMessage(
+                    .ready, value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
+                        | UInt64(versions.upperBound) << 32, text: version))
+            while let claim = try awaitDevice(record, sentinel) {
+                var tenure = try Tenure(claim, configuration, record, link, rings, log)
+                let isOver = try serve(&tenure)
+                if isOver { return }
+                sentinel.release()
+                link.tell(CustodyMessage(.frozen))
+                guard awaitThaw() else { return }
+            }
+        } catch {
+            link.tell(CustodyMessage(.refused, text: "\(error)"))
+            throw error as? SystemError ?? SystemError(cannot: "serve", "the device", nil, advice: "\(error)")
+        }
+    }
+
+    // MARK: Waiting
+
+    private enum Wake { case order(SupervisorOrder), end, other }
+
+    /// Waits for an order, a signal, or one of the descriptors.
+    private borrowing func wait(_ numbers: [Int32]) -> Wake {
+        if let order = link.nextOrder() { return .order(order) }
+        let channel = link.isClosed ? -1 : link.number
+        let ready = waitForAny([signals.number, channel] + numbers, waiting: true)
+        if ready.contains(signals.number) { return .end }
+        if channel >= 0, ready.contains(channel) {
+            link.receive()
+            if let order = link.nextOrder() { return .order(order) }
+        }
+        return .other
+    }
+
+    private borrowing func awaitConfiguration() -> String? {
+        while true {
+            switch wait([]) {
+            case .order(.prepare(let text)): return text
+            case .order(.quit), .end: return nil
+            case .order, .other: if link.isClosed { return nil }
+            }
+        }
+    }
+
+    /// Stands by until the device is nobody's.
+    ///
+    /// - Returns: nil when this worker is to end.
+    private borrowing func awaitDevice(_ record: SessionRecord, _ sentinel: Sentinel) throws -> Claim? {
+        sentinel.acquire()
+        while true {
+            switch wait([sentinel.acquiredDescriptor]) {
+            case .order(.quit), .end: return nil
+            case .order: break
+            case .other:
+                guard let died = try sentinel.takeAcquisition() else {
+                    // Nobody is left who could want the device served, or tell this worker to end.
+                    continue
+                }
+                // What was given last is here: the supervisor gives before it confirms to the worker that died.
+                link.receive()
+                return try Claim(record, predecessorDied: died)
+            }
+        }
+    }
+
+    private borrowing func awaitThaw() -> Bool {
+        while true {
+            switch wait([]) {
+            case .order(.thaw): return true
+            case .order(.quit), .end: return false
+            case .order, .other: if link.isClosed { return false }
+            }
+        }
+    }
+
+    // MARK: Serving
+
+    /// Serves the device.
+    ///
+    /// - Returns: false when it was given up and this worker goes on living; true when this worker is to end.
+    private borrowing func serve(_ tenure: inout Tenure) throws -> Bool {
+        link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
+        link.tell(CustodyMessage(.settled))
+        while true {
+            switch wait([tenure.connectionNumber, memoryLoss.fd.number]) {
+            case .order(.quit), .end:
+                tenure.finish()
+                return true
+            case .order(.freeze):
+                tenure.freeze()
+                return false
+            case .order(.connection): try tenure.takeConnection()
+            case .order: break
+            case .other:
+                if memoryLoss.clear() {
+                    tenure.disconnect("the front-end has taken away memory that it shares")
+                } else {
+                    tenure.serveConnection()
+                }
+            }
+        }
+    }
+}
+
+/// A device that this worker has claimed.
+struct Claim {
+    let generation: UInt64
+    /// The worker before died, with this process number.
+    let predecessor: Int32?
+
+    /// How long the threads of a dying worker may go on running.
+    private static let exitMilliseconds = 2_000
+
+    /// Claims the device and waits until no thread of the worker before runs any more.
+    ///
+    /// - Throws: when another was faster, or a thread of a dead worker does not end.
+    init(_ record: SessionRecord, predecessorDied: Bool) throws(SessionRecordError) {
+        let (process, threads, owner) = (record.ownerProcess, record.ownerThreads, record.owner)
+        predecessor = predecessorDied && owner != 0 ? process : nil
+        if let predecessor, !waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
+            throw .system("process \(predecessor) was killed and its threads still run")
+        }
+        generation = try record.claim(from: owner, process: getpid())
+    }
+}

@@ -1,0 +1,266 @@
+internal import Custody
+internal import Logging
+internal import Platform
+internal import Uring
+internal import VhostUser
+
+/// A front-end's connection that outlives the worker: each message is looked at while it is in the socket, carried out,
+/// committed to the session record, and only then taken from the socket and answered, by operations on a ring that
+/// outlives the worker, too. So a successor knows at any moment what is done of a message and what is not.
+///
+/// | # | Last thing done | The successor |
+/// |---|---|---|
+/// | 1 | descriptors in custody | finds the message in the socket; carries it out |
+/// | 2 | queues stopped, the change made | has the state before: starts the queues again, then as 1 |
+/// | 3 | committed (before queues start) | starts the queues; finds the message in the socket: it changes nothing |
+/// | 4 | committed, with the answer | asks the journal ring whether it was taken; takes it; answers |
+/// | 5 | taken from the socket | answers, unless the journal ring says that it was answered |
+/// | 6 | answered | notes that there is no exchange |
+struct KeptConnection: ~Copyable {
+    private var channel: MessageChannel
+    private let device: DiskDevice
+    private let record: SessionRecord
+    private let link: SupervisorLink
+    private var session: Session
+    private var journal = SessionJournal()
+    private var ring: JournalRing
+    private var serial: UInt64 = 0
+
+    /// How long a completion may be owed by the kernel for an operation that does not wait.
+    private static let owedMilliseconds = 1_000
+    /// How long the front-end may leave an answer unread.
+    private static let patience = 10_000
+
+    /// Takes the connection up where the record says that it stands.
+    ///
+    /// - Throws: why it has to end, or why the record is not believed.
+    init(
+        stream: consuming UnixStream, device: DiskDevice, record: SessionRecord, link: SupervisorLink,
+        ring: consuming JournalRing
+    ) throws {
+        channel = try MessageChannel(stream: stream)
+        self.device = device
+        self.record = record
+        self.link = link
+        self.ring = ring
+        session = Session(offer: DeviceOffer(of: device))
+    }
+
+    var number: Int32 { channel.stream.fd.number }
+
+    // MARK: Take-over
+
+    /// Brings session and device to where the worker before has left them, and finishes the message that it was
+    /// answering.
+    mutating func resume() throws {
+        let state = try ControlState(decoding: try record.committed())
+        for entry in state.journal {
+            var fds = ReceivedFDs()
+            for slot in entry.slots {
+                guard let fd = try link.descriptors.duplicate(slot.key) else {
+                    throw ControlStateError("needs the \(slot.key), which is not in custody")
+                }
+                fds.append(fd)
+            }
+            let step = carryOut(session.receive(entry.message, needsReply: false), &fds)
+            if case .close(let refusal) = step.last { throw ControlStateError("is refused: \(refusal)") }
+            journal.note(entry.message, slots: entry.slots)
+        }
+        device.forgetStoppedQueues()
+        guard var exchange = state.exchange else { return }
+        serial = exchange.serial
+        try settle(&exchange)
+        try conclude(&exchange)
+    }
+
+    /// Finds out what the worker before has done of an exchange.
+    private mutating func settle(_ exchange: inout ControlState.Exchange) throws(ConnectionEnd) {
+        let (taking, answering) = (exchange.takingToken, exchange.answeringToken)
+        var index = exchange.index
+        if exchange.unread > 0 {
+            switch ring.outcome(token: taking, index: index, milliseconds: Self.owedMilliseconds) {
+            case .notStarted: return
+            case .completed(let count): exchange.unread -= max(0, Int(count))
+            case .unknown: throw Self.silent
+            }
+            if exchange.unread > 0 { return }
+            index &+= 1
+        }
+        guard !exchange.reply.isEmpty else { return }
+        switch ring.outcome(token: answering, index: index, milliseconds: Self.owedMilliseconds) {
+        case .notStarted: break
+        case .completed(let count): exchange.reply.removeFirst(max(0, min(Int(count), exchange.reply.count)))
+        case .unknown: throw Self.silent
+        }
+    }
+
+    private static var silent: ConnectionEnd {
+        .system(
+            SystemError(
+                cannot: "learn", "what became of the last message", nil,
+                advice: "The front-end has to connect again"))
+    }
+
+    // MARK: Messages
+
+    /// Reads one message, carries it out, and answers it.
+    ///
+    /// - Throws: why the connection has ended.
+    mutating func serveOne() throws(ConnectionEnd) -> Served {
+        guard var incoming = try channel.receive(peeking: true) else { return .nothing }
+        let message = try incoming.lookedAtRequest()
+        let (kind, size) = (incoming.header.kind, MessageHeader.size + incoming.header.payloadSize)
+        let needsReply = incoming.header.flags.contains(.needReply)
+        var fds = incoming.takeFDs()
+        let slots = try keep(journal.slots(for: message), &fds)
+        let before = journal.slots
+        let outcome = carryOut(session.receive(message, needsReply: needsReply), &fds, committing: (message, slots))
+        var exchange = ControlState.Exchange(unread: size, serial: serial, index: 0, reply: [])
+        switch outcome.last {
+        case .call, .done: break
+        case .reply(let reply):
+            if case .inflight = reply, let file = outcome.file {
+                exchange.slot = JournalSlot(.inflight)
+                try keep(file.fd, JournalSlot(.inflight))
+            }
+            exchange.reply = reply.encode(to: kind)
+        case .refuse: exchange.reply = BackendReply.failure.encode(to: kind)
+        case .close(let refusal): throw .refused(refusal)
+        }
+        if case .refuse = outcome.last {
+        } else {
+            journal.note(message, slots: slots, base: outcome.base)
+        }
+        try conclude(&exchange)
+        device.forgetStoppedQueues()
+        release(before.union(slots).subtracting(journal.slots).subtracting([JournalSlot(.inflight)]))
+        if case .refuse(let refusal) = outcome.last { return .refused(refusal) }
+        return .message(kind)
+    }
+
+    /// What carrying out a message has come to.
+    private struct Outcome {
+        var last: SessionStep
+        var file: InflightFile?
+        var base: UInt32?
+    }
+
+    /// Makes the calls of a message.
+    ///
+    /// - Parameter committing: the message, which is committed before a queue starts: what a queue has taken is lost for
+    ///   a successor that does not know that it ran.
+    private mutating func carryOut(
+        _ first: SessionStep, _ fds: inout ReceivedFDs, committing: (FrontendMessage, [JournalSlot])? = nil
+    ) -> Outcome {
+        var outcome = Outcome(last: first)
+        var isCommitted = committing == nil
+        while case .call(let call) = outcome.last {
+            if case .startQueue = call, !isCommitted, let (message, slots) = committing {
+                var after = journal
+                after.note(message, slots: slots, base: outcome.base)
+                commit(after, nil)
+                isCommitted = true
+            }
+            let answer = call.perform(on: device, fds: &fds)
+            switch answer {
+            case .inflight(let made): outcome.file = made
+            case .stopped(let base): outcome.base = base
+            default: break
+            }
+            outcome.last = session.resume(answer)
+        }
+        return outcome
+    }
+
+    private func commit(_ journal: SessionJournal, _ exchange: ControlState.Exchange?) {
+        var state = ControlState()
+        state.journal = journal.messages
+        state.exchange = exchange
+        record.commit(state.encode())
+    }
+
+    /// Takes a message whose effect is made from the socket, and answers it.
+    private mutating func conclude(_ exchange: inout ControlState.Exchange) throws(ConnectionEnd) {
+        let end = monotonicNanoseconds() + UInt64(Self.patience) * 1_000_000
+        while exchange.unread > 0 || !exchange.reply.isEmpty {
+            serial += 1
+            exchange.serial = serial
+            exchange.index = ring.nextIndex
+            commit(journal, exchange)
+            ring.forget()
+            if exchange.unread > 0 {
+                let count = ring.discard(exchange.unread, from: number, token: exchange.takingToken)
+                guard count > 0 else { throw .peerClosed }
+                exchange.unread -= Int(count)
+                if exchange.unread > 0 { continue }
+            }
+            guard !exchange.reply.isEmpty else { break }
+            let fd = exchange.slot.flatMap { link.descriptors.number($0.key) }
+            let count = ring.send(exchange.reply, with: fd, to: number, token: exchange.answeringToken)
+            if count > 0 {
+                exchange.reply.removeFirst(Int(count))
+                exchange.slot = nil
+            } else {
+                guard Errno(rawValue: -count) == .wouldBlock else { throw .peerClosed }
+                guard monotonicNanoseconds() < end else { throw .peerDoesNotRead }
+                pause(milliseconds: 1)
+            }
+        }
+        commit(journal, nil)
+        ring.forget()
+    }
+
+    // MARK: Custody
+
+    /// Gives a message's descriptors into custody; they stay with the message, too.
+    private func keep(_ slots: [JournalSlot], _ fds: inout ReceivedFDs) throws(ConnectionEnd) -> [JournalSlot] {
+        guard !slots.isEmpty else { return [] }
+        var all = ReceivedFDs()
+        for slot in slots {
+            guard let fd = fds.takeFirst() else { break }
+            try keep(fd, slot)
+            all.append(fd)
+        }
+        fds = all
+        return slots
+    }
+
+    private func keep(_ fd: borrowing OwnedFD, _ slot: JournalSlot) throws(ConnectionEnd) {
+        do throws(SystemError) {
+            try link.keep(fd, under: slot.key)
+        } catch {
+            throw .system(error)
+        }
+    }
+
+    private func release(_ slots: Set<JournalSlot>) {
+        for slot in slots { link.release(slot.key) }
+    }
+
+    /// The connection has ended: the device goes back to before the front-end came, and so does the record.
+    mutating func end() {
+        device.reset(keepingMemory: false)
+        journal = SessionJournal()
+        commit(journal, nil)
+        ring.forget()
+        device.forgetStoppedQueues()
+    }
+}
+
+extension JournalSlot {
+    /// Where the descriptor is in custody.
+    var key: CustodyKey {
+        let role: CustodyRole =
+            switch self.role {
+            case .memory: .memory
+            case .kick: .kick
+            case .call: .call
+            case .error: .error
+            case .dirtyLog: .dirtyLog
+            case .dirtyLogEvent: .dirtyLogEvent
+            case .backendChannel: .backendChannel
+            case .inflight: .sharedInflight
+            }
+        return CustodyKey(role, UInt16(index))
+    }
+}

@@ -1,0 +1,115 @@
+internal import Custody
+internal import Glibc
+internal import Logging
+internal import Platform
+
+/// What the supervisor has told a worker to do.
+enum SupervisorOrder: Equatable {
+    /// Everything has been given; the text is the configuration.
+    case prepare(String)
+    case freeze
+    case thaw
+    case quit
+    /// A front-end's connection has been given.
+    case connection
+}
+
+/// A worker's end of the channel: keeps what is given, and passes orders on.
+///
+/// When the supervisor is gone the worker goes on: it can neither keep anything new nor be told anything, until another
+/// supervisor has taken the channel over.
+final class SupervisorLink {
+    let descriptors = HeldDescriptors()
+    private let channel: CustodyChannel
+    private let log: Logger
+    private var orders: [SupervisorOrder] = []
+    private var confirmations: Set<UInt64> = []
+    private var lastConfirmation: UInt64 = 0
+    private(set) var isClosed = false
+
+    /// How long the supervisor may take to confirm what it keeps, in milliseconds. It may be restarting.
+    private static let patience = 10_000
+
+    init(channel: consuming CustodyChannel, log: Logger) {
+        self.channel = channel
+        self.log = log
+    }
+
+    /// Readable when the supervisor has said something.
+    var number: Int32 { channel.fd.number }
+
+    /// Takes everything that has come.
+    func receive() {
+        while !isClosed {
+            do throws(Errno) {
+                switch try channel.receive() {
+                case .nothing: return
+                case .closed: isClosed = true
+                case .unreadable(let error): log.error("the supervisor's message is ignored: \(error)")
+                case .message(let message, var fds): take(message, fds.takeFirst())
+                }
+            } catch {
+                log.error("cannot hear the supervisor: \(error)")
+                isClosed = true
+            }
+        }
+    }
+
+    private func take(_ message: CustodyMessage, _ fd: consuming OwnedFD?) {
+        switch message.kind {
+        case .give:
+            guard let fd = fd.take() else { return log.error("\(message.key) was given without a descriptor") }
+            guard descriptors.put(fd, under: message.key) else { return log.error("no room for \(message.key)") }
+            if message.key.role == .connection { orders.append(.connection) }
+        case .drop: descriptors.remove(message.key)
+        case .kept: confirmations.insert(message.value)
+        case .prepare: orders.append(.prepare(message.text))
+        case .freeze: orders.append(.freeze)
+        case .thaw: orders.append(.thaw)
+        case .quit: orders.append(.quit)
+        // Of another version.
+        default: break
+        }
+    }
+
+    /// The oldest order that has not been taken.
+    func nextOrder() -> SupervisorOrder? { orders.isEmpty ? nil : orders.removeFirst() }
+
+    /// Tells the supervisor something; lost when it is gone.
+    func tell(_ message: CustodyMessage) {
+        do throws(Errno) {
+            try channel.send(message)
+        } catch {
+            if error != .brokenPipe { log.error("cannot tell the supervisor: \(error)") }
+        }
+    }
+
+    /// Gives a descriptor into custody and waits until it is kept. A worker that dies after this has lost nothing.
+    ///
+    /// - Throws: when nobody keeps it.
+    func keep(_ fd: borrowing OwnedFD, under key: CustodyKey) throws(SystemError) {
+        lastConfirmation += 1
+        let number = lastConfirmation
+        do throws(Errno) {
+            guard descriptors.put(try fd.duplicate(), under: key) else { throw Errno(rawValue: EMFILE) }
+            try channel.send(CustodyMessage(.keep, key, value: number), with: fd.number)
+        } catch {
+            throw SystemError(cannot: "give into custody", "\(key)", error)
+        }
+        let end = monotonicNanoseconds() + UInt64(Self.patience) * 1_000_000
+        while confirmations.remove(number) == nil {
+            let now = monotonicNanoseconds()
+            guard now < end, !isClosed else {
+                throw SystemError(cannot: "give into custody", "\(key)", nil, advice: "The supervisor does not answer")
+            }
+            _ = waitForInput(channel.fd.number, milliseconds: Int32(clamping: (end - now) / 1_000_000 + 1))
+            receive()
+        }
+    }
+
+    /// Lets the supervisor close what is needed no more.
+    func release(_ key: CustodyKey) {
+        descriptors.remove(key)
+        tell(CustodyMessage(.release, key))
+    }
+}

@@ -1,0 +1,58 @@
+internal import BlockTarget
+internal import Custody
+internal import Inflight
+internal import Platform
+internal import Uring
+
+/// What a worker in custody gets instead of making it: memory and rings that outlive it.
+struct TakeOver {
+    let ownership: Ownership
+    let link: SupervisorLink
+    /// The device's kernel rings, in order; the last is the connection's.
+    let ringNumbers: [Int32]
+
+    /// Adopts a ring: by now nobody else uses it.
+    func ring(_ index: Int) throws(SystemError) -> Ring {
+        guard index < ringNumbers.count else {
+            throw SystemError(
+                cannot: "take over", "the device", nil,
+                advice: "It has \(ringNumbers.count) kernel rings, too few: make it anew with as many threads as it had")
+        }
+        let copy: OwnedFD
+        do throws(Errno) {
+            // The number stays open for another take-over by this very process, after a thaw.
+            copy = OwnedFD(owning: try duplicateDescriptor(ringNumbers[index]))
+        } catch {
+            throw SystemError(cannot: "take over", "a kernel ring", error)
+        }
+        return try Ring(adopting: copy, parameters: ownership.record.ringParameters(index))
+    }
+
+    /// Memory for a loop's bounce buffers: what an earlier worker has used, or new.
+    func bounceMemory(loop: Int) throws -> OwnedFD {
+        try kept(CustodyKey(.bounce, UInt16(loop)), bytes: FileBackend<Ring>.bounceBytes, name: "baton-bounce")
+    }
+
+    /// Where requests are logged when the front-end has no place for that.
+    func privateInflight(_ configuration: WorkerConfiguration) throws(SystemError) -> InflightRegion {
+        let (queues, size) = (configuration.queueCount, configuration.maximumQueueSize)
+        // Packed rings need more than split ones: which kind comes is not known yet.
+        let bytes = InflightRegion.byteCount(queueCount: queues, queueSize: size, packed: true)
+        do {
+            let fd = try kept(CustodyKey(.inflight), bytes: bytes, name: "baton-inflight")
+            return try InflightRegion(
+                fd: fd, offset: 0, count: UInt64(bytes), queueCount: queues, queueSize: size)
+        } catch let error as SystemError {
+            throw error
+        } catch {
+            throw SystemError(cannot: "map", "the inflight region", error as? Errno)
+        }
+    }
+
+    private func kept(_ key: CustodyKey, bytes: Int, name: String) throws -> OwnedFD {
+        if let fd = try link.descriptors.duplicate(key) { return fd }
+        let fd = try makeMemoryFile(name: name, count: bytes)
+        try link.keep(fd, under: key)
+        return fd
+    }
+}

@@ -1,0 +1,127 @@
+internal import BlockTarget
+internal import Custody
+internal import Inflight
+internal import Logging
+internal import Platform
+internal import Uring
+internal import VhostUser
+
+/// The time in which this worker has the device: from the claim until it is given up.
+struct Tenure: ~Copyable {
+    let generation: UInt64
+    /// What was found, for the log.
+    let summary: String
+    private let device: DiskDevice
+    private let loops: [LoopThread]
+    private let record: SessionRecord
+    private let link: SupervisorLink
+    private let takeOver: TakeOver
+    private let log: Logger
+    private var connection: KeptConnection?
+
+    /// Takes the device up where the worker before has left it.
+    ///
+    /// - Throws: why it cannot be served.
+    init(
+        _ claim: Claim, _ configuration: WorkerConfiguration, _ record: SessionRecord, _ link: SupervisorLink,
+        _ rings: [Int32], _ log: Logger
+    ) throws {
+        let start = monotonicNanoseconds()
+        let ownership = Ownership(record: record, generation: claim.generation)
+        let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings)
+        let (disk, image, loops) = try configuration.startLoops(log: log, takeOver: takeOver)
+        let device = DiskDevice(
+            disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
+            allowsShrinking: configuration.allowsShrinking, ownership: ownership,
+            privateInflight: try takeOver.privateInflight(configuration), log: log)
+        let connection = try Self.connect(device, record, link, takeOver)
+        for loop in loops { _ = loop.command(.begin) }
+        let microseconds = (monotonicNanoseconds() - start) / 1000
+        let summary =
+            (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
+            + " in \(microseconds) us"
+        log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
+        self.connection = connection
+        self.summary = summary
+        self.device = device
+        self.loops = loops
+        self.record = record
+        self.link = link
+        self.takeOver = takeOver
+        self.log = log
+        generation = claim.generation
+    }
+
+    /// Takes the connection up that is in custody; nil when there is none.
+    private static func connect(
+        _ device: DiskDevice, _ record: SessionRecord, _ link: SupervisorLink, _ takeOver: TakeOver
+    ) throws -> KeptConnection? {
+        guard let fd = try link.descriptors.duplicate(CustodyKey(.connection)) else { return nil }
+        record.noteThread(currentThreadNumber(), ring: takeOver.ringNumbers.count - 1)
+        var connection = try KeptConnection(
+            stream: UnixStream(owning: fd), device: device, record: record, link: link,
+            ring: JournalRing(try takeOver.ring(takeOver.ringNumbers.count - 1)))
+        try connection.resume()
+        return connection
+    }
+
+    /// To be watched for input; -1 when there is none.
+    var connectionNumber: Int32 {
+        switch connection {
+        case .some(let connection): connection.number
+        case .none: -1
+        }
+    }
+
+    /// A front-end's connection has been given.
+    mutating func takeConnection() throws {
+        guard connection == nil else { return }
+        connection = try Self.connect(device, record, link, takeOver)
+    }
+
+    /// Carries out the next message.
+    mutating func serveConnection() {
+        guard var current = connection.take() else { return }
+        do throws(ConnectionEnd) {
+            switch try current.serveOne() {
+            case .nothing: break
+            case .message(let kind): log.debug("\(kind)")
+            case .refused(let refusal): log.warning("a message was refused: \(refusal)")
+            }
+            connection = consume current
+        } catch {
+            end(current, "\(error)")
+        }
+    }
+
+    /// Ends the connection.
+    mutating func disconnect(_ reason: String) {
+        guard let current = connection.take() else { return }
+        end(current, reason)
+    }
+
+    private func end(_ connection: consuming KeptConnection, _ reason: String) {
+        connection.end()
+        let report = device.takeReport()
+        log.info("the connection has ended: \(reason)", metadata: report.metadata)
+        link.descriptors.removeAll([
+            .connection, .memory, .kick, .call, .error, .dirtyLog, .dirtyLogEvent, .backendChannel, .sharedInflight,
+        ])
+        link.tell(CustodyMessage(.disconnected, text: reason))
+    }
+
+    /// Gives the device up: nothing is taken or answered any more, what is finished is published. What the kernel has of
+    /// this worker's threads goes on, and completes for the successor; the threads stay, asleep.
+    mutating func freeze() {
+        for loop in loops { _ = loop.command(.park) }
+        connection = nil
+        record.release(generation)
+    }
+
+    /// Finishes what was taken. The front-end sees its connection end when the process does.
+    mutating func finish() {
+        device.reset(keepingMemory: true)
+        for loop in loops { _ = loop.stop() }
+    }
+}
