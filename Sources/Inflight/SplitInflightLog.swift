@@ -88,6 +88,8 @@ internal import Virtio
         guard isKept else { return }
         var head = unsafe wire_load16(base! + 12)
         for _ in 0..<batch {
+            // Whoever else has the log may write to it, or take it away.
+            guard Int(head) < size else { break }
             let entry = unsafe entry(head)
             unsafe wire_store8(entry, 0)
             head = unsafe wire_load16(entry + 6)

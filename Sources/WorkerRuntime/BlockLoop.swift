@@ -110,14 +110,14 @@ extension BlockLoop where Backend: ~Copyable {
             switch command {
             case .attach(let attachment):
                 office.mailbox.answer(number, attach(attachment))
-            case .detach(let queue):
+            case .detach(let queue, let parking):
                 if contains(queue) {
-                    setDetachCommand(of: queue, number)
+                    setDetachCommand(of: queue, number, parking: parking)
                 } else {
                     office.mailbox.answer(number, .refused("queue \(queue) is not attached"))
                 }
             case .keep(let queue):
-                setDetachCommand(of: queue, 0)
+                setDetachCommand(of: queue, 0, parking: false)
                 office.mailbox.answer(number, .done)
             case .setSignals(let queue, let signals):
                 split.setSignals(of: queue, signals, office)
@@ -126,6 +126,15 @@ extension BlockLoop where Backend: ~Copyable {
             case .setWritesThrough(let queue, let value):
                 split.setWritesThrough(of: queue, value)
                 packed.setWritesThrough(of: queue, value)
+                office.mailbox.answer(number, .done)
+            case .setMarks(let queue, let marks):
+                split.setMarks(of: queue, marks)
+                packed.setMarks(of: queue, marks)
+                office.mailbox.answer(number, .done)
+            case .setCapacity(let sectors):
+                office.disk.sectors = sectors
+                split.setCapacity(sectors)
+                packed.setCapacity(sectors)
                 office.mailbox.answer(number, .done)
             case .quit:
                 isQuitting = true
@@ -136,9 +145,9 @@ extension BlockLoop where Backend: ~Copyable {
 
     private func contains(_ queue: Int) -> Bool { split.contains(queue) || packed.contains(queue) }
 
-    private mutating func setDetachCommand(of queue: Int, _ number: UInt64) {
-        split.setDetachCommand(of: queue, number, office)
-        packed.setDetachCommand(of: queue, number, office)
+    private mutating func setDetachCommand(of queue: Int, _ number: UInt64, parking: Bool) {
+        split.setDetachCommand(of: queue, number, parking: parking, office)
+        packed.setDetachCommand(of: queue, number, parking: parking, office)
     }
 
     private mutating func attach(_ attachment: QueueAttachment) -> LoopReply {

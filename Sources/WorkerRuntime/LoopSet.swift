@@ -7,18 +7,20 @@ extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, [LoopThread]) {
+    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, DiskImage?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
         disk.offersPackedRings = offersPackedRings
         var loops: [LoopThread] = []
+        var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
             let image = try DiskImage(path: path, readOnly: isReadOnly, cache: cache)
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
+            opened = image
             disk.sectors = image.bytes / 512
             disk.supportsDiscard = image.supportsDiscard
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
@@ -45,7 +47,7 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
         }
-        return (disk, loops)
+        return (disk, opened, loops)
     }
 
     private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(

@@ -46,6 +46,8 @@ private enum Option: String, CaseIterable {
     case cpus
     case pollMicroseconds = "poll-us"
     case pinMemory = "pin-memory"
+    case parkRequests = "park-requests"
+    case allowShrink = "allow-shrink"
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -53,7 +55,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .splitRings, .pinMemory, .printCapabilities, .version, .help: false
+        case .readOnly, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -97,6 +99,8 @@ func parseCommandLine() throws(UsageError) -> Invocation {
         configuration.pollMicroseconds = poll
     }
     configuration.pinsGuestMemory = options.has(.pinMemory)
+    configuration.parksRequests = options.has(.parkRequests)
+    configuration.allowsShrinking = options.has(.allowShrink)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
     return .serve(configuration, try logLevel(options))
 }

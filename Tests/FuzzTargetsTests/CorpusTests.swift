@@ -6,7 +6,7 @@ import Testing
 @Suite struct CorpusTests {
     @Test func `vhost-user: every input of the corpus holds`() throws {
         let corpus = try readCorpus("vhost-user")
-        #expect(corpus.count >= 6)
+        #expect(corpus.count >= 8)
         for (_, bytes) in corpus { fuzzVhostUser(bytes.span) }
     }
 

@@ -74,6 +74,7 @@ let goldenMessages: [(message: FrontendMessage, bytes: [UInt8])] = [
     (.removeMemoryRegion(lowRegion), wire(38, le(UInt64(0)) + lowRegionBytes)),
     (.setStatus(0xf), wire(39, le(UInt64(0xf)))),
     (.getStatus, wire(40)),
+    (.getVringBaseWithoutDraining(VringState(index: 3, value: 0)), wire(45, le(UInt32(3)) + le(UInt32(0)))),
 ]
 
 /// One example of every form of reply, and its bytes.
@@ -82,6 +83,10 @@ let goldenReplies: [(kind: RequestKind, reply: BackendReply, bytes: [UInt8])] = 
     (.setMemoryTable, .success, wire(5, le(UInt64(0)), flags: 5)),
     (.setMemoryTable, .failure, wire(5, le(UInt64(1)), flags: 5)),
     (.getVringBase, .vringState(VringState(index: 1, value: 77)), wire(11, le(UInt32(1)) + le(UInt32(77)), flags: 5)),
+    (
+        .getVringBaseWithoutDraining, .vringState(VringState(index: 1, value: 0x8001_8002)),
+        wire(45, le(UInt32(1)) + le(UInt32(0x8001_8002)), flags: 5)
+    ),
     (
         .getConfiguration, .configuration(ConfigurationAccess(offset: 8, bytes: [1, 2])),
         wire(24, le(UInt32(8)) + le(UInt32(2)) + le(UInt32(0)) + [1, 2], flags: 5)

@@ -22,12 +22,17 @@ import Virtio
         var driver: DriverQueue
         var setups: [QueueSetup]
 
-        init(drainMilliseconds: Int = 50) throws {
+        /// - Parameter hasNoRoom: the storage begins with nothing before it is told to, and requests in flight are logged.
+        init(drainMilliseconds: Int = 50, hasNoRoom: Bool = false) throws {
             let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
             let disk = DiskDescription(sectors: 1024, queueCount: 2)
             let gate = try Gate()
-            let loop = try LoopThread(
-                index: 0, backend: StallingBackend(gate), disk: disk, pollMicroseconds: 0, cpu: nil, log: log)
+            let loop =
+                hasNoRoom
+                ? try LoopThread(
+                    index: 0, backend: FullBackend(gate), disk: disk, pollMicroseconds: 0, cpu: nil, log: log)
+                : try LoopThread(
+                    index: 0, backend: StallingBackend(gate), disk: disk, pollMicroseconds: 0, cpu: nil, log: log)
             let memory = try FrontendKit.GuestMemory(size: 1 << 20)
             var allocator = GuestAllocator(memory.regions[0])
             let endpoints = try (0..<2).map { _ in
@@ -48,6 +53,7 @@ import Virtio
                     usedRing: memory.frontendAddress(of: endpoint.ring.usedRing), base: 0)
             }
             try announceMemory()
+            if hasNoRoom { try shareInflight() }
             for (index, endpoint) in endpoints.enumerated() {
                 try device.setKick(endpoint.kick.fd.duplicate(), queue: index)
                 try device.startQueue(index, setups[index])
@@ -60,6 +66,13 @@ import Virtio
             let region = memory.regions[0]
             try device.replaceMemory(
                 [region.description], fds: ReceivedFDs(owning: [region.file.duplicate().release()]))
+        }
+
+        private func shareInflight() throws {
+            let file = try device.makeInflight(queueCount: 2, queueSize: 16)
+            try device.setInflight(
+                InflightDescription(size: file.size, fileOffset: 0, queueCount: 2, queueSize: 16),
+                fd: file.fd.duplicate())
         }
 
         /// A FLUSH in two descriptors.
@@ -93,6 +106,16 @@ import Virtio
         try stage.waitForAnswer()
         #expect(try stage.device.stopQueue(0) == 2)
         #expect(try stage.device.stopQueue(0) == 2)
+    }
+
+    @Test func `what the storage has not begun with is left in the log, and carried out by the next start`() throws {
+        let stage = try Stage(drainMilliseconds: 60_000, hasNoRoom: true)
+        #expect(try stage.device.parkQueue(0) == 1)
+        #expect(try stage.driver.nextCompletion() == nil)
+        stage.gate.open()
+        try stage.device.startQueue(0, stage.setups[0])
+        try stage.waitForAnswer()
+        #expect(try stage.device.parkQueue(0) == 1)
     }
 
     @Test func `memory that cannot be replaced in time stays, and all queues are served on in it`() throws {
@@ -166,6 +189,26 @@ private struct StallingBackend: ~Copyable, StorageBackend, Sendable {
         guard gate.isOpen, !tokens.isEmpty else { return nil }
         return IOCompletion(token: tokens.removeFirst(), result: 0)
     }
+    var queuedCount: Int { 0 }
+    var pollDescriptor: Int32? { gate.event.fd.number }
+    var faults: StorageFaults { StorageFaults() }
+}
+
+/// Has no room for any request before its gate is open.
+private struct FullBackend: ~Copyable, StorageBackend, Sendable {
+    private let gate: Gate
+
+    init(_ gate: Gate) { self.gate = gate }
+
+    mutating func start(_ slot: inout RequestSlot) -> BackendStep {
+        gate.started.add(1, ordering: .releasing)
+        return gate.isOpen ? .done(.ok) : .stalled
+    }
+
+    mutating func finish(_ slot: inout RequestSlot, result: Int32) -> BackendStep { .done(.ok) }
+    mutating func submit() {}
+    mutating func runDeferredWork() {}
+    mutating func nextCompletion() -> IOCompletion? { nil }
     var queuedCount: Int { 0 }
     var pollDescriptor: Int32? { gate.event.fd.number }
     var faults: StorageFaults { StorageFaults() }
