@@ -25,7 +25,7 @@ struct Cost: ParsableCommand {
     var batch = 64
 
     @Option(help: "Batches of the shorter run.")
-    var batches = 200
+    var batches = 1000
 
     @Option(help: "Fail when the inflight log of a split ring costs more instructions per request than this.")
     var limit: Double?

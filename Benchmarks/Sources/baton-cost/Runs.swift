@@ -42,6 +42,12 @@ struct Runs {
                 "--tool=callgrind", "--callgrind-out-file=\(paths[2])", "--dump-instr=yes", worker,
                 "--socket-path=\(paths[0])", "--backend=null", "--poll-us=0", "--queue-size=\(Self.queueSize)",
             ], output: OwnedFD(owning: number))
+        let end = monotonicNanoseconds() + Self.limit * 1_000_000
+        while unsafe access(paths[0], F_OK) != 0 {
+            guard process.wait(milliseconds: 2) == nil, monotonicNanoseconds() < end else {
+                throw CostError("the worker does not listen: \(readSmallFile(paths[1]) ?? "")")
+            }
+        }
         do {
             try drive(variant, batches: batches, socket: paths[0], process: process.pid)
         } catch {
