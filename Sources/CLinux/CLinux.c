@@ -2,6 +2,8 @@
 #include "CLinux.h"
 
 #include "memory_guard.h"
+// Not in the header: liburing has a copy of its own, and Swift takes the two for contradictory definitions.
+#include <linux/io_uring.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -67,3 +69,14 @@ int clinux_guard_add(void *base, size_t count) {
 }
 
 void clinux_guard_remove(int number) { atomic_store(&guards[number].base, GUARD_FREE); }
+
+_Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
+int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
+    struct io_uring_params made = {
+        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
+        .cq_entries = completions < entries ? entries : completions,
+    };
+    const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
+    memcpy(parameters, &made, sizeof made);
+    return ring;
+}

@@ -244,13 +244,4 @@ static inline int clinux_lock_byte(int fd, int command, short type, int64_t byte
 
 /// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.
 /// Returns the descriptor (close-on-exec), or -1 and errno.
-_Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
-static inline int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
-    struct io_uring_params made = {
-        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
-        .cq_entries = completions < entries ? entries : completions,
-    };
-    const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
-    memcpy(parameters, &made, sizeof made);
-    return ring;
-}
+int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]);
