@@ -26,7 +26,7 @@ public struct Worker: ~Copyable {
         } catch {
             throw SystemError(cannot: "take up", "signals", error)
         }
-        let (disk, loops) = try configuration.startLoops(log: log)
+        let (disk, loops) = try configuration.startLoops(log: log, signals: signals.number)
         self.log = log
         self.signals = signals
         self.loops = loops

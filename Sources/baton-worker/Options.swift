@@ -37,6 +37,8 @@ private enum Option: String, CaseIterable {
     case size
     case readOnly = "read-only"
     case cache
+    case allowLeaseLocks = "allow-lease-locks"
+    case predecessorWait = "predecessor-wait"
     case blockSize = "block-size"
     case serial
     case queues
@@ -52,7 +54,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .pinMemory, .printCapabilities, .version, .help: false
+        case .readOnly, .allowLeaseLocks, .pinMemory, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -94,6 +96,10 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     if let poll = try number(options, .pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
         configuration.pollMicroseconds = poll
     }
+    if let seconds = try number(options, .predecessorWait, WorkerConfiguration.predecessorSecondsRange) {
+        configuration.predecessorSeconds = seconds
+    }
+    configuration.allowsLeaseLocks = options.has(.allowLeaseLocks)
     configuration.pinsGuestMemory = options.has(.pinMemory)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
     return .serve(configuration, try logLevel(options))
@@ -183,7 +189,7 @@ private func storage(_ options: RawOptions) throws(UsageError) -> Storage {
     guard kind == "memory" || kind == "null" else {
         throw UsageError("--backend is file, memory or null, not '\(kind)'")
     }
-    for option in [Option.blkFile, .cache] where options.has(option) {
+    for option in [Option.blkFile, .cache, .allowLeaseLocks, .predecessorWait] where options.has(option) {
         throw UsageError("--\(option.rawValue) does not go with --backend=\(kind)")
     }
     let bytes = try byteCount(options[.size] ?? "1G")
