@@ -25,8 +25,14 @@ struct TracedThread: ~Copyable {
     ///
     /// - Throws: when there is no such thread, or this process may not trace it.
     init(named name: String, ofProcess pid: Int32, deadline: UInt64) throws(SystemError) {
-        let found = directoryNames("/proc/\(pid)/task").first { readSmallFile("/proc/\(pid)/task/\($0)/comm") == name }
-        guard let thread = found.flatMap({ Int32($0) }) else {
+        // A thread gives itself its name when it first runs, which may be a while after its process listens.
+        var found: Int32?
+        while found == nil, monotonicNanoseconds() < deadline {
+            let names = directoryNames("/proc/\(pid)/task")
+            found = names.first { readSmallFile("/proc/\(pid)/task/\($0)/comm") == name }.flatMap { Int32($0) }
+            if found == nil { usleep(1000) }
+        }
+        guard let thread = found else {
             throw SystemError(cannot: "find", "thread \(name) of process \(pid)", nil)
         }
         guard ctrace_seize(thread) == 0 else {
