@@ -2,9 +2,9 @@ internal import Glibc
 internal import Platform
 
 /// What the kernel tells of a worker's io_urings and mappings.
-enum WorkerLook {
+public enum WorkerLook {
     /// Operations that the kernel has, and completions that the worker has not taken, of all rings together.
-    static func operations(ofProcess pid: Int32) -> (running: Int, done: Int) {
+    public static func operations(ofProcess pid: Int32) -> (running: Int, done: Int) {
         var running = 0
         var done = 0
         for name in directoryNames("/proc/\(pid)/fdinfo") {
