@@ -68,6 +68,7 @@ struct KillSession: ~Copyable {
     private let inflight: InflightMapping
     private let arguments: [String]
     private let threadCount: Int
+    private var workerCount = 1
     private var report = KillReport()
 
     init(
@@ -75,12 +76,12 @@ struct KillSession: ~Copyable {
     ) throws {
         arguments = ["--queues=\(trial.queueCount)", "--threads=\(trial.threadCount)", "--log-level=warning"]
         threadCount = trial.threadCount
-        let worker = try storage.start(arguments, in: directory)
+        let worker = try storage.start(arguments, number: 1, in: directory)
         var rig = try Rig(connectingTo: worker.socketPath, queueCount: trial.queueCount, memorySize: 64 << 20)
         guard let inflight = try rig.frontend.mapInflight() else {
             throw SystemError(cannot: "find", "the inflight region", nil)
         }
-        var options = VerifiedLoad.Options(seed: trial.seed, sectors: 0..<4096)
+        var options = VerifiedLoad.Options(seed: trial.seed, sectors: trial.medium.sectors)
         options.overlapping = true
         options.depth = 32
         options.requestLimit = nil
@@ -177,7 +178,8 @@ struct KillSession: ~Copyable {
     ) throws {
         for endpoint in rig.endpoints { endpoint.call.clear() }
         unsafe unlink(worker.socketPath)
-        worker = try storage.start(arguments, in: directory)
+        workerCount += 1
+        worker = try storage.start(arguments, number: workerCount, in: directory)
         let pid = worker.program.pid
         try rig.frontend.reconnect(beforeQueues: beforeQueues.map { hook in { hook(pid) } })
         guard beforeQueues == nil else { return }
