@@ -153,8 +153,8 @@ public struct Frontend: ~Copyable {
         try tell(.removeMemoryRegion(region.description), fds: fds, changesMemory: true)
     }
 
-    /// The inflight region, mapped: what a back-end that has died has left there. Nil before `start`, and where there is
-    /// none.
+    /// The inflight region, mapped: what a back-end that has died has left there. Nil before `start`, and where there
+    /// is none.
     public borrowing func mapInflight() throws(Errno) -> InflightMapping? {
         guard let inflight else { return nil }
         switch inflightFile {
