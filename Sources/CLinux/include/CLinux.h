@@ -7,7 +7,6 @@
 #include <grp.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <linux/io_uring.h>
 #include <linux/stat.h>
 #include <pthread.h>
 #include <pwd.h>
@@ -247,14 +246,16 @@ static inline uint32_t clinux_file_system_magic(int fd) {
 }
 
 /// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.
-/// Returns the descriptor (close-on-exec), or -1 and errno.
-_Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
+/// Returns the descriptor (close-on-exec), or -1 and errno. The kernel's header is not included: liburing brings one of
+/// its own, and a module that imports both would see two definitions.
 static inline int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
-    struct io_uring_params made = {
-        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
-        .cq_entries = completions < entries ? entries : completions,
-    };
-    const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
-    memcpy(parameters, &made, sizeof made);
+    // sq_entries, cq_entries, flags, and what the kernel fills in.
+    uint32_t made[30] = {0};
+    _Static_assert(sizeof made == 120, "struct io_uring_params, what a session record has room for");
+    const uint32_t setup_cqsize = 1u << 3, setup_coop_taskrun = 1u << 8, setup_taskrun_flag = 1u << 9;
+    made[1] = completions < entries ? entries : completions;
+    made[2] = setup_coop_taskrun | setup_taskrun_flag | setup_cqsize;
+    const int ring = (int)syscall(SYS_io_uring_setup, entries, made);
+    memcpy(parameters, made, sizeof made);
     return ring;
 }
