@@ -81,6 +81,14 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
+        // Workers that are killed at chosen moments: for the tests, and as a program (Scripts/kills)
+        .target(name: "CTrace", path: "Tests/Kills/CTrace"),
+        .target(
+            name: "KillKit", dependencies: ["CTrace", "CWire", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            path: "Tests/Kills/KillKit", swiftSettings: settings),
+        .executableTarget(
+            name: "baton-kills", dependencies: ["FrontendKit", "KillKit", "Platform"],
+            path: "Tests/Kills/baton-kills", swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
         tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
@@ -88,7 +96,9 @@ let package = Package(
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",
-            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
+            dependencies: [
+                "baton-worker", "CLinux", "FrontendKit", "KillKit", "Platform", "TestSupport", "VhostUser", "Virtio",
+            ],
             swiftSettings: settings),
         tests(of: "FuzzTargets"),
     ]

@@ -75,22 +75,34 @@ public final class DiskImage: Sendable {
             memoryAlignment: memoryAlignment, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
     }
 
-    /// Opens an image.
+    /// Opens an image: waits for what a worker before has left under way, and keeps everybody else out.
     ///
+    /// - Parameters:
+    ///   - allowsLeaseLocks: take an image on a file system whose locks do not fence (`LockWorth`).
+    ///   - wait: how long to wait for a predecessor, and whom to tell.
     /// - Throws: what failed, and what to do.
-    public init(path: String, readOnly: Bool, cache: CacheMode) throws(SystemError) {
-        let main = try Self.open(path, readOnly: readOnly, direct: cache == .direct)
+    public init(
+        path: String, readOnly: Bool, cache: CacheMode, allowsLeaseLocks: Bool = false,
+        wait: PredecessorWait = PredecessorWait()
+    ) throws(SystemError) {
+        let node = Self.node(at: path, readOnly: readOnly)
+        custody = try Self.open(node, readOnly: readOnly, direct: false)
         var status = stat()
-        guard unsafe fstat(main.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
+        guard unsafe fstat(custody.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
         let kind = status.st_mode & S_IFMT
         guard kind == S_IFREG || kind == S_IFBLK else {
             throw SystemError(
                 cannot: "serve", path, nil,
                 advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
         }
-        custody = try Self.open(path, readOnly: readOnly, direct: false)
-        try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly)
-        if !readOnly { try ImageLocks.fence(main, path: path) }
+        if !readOnly, !allowsLeaseLocks { try Self.refuseLeases(custody, path) }
+        try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly, wait)
+        if !readOnly { try ImageLocks.fence(custody, path: path, wait) }
+        let main =
+            kind == S_IFBLK && !readOnly
+            ? try Self.claim(node, status.st_rdev, direct: cache == .direct, wait)
+            : try Self.open(node, readOnly: readOnly, direct: cache == .direct)
+        if !readOnly { try ImageLocks.share(main, path: path) }
         isBlockDevice = kind == S_IFBLK
         var size = UInt64(max(0, status.st_size))
         if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
@@ -109,7 +121,7 @@ public final class DiskImage: Sendable {
             let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
             offsetAlignment = alignment.offset
             memoryAlignment = alignment.memory
-            unaligned = try Self.openUnaligned(path, readOnly: readOnly)
+            unaligned = try Self.openUnaligned(node, readOnly: readOnly)
         } else {
             offsetAlignment = 1
             memoryAlignment = 1
@@ -154,11 +166,66 @@ public final class DiskImage: Sendable {
         } catch {
             throw SystemError(cannot: "lock", path, error)
         }
+    /// The path by which to open an image: of a block device that has several nodes the one that everybody uses, so
+    /// that all meet at the same locks.
+    private static func node(at path: String, readOnly: Bool) -> String {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFBLK,
+            let node = canonicalNode(ofDevice: status.st_rdev),
+            unsafe Glibc.access(node, readOnly ? R_OK : R_OK | W_OK) == 0
+        else { return path }
+        return node
+    }
+
+    /// Opens a block device for requests and claims it: the kernel refuses all others that want it for themselves,
+    /// whatever node they come by, and to mount it. Requests in flight keep the claim as they keep locks.
+    private static func claim(
+        _ path: String, _ device: dev_t, direct: Bool, _ wait: PredecessorWait
+    ) throws(SystemError) -> OwnedFD {
+        var claimed: OwnedFD?
+        var failure: SystemError?
+        try wait.until(
+            path,
+            isOver: {
+                do throws(SystemError) {
+                    claimed = try open(path, readOnly: false, direct: direct, exclusive: true)
+                    return true
+                } catch {
+                    failure = error
+                    return error.errno != .busy
+                }
+            },
+            obstacle: { () throws(SystemError) in
+                if let advice = BlockDeviceUse(device: device).advice {
+                    throw SystemError(cannot: "serve", path, nil, advice: advice)
+                }
+                return .foreign("another program, or what it left under way, has the device for itself (O_EXCL)")
+            })
+        guard let fd = claimed.take() else { throw failure ?? SystemError(cannot: "claim", path, .busy) }
         return fd
     }
 
-    private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {
-        let flags = (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? Int32(CLINUX_O_DIRECT) : 0)
+    private static func refuseLeases(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) {
+        guard case .lease(let name) = LockWorth(fileSystemMagic: clinux_file_system_magic(fd.number)) else { return }
+        throw SystemError(
+            cannot: "serve", path, nil,
+            advice: "It lies on \(name), whose locks do not hold back a dead worker's writes: they could land on newer"
+                + " ones. Use another file system, or --allow-lease-locks if nobody restarts workers before their"
+                + " writes have landed")
+    }
+
+    private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
+        let fd = try open(path, readOnly: readOnly, direct: false)
+        if !readOnly { try ImageLocks.share(fd, path: path) }
+        return fd
+    }
+
+    private static func open(
+        _ path: String, readOnly: Bool, direct: Bool, exclusive: Bool = false
+    ) throws(SystemError) -> OwnedFD {
+        let flags =
+            (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? Int32(CLINUX_O_DIRECT) : 0)
+            | (exclusive ? O_EXCL : 0)
         do throws(Errno) {
             // What guests read is no access that an operator wants to see, and each one would cost a look at the clock.
             // Only the owner of a file may ask for that.

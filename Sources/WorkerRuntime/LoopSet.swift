@@ -6,8 +6,9 @@ internal import Uring
 extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
+    /// - Parameter signals: a descriptor whose input ends a wait for the storage.
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, DiskImage?, [LoopThread]) {
+    func startLoops(log: Logger, signals: Int32) throws(SystemError) -> (DiskDescription, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
@@ -16,7 +17,9 @@ extension WorkerConfiguration {
         var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
-            let image = try DiskImage(path: path, readOnly: isReadOnly, cache: cache)
+            let image = try DiskImage(
+                path: path, readOnly: isReadOnly, cache: cache, allowsLeaseLocks: allowsLeaseLocks,
+                wait: predecessorWait(path, log, signals))
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
@@ -48,6 +51,20 @@ extension WorkerConfiguration {
             for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
         }
         return (disk, opened, loops)
+    }
+
+    private func predecessorWait(_ path: String, _ log: Logger, _ signals: Int32) -> PredecessorWait {
+        PredecessorWait(
+            limitMilliseconds: predecessorSeconds * 1000,
+            report: { stage in
+                switch stage {
+                case .begins(let obstacle): log.notice("waiting to serve \(path): \(obstacle)")
+                case .goesOn(let obstacle, let milliseconds):
+                    log.warning("still waiting after \(milliseconds / 1000) s to serve \(path): \(obstacle)")
+                case .ends(let milliseconds): log.notice("waited \(milliseconds) ms; \(path) is free now")
+                }
+            },
+            nap: { milliseconds in !waitForInput(signals, milliseconds: milliseconds) })
     }
 
     private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(

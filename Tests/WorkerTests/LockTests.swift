@@ -7,9 +7,9 @@ import Testing
 @Suite(.serialized) struct LockTests {
     let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
 
-    private func makeImage() throws -> String {
+    private func makeImage(count: Int = 1 << 20) throws -> String {
         let path = directory.value.file("disk.img")
-        try TestFile.create(path, count: 1 << 20)
+        try TestFile.create(path, count: count)
         return path
     }
 
@@ -61,5 +61,67 @@ import Testing
         #expect(worker.code == 1)
         #expect(worker.output.contains("Another program uses it"), "\(worker.output)")
         _ = consume daemon
+    }
+
+    // MARK: Block devices
+
+    private func makeDevice() throws -> LoopDevice {
+        try LoopDevice(try makeImage(count: 8 << 20), in: directory.value)
+    }
+
+    /// Another node of the same device, which has locks of its own.
+    private func makeSecondNode(of device: LoopDevice) throws -> String {
+        let path = directory.value.file("node")
+        let numbers = device.number.split(separator: ":").map(String.init)
+        #expect(try run("mknod", [path, "b"] + numbers).code == 0)
+        return path
+    }
+
+    @Test func `a device that is served is refused under every name`() throws {
+        let device = try makeDevice()
+        let node = try makeSecondNode(of: device)
+        let worker = try WorkerProcess(["--blk-file=\(node)"], in: directory.value)
+        for name in [device.path, node] {
+            let second = try secondWorker(name)
+            #expect(second.code == 1)
+            #expect(
+                second.output.contains("Another worker serves it, process \(worker.program.pid)"), "\(second.output)")
+        }
+        // The kernel itself refuses what knows nothing of our locks.
+        let number = unsafe open(node, O_RDWR | O_EXCL | O_CLOEXEC)
+        #expect(number == -1 && Errno.current == .busy)
+        _ = consume worker
+    }
+
+    @Test func `readers share a device`() throws {
+        let device = try makeDevice()
+        let other = try TemporaryDirectory()
+        let first = try WorkerProcess(["--blk-file=\(device.path)", "--read-only"], in: directory.value)
+        let second = try WorkerProcess(["--blk-file=\(device.path)", "--read-only"], in: other)
+        #expect(try secondWorker(device.path).code == 1)
+        _ = consume first
+        _ = consume second
+    }
+
+    @Test func `a device that another program has for itself is refused after a moment`() throws {
+        let device = try makeDevice()
+        let fd = OwnedFD(owning: unsafe open(device.path, O_RDWR | O_EXCL | O_CLOEXEC))
+        let worker = try secondWorker(device.path)
+        #expect(worker.code == 1)
+        #expect(worker.output.contains("has the device for itself (O_EXCL)"), "\(worker.output)")
+        _ = consume fd
+    }
+
+    @Test func `a device that the host has mounted is refused, and the place is named`() throws {
+        let device = try makeDevice()
+        let mounted = try MountedFileSystem(device.path, at: directory.value.file("mnt"))
+        let worker = try secondWorker(device.path)
+        #expect(worker.code == 1)
+        #expect(worker.output.contains("has it mounted at \(mounted.path)"), "\(worker.output)")
+    }
+
+    @Test func `who accepts leases is served`() throws {
+        let image = try makeImage()
+        _ = try WorkerProcess(["--blk-file=\(image)", "--allow-lease-locks"], in: directory.value)
     }
 }
