@@ -60,8 +60,6 @@ public final class DiskImage: Sendable {
 
     private let main: OwnedFD
     private let unaligned: OwnedFD?
-    /// Held for its locks; no request uses it.
-    private let custody: OwnedFD
 
     /// How a backend reaches it. Whoever keeps this keeps the image.
     public var access: ImageAccess {
@@ -75,7 +73,7 @@ public final class DiskImage: Sendable {
             memoryAlignment: memoryAlignment, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
     }
 
-    /// Opens an image.
+    /// Opens an image. That alone does not give the right to serve it: see `ImageTenure`.
     ///
     /// - Throws: what failed, and what to do.
     public init(path: String, readOnly: Bool, cache: CacheMode) throws(SystemError) {
@@ -88,9 +86,6 @@ public final class DiskImage: Sendable {
                 cannot: "serve", path, nil,
                 advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
         }
-        custody = try Self.open(path, readOnly: readOnly, direct: false)
-        try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly)
-        if !readOnly { try ImageLocks.fence(main, path: path) }
         isBlockDevice = kind == S_IFBLK
         var size = UInt64(max(0, status.st_size))
         if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
@@ -109,7 +104,7 @@ public final class DiskImage: Sendable {
             let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
             offsetAlignment = alignment.offset
             memoryAlignment = alignment.memory
-            unaligned = try Self.openUnaligned(path, readOnly: readOnly)
+            unaligned = try Self.open(path, readOnly: readOnly, direct: false)
         } else {
             offsetAlignment = 1
             memoryAlignment = 1
@@ -120,15 +115,24 @@ public final class DiskImage: Sendable {
         self.main = main
     }
 
-    private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
-        let fd = try open(path, readOnly: readOnly, direct: false)
-        guard !readOnly else { return fd }
+    /// Waits until no write of a dead worker is under way, and makes the next worker wait for ours.
+    ///
+    /// - Parameter patienceMilliseconds: nil waits as long as it takes.
+    func fence(path: String, patienceMilliseconds: Int?) throws(SystemError) {
+        let access = access
+        try ImageLocks.fence(access.file, path: path, patienceMilliseconds: patienceMilliseconds)
+        guard access.unalignedFile != access.file else { return }
         do throws(Errno) {
-            try ImageLocks.share(fd)
+            try ImageLocks.share(access.unalignedFile)
         } catch {
             throw SystemError(cannot: "lock", path, error)
         }
-        return fd
+    }
+
+    /// Keeps nobody waiting any more: of ours, nothing is under way.
+    func unlock() {
+        ImageLocks.unshare(access.file)
+        ImageLocks.unshare(access.unalignedFile)
     }
 
     private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {

@@ -57,22 +57,44 @@ enum ImageLocks {
     /// Waits until nothing is written to an image any more on behalf of a worker that has died, then keeps the next one
     /// waiting in the same way. Custody is taken first: so the wait is for the storage only.
     ///
-    /// - Parameter fd: an open file that requests will use.
-    static func fence(_ fd: borrowing OwnedFD, path: String) throws(SystemError) {
+    /// - Parameter number: the descriptor of an open file that requests will use.
+    /// - Parameter patienceMilliseconds: nil waits as long as it takes.
+    static func fence(_ number: Int32, path: String, patienceMilliseconds: Int?) throws(SystemError) {
         do throws(Errno) {
-            try retryingInterrupts {
-                clinux_lock_byte(fd.number, Int32(CLINUX_LOCK_WAIT), Int16(F_WRLCK), generationByte)
+            if let patienceMilliseconds {
+                try tryFence(number, until: monotonicNanoseconds() + UInt64(patienceMilliseconds) * 1_000_000)
+            } else {
+                try retryingInterrupts {
+                    clinux_lock_byte(number, Int32(CLINUX_LOCK_WAIT), Int16(F_WRLCK), generationByte)
+                }
             }
-            try share(fd)
+            try share(number)
         } catch {
-            throw SystemError(cannot: "lock", path, error)
+            guard error == .wouldBlock else { throw SystemError(cannot: "lock", path, error) }
+            throw refusal(path, "The storage still carries out what a worker that died has asked of it: try again")
+        }
+    }
+
+    /// Takes the generation byte exclusively. The kernel has no lock that waits for a limited time: so this tries again.
+    private static func tryFence(_ number: Int32, until deadline: UInt64) throws(Errno) {
+        while true {
+            if clinux_lock_byte(number, Int32(CLINUX_LOCK_TRY), Int16(F_WRLCK), generationByte) == 0 { return }
+            let error = Errno.current
+            guard error == .wouldBlock || error == .permissionDenied else { throw error }
+            guard monotonicNanoseconds() < deadline else { throw .wouldBlock }
+            pause(milliseconds: 2)
         }
     }
 
     /// Adds an open file of the same worker to those that keep the next one waiting.
-    static func share(_ fd: borrowing OwnedFD) throws(Errno) {
+    static func share(_ number: Int32) throws(Errno) {
         try retryingInterrupts {
-            clinux_lock_byte(fd.number, Int32(CLINUX_LOCK_WAIT), Int16(F_RDLCK), generationByte)
+            clinux_lock_byte(number, Int32(CLINUX_LOCK_WAIT), Int16(F_RDLCK), generationByte)
         }
+    }
+
+    /// Nothing is under way on an open file any more: it keeps nobody waiting.
+    static func unshare(_ number: Int32) {
+        _ = clinux_lock_byte(number, Int32(CLINUX_LOCK_TRY), Int16(F_UNLCK), generationByte)
     }
 }

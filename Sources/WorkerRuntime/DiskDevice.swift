@@ -19,6 +19,8 @@ final class DiskDevice: VhostUserDevice {
     }
 
     private let disk: DiskDescription
+    /// The right to serve the image, held while a queue runs; nil for a disk without one.
+    private let tenure: ImageTenure?
     private let loops: [LoopThread]
     private let log: Logger
     private var memory = GuestMemory([])
@@ -32,8 +34,13 @@ final class DiskDevice: VhostUserDevice {
     private let drainMilliseconds: Int
     private let pinsMemory: Bool
 
-    init(disk: DiskDescription, loops: [LoopThread], drainMilliseconds: Int, pinsMemory: Bool, log: Logger) {
+    init(
+        disk: DiskDescription, tenure: ImageTenure? = nil, loops: [LoopThread], drainMilliseconds: Int,
+        pinsMemory: Bool,
+        log: Logger
+    ) {
         precondition(!loops.isEmpty)
+        self.tenure = tenure
         self.pinsMemory = pinsMemory
         self.disk = disk
         self.loops = loops
@@ -124,7 +131,7 @@ extension DiskDevice {
         for index in queues.indices where refusal == nil {
             guard var setup = queues[index].setup else { continue }
             do throws(DeviceRefusal) {
-                setup.nextAvailable = try stopQueue(index)
+                setup.nextAvailable = try drainQueue(index)
                 stopped.append((index, setup))
             } catch {
                 refusal = error
@@ -139,6 +146,7 @@ extension DiskDevice {
                 log.warning("the queue stays stopped: \(error)", metadata: ["queue": "\(index)"])
             }
         }
+        giveImageUpIfIdle()
         if let refusal { throw refusal }
     }
 }
@@ -226,11 +234,20 @@ extension DiskDevice {
                 "used ring"),
             nextAvailable: setup.nextAvailable, memory: memory, inflight: inflight,
             writesThrough: writesThrough(setup.features), signals: queues[index].signals)
+        do throws(SystemError) {
+            try tenure?.take()
+        } catch {
+            throw DeviceRefusal("\(error)")
+        }
+        defer { giveImageUpIfIdle() }
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
             let mailbox = loop(of: index).mailbox
-            mailbox.abandon(mailbox.post(.detach(queue: index)))
+            let detaching = mailbox.post(.detach(queue: index))
+            if mailbox.answer(to: detaching, until: monotonicNanoseconds() + 1_000_000_000) == nil {
+                abandon(detaching, mailbox)
+            }
             throw DeviceRefusal(reason)
         case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
             log.notice(
@@ -256,6 +273,22 @@ extension DiskDevice {
     }
 
     func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt16 {
+        defer { giveImageUpIfIdle() }
+        return try drainQueue(index)
+    }
+
+    /// The image is ours as long as a queue runs.
+    private func giveImageUpIfIdle() {
+        if queues.allSatisfy({ $0.setup == nil }) { tenure?.giveUp() }
+    }
+
+    /// Waits no more for a loop's answer. What the loop has taken from a ring may be under way without end.
+    private func abandon(_ command: UInt64, _ mailbox: LoopMailbox) {
+        mailbox.abandon(command)
+        tenure?.keepForGood()
+    }
+
+    private func drainQueue(_ index: Int) throws(DeviceRefusal) -> UInt16 {
         guard queues[index].setup != nil else { return queues[index].lastAvailable }
         let mailbox = loop(of: index).mailbox
         let number = mailbox.post(.detach(queue: index))
@@ -300,12 +333,13 @@ extension DiskDevice {
                 continue
             }
             // The loop goes on waiting, with its own hold on the memory.
-            mailbox.abandon(number)
+            abandon(number, mailbox)
             log.error(
                 "the storage has not finished all requests in time: the queue is refused until it has",
                 metadata: ["queue": "\(index)", "milliseconds": "\(drainMilliseconds)"])
         }
         queues = Array(repeating: Queue(), count: queues.count)
+        giveImageUpIfIdle()
         writeback = true
         inflight = nil
         if !keepingMemory { memory = GuestMemory([]) }

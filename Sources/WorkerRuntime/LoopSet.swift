@@ -6,18 +6,21 @@ internal import Uring
 extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
+    /// - Returns: the disk, its loops, and the right to serve its image, if it has one.
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, [LoopThread]) {
+    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, [LoopThread], ImageTenure?) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
         var loops: [LoopThread] = []
+        var tenure: ImageTenure?
         switch storage {
         case .image(let path, let cache):
             let image = try DiskImage(path: path, readOnly: isReadOnly, cache: cache)
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
+            tenure = settle(image, path, log)
             disk.sectors = image.bytes / 512
             disk.supportsDiscard = image.supportsDiscard
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
@@ -44,7 +47,19 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
         }
-        return (disk, loops)
+        return (disk, loops, tenure)
+    }
+
+    /// Waits for what a dead worker has left in the storage. An image that is in use is no reason not to start: its
+    /// guest may be about to move here.
+    private func settle(_ image: DiskImage, _ path: String, _ log: Logger) -> ImageTenure {
+        let tenure = ImageTenure(image, path: path)
+        do throws(SystemError) {
+            try tenure.settle()
+        } catch {
+            log.warning("\(error); until then no queue will start here")
+        }
+        return tenure
     }
 
     private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(

@@ -26,13 +26,13 @@ public struct Worker: ~Copyable {
         } catch {
             throw SystemError(cannot: "take up", "signals", error)
         }
-        let (disk, loops) = try configuration.startLoops(log: log)
+        let (disk, loops, tenure) = try configuration.startLoops(log: log)
         self.log = log
         self.signals = signals
         self.loops = loops
         meeting = configuration.meeting
         device = DiskDevice(
-            disk: disk, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            disk: disk, tenure: tenure, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
             pinsMemory: configuration.pinsGuestMemory, log: log)
         log.info(
             "serving \(configuration.storage.name)",
