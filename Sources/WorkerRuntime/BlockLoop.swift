@@ -130,8 +130,9 @@ struct QueueReport: Sendable {
     private mutating func resumeStalled() -> Bool {
         var worked = false
         if firstToResume >= count { firstToResume = 0 }
-        for step in 0..<count {
-            let place = (firstToResume + step) % count
+        var place = firstToResume
+        for _ in 0..<count {
+            defer { place = place + 1 < count ? place + 1 : 0 }
             if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
                 worked = true
             }
