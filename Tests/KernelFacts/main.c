@@ -1,5 +1,5 @@
-// What Baton relies on from the kernel, one fact each, tried on the kernel that runs. Scripts/kernels builds it and runs
-// it, here and in guests.
+// What Baton relies on from the kernel, one fact each, tried on the kernel that runs. Scripts/kernels builds it and
+// runs it, here and in guests.
 //
 //   kernel-facts [--slow-disk FILE [--procs FILE]] [FACT...]
 //
