@@ -43,7 +43,7 @@ struct finding journal(struct place place) {
     (void)place;
     srand(1);
     // More rounds where the machine is too fast or too busy for a death in the middle.
-    for (int round = 0; round < ROUNDS || (round < 50 * ROUNDS && tally.executed == (long)OPERATIONS * round); round++) {
+    for (int round = 0; round < ROUNDS || (round < 50 * ROUNDS && tally.executed == 1L * OPERATIONS * round); round++) {
         struct io_uring ring;
         struct io_uring_params parameters = {.flags = RING_FLAGS};
         need(io_uring_queue_init_params(OPERATIONS, &ring, &parameters) == 0, "io_uring_setup");
