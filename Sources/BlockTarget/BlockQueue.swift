@@ -60,7 +60,7 @@ public struct QueueCounters: Sendable, Equatable {
     @inlinable public var isBroken: Bool { broken }
     @inlinable public var counters: QueueCounters { counted }
     /// A write is answered only when it is on stable storage: the driver has turned the write cache off.
-    public var writesThrough: Bool
+    public private(set) var writesThrough: Bool
 
     @usableFromInline var outstandingCount = 0
     @usableFromInline var broken = false
@@ -68,7 +68,8 @@ public struct QueueCounters: Sendable, Equatable {
     @usableFromInline var ring: Ring
     private let memory: GuestMemory
     @usableFromInline var view: GuestMemoryView
-    @usableFromInline let rules: RequestRules
+    @usableFromInline var rules: RequestRules
+    @usableFromInline var marks = WriteMarks.off
     @usableFromInline let storage: SlotStorage
     @usableFromInline var sequence: UInt32 = 0
     @usableFromInline var stalledHead: Int32 = -1
@@ -104,6 +105,39 @@ public struct QueueCounters: Sendable, Equatable {
     /// Where the ring stands, as GET_VRING_BASE tells it.
     public var base: UInt32 { ring.base }
 
+    /// Marks in another dirty log, or in none, from now on: requests in flight when they complete.
+    public mutating func setMarks(_ new: WriteMarks) {
+        marks = new
+        // What a worker before has published last may be unmarked.
+        if marks.isOn { marks.markRing() }
+    }
+
+    /// The disk has another capacity from now on. Requests in flight are carried out as they came.
+    ///
+    /// - Parameter sectors: of 512 bytes.
+    public mutating func setCapacity(_ sectors: UInt64) { rules.sectors = sectors }
+
+    /// Turns the write cache off (`value`) or on. Writes in flight were begun with it on: they are made durable before
+    /// they are answered, too.
+    public mutating func setWritesThrough(_ value: Bool) {
+        writesThrough = value
+        guard value else { return }
+        for head in 0..<Int(ring.size) where unsafe storage.slots[head].isActive {
+            unsafe storage.slots[head].mustSynchronize = !storage.slots[head].isDurable
+        }
+    }
+
+    /// Whether all requests that were taken wait for room: the storage has begun with none.
+    public var isIdleButForStalled: Bool {
+        var count = 0
+        var next = stalledHead
+        while next >= 0, count < outstandingCount {
+            count += 1
+            unsafe next = storage.slots[Int(next)].nextStalled
+        }
+        return count == outstandingCount
+    }
+
     /// Sends interrupts somewhere else from now on.
     @inlinable
     public mutating func setCall(_ number: Int32) { call = number }
@@ -118,11 +152,19 @@ public struct QueueCounters: Sendable, Equatable {
     ///
     /// - Returns: true when there is work already.
     @inlinable
-    public mutating func enableKicks() -> Bool { isBroken ? false : ring.enableKicks() }
+    public mutating func enableKicks() -> Bool {
+        guard !isBroken else { return false }
+        let hasWork = ring.enableKicks()
+        if marks.isOn { marks.markRing() }
+        return hasWork
+    }
 
     /// Polls from now on.
     @inlinable
-    public mutating func disableKicks() { ring.disableKicks() }
+    public mutating func disableKicks() {
+        ring.disableKicks()
+        if marks.isOn { marks.markRing() }
+    }
 
     /// Takes a batch of requests from the ring and starts them.
     ///
@@ -187,6 +229,7 @@ public struct QueueCounters: Sendable, Equatable {
             counted.malformed += 1
             outstandingCount -= 1
             unsafe slot.pointee.isActive = false
+            marks.hasUsedElements = true
             ring.giveBack(head, written: 0)
         }
     }
@@ -199,6 +242,7 @@ public struct QueueCounters: Sendable, Equatable {
         counted.others += 1
         counted.malformed += 1
         publish()
+        marks.hasUsedElements = true
         ring.returnUnusable(slot)
         publish()
     }
@@ -302,6 +346,7 @@ public struct QueueCounters: Sendable, Equatable {
         let slot = unsafe storage.slots + Int(head)
         if status != .ok { counted.failed += 1 }
         unsafe slot.pointee.writeStatus(status)
+        if marks.isOn { unsafe marks.mark(slot.pointee, in: &view) }
         let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
         ring.giveBack(head, written: written)
         unsafe slot.pointee.isActive = false
@@ -311,7 +356,9 @@ public struct QueueCounters: Sendable, Equatable {
     /// Shows the guest what has been returned, and interrupts it if it asks for that.
     @inlinable
     public mutating func publish() {
+        if marks.isOn, marks.hasUsedElements { marks.markRing() }
         let wantsInterrupt = ring.publish()
+        if marks.isOn, marks.hasUsedElements { marks.published() }
         if wantsInterrupt, call >= 0 {
             counted.interrupts += 1
             signalEvent(call)

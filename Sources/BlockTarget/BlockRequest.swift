@@ -43,6 +43,8 @@ public struct BlockRange: Sendable {
     public var operation = BlockOperation.flush
     /// A write must be on stable storage before it is answered: the driver has turned the write cache off.
     public var isDurable = false
+    /// The write cache was turned off after this was started: it is made durable before it is answered.
+    public var mustSynchronize = false
     /// The operation that makes it durable is under way.
     public var isSynchronizing = false
     /// Times the storage has told to try again.
@@ -57,6 +59,11 @@ public struct BlockRange: Sendable {
     public var remaining: UInt64 = 0
     /// Bytes of the part that is under way.
     public var partLength: UInt64 = 0
+    /// Bytes that `advance` has dropped from the front of the first buffer.
+    private var droppedBytes = 0
+    /// The buffers that the device writes, without the status byte: their place in the segments, and how many.
+    private var writableStart = 0
+    @usableFromInline var writableCount = 0
     /// The first buffer of what is left.
     public var vectors: UnsafeMutablePointer<iovec>
     /// Buffers left.
@@ -69,7 +76,7 @@ public struct BlockRange: Sendable {
     /// Room for all segments of a chain.
     @usableFromInline let segmentStorage: UnsafeMutablePointer<iovec>
     /// The guest's status byte.
-    var status: UnsafeMutablePointer<UInt8>?
+    @usableFromInline var status: UnsafeMutablePointer<UInt8>?
     /// Bytes written to the guest when all goes well, the status byte included.
     @usableFromInline var writtenOnSuccess: UInt32 = 0
     /// The slot behind this one in the list of those that wait for room, or -1.
@@ -90,10 +97,23 @@ public struct BlockRange: Sendable {
         self.token = token.rawValue
         isDurable = durable
         isSynchronizing = false
+        mustSynchronize = false
         attempts = 0
         bounce = -1
         method = 0
         partLength = 0
+        droppedBytes = 0
+    }
+
+    /// A buffer that the device writes, whole: also what was dropped of it.
+    func writableSegment(_ index: Int) -> iovec {
+        let place = unsafe segmentStorage + (writableStart + index)
+        var segment = unsafe place.pointee
+        if unsafe place == vectors {
+            unsafe segment.iov_base -= droppedBytes
+            unsafe segment.iov_len += droppedBytes
+        }
+        return unsafe segment
     }
 
     /// Answers: the guest's status byte.
@@ -112,9 +132,14 @@ public struct BlockRange: Sendable {
             if count < length {
                 unsafe vectors.pointee.iov_base += count
                 unsafe vectors.pointee.iov_len = length - count
+                droppedBytes += count
                 return
             }
             count -= length
+            // Whole again, for who marks what was written.
+            unsafe vectors.pointee.iov_base -= droppedBytes
+            unsafe vectors.pointee.iov_len += droppedBytes
+            droppedBytes = 0
             unsafe vectors += 1
             vectorCount -= 1
         }
@@ -164,6 +189,8 @@ extension RequestSlot {
     @usableFromInline
     mutating func parse(_ segments: SegmentList, verdict: ChainVerdict, rules: borrowing RequestRules) -> ParsedRequest
     {
+        writableCount = 0
+        unsafe status = nil
         if case .endless = verdict { return .unanswerable }
         guard segments.writableCount > 0 else { return .unanswerable }
         let lastIndex = segments.readableCount + segments.writableCount - 1
@@ -181,6 +208,8 @@ extension RequestSlot {
         switch type {
         case WIRE_VIRTIO_BLK_T_IN:
             unsafe last.pointee.iov_len -= 1
+            writableStart = segments.readableCount
+            writableCount = segments.writableCount
             let bytes = segments.writableBytes - 1
             return transfer(
                 .read, sector: header.1, bytes: bytes, first: segments.readableCount,
@@ -257,6 +286,8 @@ extension RequestSlot {
             position += 1
         }
         operation = .identify
+        writableStart = segments.readableCount
+        writableCount = segments.writableCount
         writtenOnSuccess = UInt32(count + 1)
         return .finished
     }
@@ -277,7 +308,7 @@ extension RequestSlot {
             let unmap = UInt32(WIRE_VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)
             guard flags & ~unmap == 0, zeroing || flags == 0 else { return .refused(.unsupported) }
             guard raw.0 <= rules.sectors, sectors <= rules.sectors - raw.0,
-                sectors <= UInt64(DiskDescription.maximumRangeSectors)
+                sectors <= UInt64(zeroing ? DiskDescription.maximumZeroedSectors : DiskDescription.maximumRangeSectors)
             else { return .refused(.ioError) }
             // The space may only be freed when every range allows it.
             mayUnmap = mayUnmap && flags & unmap != 0

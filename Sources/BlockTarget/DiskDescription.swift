@@ -44,8 +44,12 @@ public struct DiskDescription: Sendable {
     public static let maximumSegmentBytes: UInt32 = 1 << 20
     /// The most ranges in one DISCARD or WRITE_ZEROES (`max_discard_seg`, `max_write_zeroes_seg`).
     public static let maximumRanges = 32
-    /// The largest such range, in sectors: 2 GiB, so that none holds up the queue for long.
+    /// The largest range of DISCARD, in sectors: 2 GiB, so that none holds up the queue for long.
     public static let maximumRangeSectors: UInt32 = 1 << 22
+
+    /// The largest range of WRITE_ZEROES, in sectors: 32 MiB. A storage that cannot do it otherwise has to be sent the
+    /// zeroes: the largest request of all, 1 GiB, must not take longer than a queue may take to stop.
+    public static let maximumZeroedSectors: UInt32 = 1 << 16
 
     /// The virtio feature bits that the disk offers (VIRTIO 1.2, 5.2.3 and 6).
     public var features: UInt64 {
@@ -81,7 +85,7 @@ public struct DiskDescription: Sendable {
             config.discard_sector_alignment = UInt32(physicalBlockSize / 512)
         }
         if features & (1 << UInt64(WIRE_VIRTIO_BLK_F_WRITE_ZEROES)) != 0 {
-            config.max_write_zeroes_sectors = Self.maximumRangeSectors
+            config.max_write_zeroes_sectors = Self.maximumZeroedSectors
             config.max_write_zeroes_seg = UInt32(Self.maximumRanges)
             config.write_zeroes_may_unmap = 1
         }

@@ -115,6 +115,32 @@ public final class DiskImage: Sendable {
         self.main = main
     }
 
+    /// What `currentBytes` is told by when the file is another's to change: nil for a block device, whose size changes
+    /// without a word.
+    ///
+    /// - Throws: inotify's error.
+    public func watch() throws(Errno) -> FileWatch? {
+        isBlockDevice ? nil : try FileWatch(main.number)
+    }
+
+    /// The size now, in bytes, a multiple of 512. `bytes` is what it was when it was opened.
+    ///
+    /// - Throws: fstat's or ioctl's error.
+    public func currentBytes() throws(Errno) -> UInt64 {
+        if !isBlockDevice { return (try main.fileSize() ?? 0) / 512 * 512 }
+        var size: UInt64 = 0
+        try retryingInterrupts { unsafe clinux_block_device_size(main.number, &size) }
+        return size / 512 * 512
+    }
+
+    /// Makes durable what was written so far.
+    ///
+    /// - Throws: fdatasync's error.
+    public func synchronize() throws(Errno) {
+        guard !isReadOnly else { return }
+        try retryingInterrupts { fdatasync(main.number) }
+    }
+
     /// Waits until no write of a dead worker is under way, and makes the next worker wait for ours.
     ///
     /// - Parameter patienceMilliseconds: nil waits as long as it takes.

@@ -72,7 +72,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     @inlinable
     public mutating func start(_ slot: inout RequestSlot) -> BackendStep {
         switch slot.operation {
-        case .read, .write: transferNext(&slot)
+        case .read, .write: slot.isSynchronizing ? synchronize(&slot) : transferNext(&slot)
         case .flush, .identify: synchronize(&slot)
         case .discard, .writeZeroes, .writeZeroesUnmapping: rangeNext(&slot)
         }
@@ -82,7 +82,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     public mutating func finish(_ slot: inout RequestSlot, result: Int32) -> BackendStep {
         if result < 0 { return recover(&slot, Errno(rawValue: -result)) }
         switch slot.operation {
-        case .read, .write: return finishTransfer(&slot, UInt64(result))
+        case .read, .write: return slot.isSynchronizing ? .done(.ok) : finishTransfer(&slot, UInt64(result))
         case .flush, .identify: return .done(.ok)
         case .discard, .writeZeroes, .writeZeroesUnmapping: return finishRange(&slot, UInt64(result))
         }
@@ -190,7 +190,11 @@ extension FileBackend where Engine: ~Copyable {
             }
             releaseBounce(&slot)
         }
-        if count == slot.remaining { return .done(.ok) }
+        if count == slot.remaining {
+            guard slot.mustSynchronize, slot.operation == .write else { return .done(.ok) }
+            slot.isSynchronizing = true
+            return synchronize(&slot)
+        }
         slot.advance(count)
         return transferNext(&slot)
     }
@@ -232,7 +236,7 @@ extension FileBackend where Engine: ~Copyable {
                 return .done(.unsupported)
             }
         }
-        guard slot.isDurable, !isReadOnly else { return .done(.ok) }
+        guard slot.isDurable || slot.mustSynchronize, !isReadOnly else { return .done(.ok) }
         slot.isSynchronizing = true
         return synchronize(&slot)
     }
@@ -303,6 +307,8 @@ extension FileBackend where Engine: ~Copyable {
         } else if slot.operation.worksOnRanges, !slot.isSynchronizing, let step = tryNextMethod(&slot, error) {
             return step
         }
+        // Our own buffers are always there: guest memory is gone, or part of it.
+        if error == Errno(rawValue: EFAULT) { SharedMemoryGuard.report() }
         switch error {
         case .noSpace, Errno(rawValue: EDQUOT): counted.noSpace += 1
         default: counted.errors += 1

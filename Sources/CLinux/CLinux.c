@@ -1,2 +1,69 @@
-// The shims are header-only; a C target needs one file to compile.
+#define _GNU_SOURCE
 #include "CLinux.h"
+
+#include "memory_guard.h"
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { GUARD_FREE = 0, GUARD_RESERVED = 1, GUARD_COUNT = 4096 };
+
+// `base` is GUARD_FREE, GUARD_RESERVED while `count` is being written, or an address.
+static struct {
+    _Atomic(uintptr_t) base;
+    _Atomic(size_t) count;
+} guards[GUARD_COUNT];
+static _Atomic(int) guard_event = -1;
+
+void clinux_guard_report(void) {
+    const uint64_t one = 1;
+    const int event = atomic_load(&guard_event);
+    // A full counter says it as well.
+    if (event >= 0 && write(event, &one, sizeof one) < 0) return;
+}
+
+// Returns whether the address was in a guarded range, which is zero memory now.
+static int guard_replace(uintptr_t address) {
+    for (int number = 0; number < GUARD_COUNT; number++) {
+        const uintptr_t base = atomic_load(&guards[number].base);
+        const size_t count = atomic_load(&guards[number].count);
+        if (base <= GUARD_RESERVED || address - base >= count) continue;
+        return mmap((void *)base, count, PROT_READ | PROT_WRITE,
+                    MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+    }
+    return 0;
+}
+
+static void guard_handle(int signal_number, siginfo_t *info, void *context) {
+    (void)context;
+    const int saved = errno;
+    if (guard_replace((uintptr_t)info->si_addr)) {
+        clinux_guard_report();
+    } else {
+        // The access is made again when this returns, and ends the process.
+        signal(signal_number, SIG_DFL);
+    }
+    errno = saved;
+}
+
+int clinux_guard_install(int event) {
+    struct sigaction action = {.sa_sigaction = guard_handle, .sa_flags = SA_SIGINFO};
+    atomic_store(&guard_event, event);
+    sigemptyset(&action.sa_mask);
+    return sigaction(SIGBUS, &action, NULL);
+}
+
+int clinux_guard_add(void *base, size_t count) {
+    for (int number = 0; number < GUARD_COUNT; number++) {
+        uintptr_t expected = GUARD_FREE;
+        if (!atomic_compare_exchange_strong(&guards[number].base, &expected, GUARD_RESERVED)) continue;
+        atomic_store(&guards[number].count, count);
+        atomic_store(&guards[number].base, (uintptr_t)base);
+        return number;
+    }
+    return -1;
+}
+
+void clinux_guard_remove(int number) { atomic_store(&guards[number].base, GUARD_FREE); }

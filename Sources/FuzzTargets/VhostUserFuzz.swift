@@ -64,11 +64,14 @@ private func checkReply(_ bytes: [UInt8], fdCount: Int) {
 /// A session, and beside it what a device would know: it believes nothing, and checks every call.
 private struct SessionModel {
     private static let offer = DeviceOffer(
-        features: 1 << 32 | 1 << 29 | 1 << 28 | 0xff, queueCount: 3, maximumQueueSize: 256, maximumMemoryRegions: 12)
+        features: 1 << 32 | 1 << 29 | 1 << 28 | 0xff, queueCount: 3, maximumQueueSize: 256, maximumMemoryRegions: 12,
+        parksRequests: true)
     private var session = Session(offer: Self.offer)
     private var running = [QueueSetup?](repeating: nil, count: 3)
     private var regions: [MemoryRegion] = []
     private var stops: UInt32 = 0
+    private var logging = [QueueLogging](repeating: .off, count: 3)
+    private var dirtyLog: LogDescription?
     private(set) var isOpen = true
 
     mutating func carryOut(_ message: FrontendMessage, needsReply: Bool, refusesFirst: Bool, refusesOthers: Bool) {
@@ -77,7 +80,7 @@ private struct SessionModel {
         var calls = 0
         while case .call(let call) = step {
             calls += 1
-            precondition(calls <= 2 * running.count + 1, "no end of calls for \(message)")
+            precondition(calls <= 3 * running.count + 1, "no end of calls for \(message)")
             let refuses = calls == 1 ? refusesFirst : refusesOthers
             step = session.resume(refuses ? .refused(DeviceRefusal("no")) : answer(call))
         }
@@ -122,13 +125,21 @@ private struct SessionModel {
         case .startQueue(let queue, let setup):
             precondition(running[queue] == nil, "started twice")
             running[queue] = setup
-        case .stopQueue(let queue):
+        case .stopQueue(let queue), .parkQueue(let queue):
             precondition(running[queue] != nil, "stopped twice")
             running[queue] = nil
-            stops = (stops + 1) & 0xffff
-            return .stopped(base: stops)
+            stops &+= 1
+            return .stopped(base: stops & 0xffff)
         case .resetKeepingMemory:
             precondition(running.allSatisfy { $0 == nil }, "reset while a queue runs")
+            logging = [QueueLogging](repeating: .off, count: 3)
+        case .setDirtyLog(let description):
+            precondition(wide(description.fileOffset, description.size).upperBound < 1 << 63, "a log without end")
+            dirtyLog = description
+        case .setLogEvent, .setBackendChannel: break
+        case .setLogging(let queue, let value):
+            precondition(logging[queue] != value, "told twice")
+            logging[queue] = value
         }
         return .done
     }
@@ -141,6 +152,7 @@ private struct SessionModel {
             precondition(session.setup(ofRunning: queue) == setup, "queue \(queue) is another after \(message)")
             guard let setup else { continue }
             precondition(session.missing(queue: queue).isEmpty, "queue \(queue) runs too early after \(message)")
+            precondition(!logging[queue].isOn || covers(dirtyLog), "a queue runs whose writes cannot all be marked")
             precondition(setup.features & ~Self.offer.features == 0, "features that nobody offered")
             precondition((1...Self.offer.maximumQueueSize).contains(setup.size), "a size beyond the limit")
             precondition(
@@ -156,6 +168,12 @@ private struct SessionModel {
                 precondition(holder != nil, "queue \(queue) runs outside memory after \(message)")
             }
         }
+    }
+
+    /// Whether a log has a bit for every page.
+    private func covers(_ log: LogDescription?) -> Bool {
+        guard let log else { return false }
+        return regions.allSatisfy { UInt128(log.size) * 8 * 4096 >= wide($0.guestAddress, $0.size).upperBound }
     }
 
     /// In numbers so wide that nothing can overflow.

@@ -51,7 +51,8 @@ public final class InflightRegion: Sendable {
             throw .invalidArgument
         }
         lead = Int(offset % 4096)
-        mapping = try Mapping(sharing: fd, offset: Int64(offset) - Int64(lead), count: lead + Int(count))
+        mapping = try Mapping(
+            sharing: fd, offset: Int64(offset) - Int64(lead), count: lead + Int(count), guarded: true)
         self.queueCount = queueCount
         self.queueSize = queueSize
     }

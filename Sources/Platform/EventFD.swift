@@ -43,6 +43,18 @@ public struct EventFD: ~Copyable, Sendable {
         self.fd = fd
     }
 
+    /// Lets go whoever is made to wait for room in the counter: a peer can take O_NONBLOCK away again and fill the
+    /// counter, and `signal` waits then. A counter that is not full is left alone. Never waits itself, whatever the
+    /// peer does meanwhile.
+    public static func makeRoom(in number: Int32) {
+        guard let text = readSmallFile("/proc/self/fdinfo/\(number)") else { return }
+        for line in text.split(separator: "\n") where line.hasPrefix("eventfd-count:") {
+            let digits = line.drop { $0 != ":" }.dropFirst().drop { $0 == " " || $0 == "\t" }
+            guard let count = UInt64(digits, radix: 16), count == .max - 1 else { return }
+            _ = clinux_drain_eventfd(number)
+        }
+    }
+
     /// Adds 1 to the counter.
     public borrowing func signal() {
         signalEvent(fd.number)

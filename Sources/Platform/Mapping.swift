@@ -7,17 +7,21 @@ internal import Glibc
     public let base: UnsafeMutableRawPointer
     /// Length in bytes.
     public let count: Int
+    /// Its number with the memory guard, or -1.
+    private let guardNumber: Int32
 
     /// Maps `count` bytes of a file, shared with whoever else maps it.
     ///
     /// - Parameter offset: where in the file; a multiple of the page size.
     /// - Parameter writable: false maps the pages read-only.
-    /// - Throws: mmap's error.
+    /// - Parameter guarded: the file is a peer's, who may shorten it: see `SharedMemoryGuard`.
+    /// - Throws: mmap's error; `noMemory` when there are 4096 guarded mappings already.
     public init(
-        sharing fd: borrowing OwnedFD, offset: Int64 = 0, count: Int, writable: Bool = true
+        sharing fd: borrowing OwnedFD, offset: Int64 = 0, count: Int, writable: Bool = true, guarded: Bool = false
     ) throws(Errno) {
         let protection = writable ? PROT_READ | PROT_WRITE : PROT_READ
-        try self.init(fd: fd.number, offset: offset, count: count, protection: protection, flags: MAP_SHARED)
+        try self.init(
+            fd: fd.number, offset: offset, count: count, protection: protection, flags: MAP_SHARED, guarded: guarded)
     }
 
     /// Maps `count` zero bytes of private memory; pages cost nothing until they are touched.
@@ -28,12 +32,24 @@ internal import Glibc
         try self.init(fd: -1, offset: 0, count: count, protection: PROT_READ | PROT_WRITE, flags: flags)
     }
 
-    private init(fd: Int32, offset: Int64, count: Int, protection: Int32, flags: Int32) throws(Errno) {
+    private init(
+        fd: Int32, offset: Int64, count: Int, protection: Int32, flags: Int32, guarded: Bool = false
+    ) throws(Errno) {
         guard count > 0 else { throw .invalidArgument }
         let address = unsafe mmap(nil, count, protection, flags, fd, off_t(offset))
         guard unsafe address != MAP_FAILED, let address = unsafe address else { throw .current }
+        var number: Int32 = -1
+        if guarded {
+            // Whole pages, as the kernel has mapped them: a huge page has its size as the length already.
+            number = unsafe clinux_guard_add(address, (count + 4095) & ~4095)
+            if number < 0 {
+                unsafe munmap(address, count)
+                throw .noMemory
+            }
+        }
         unsafe self.base = address
         self.count = count
+        guardNumber = number
     }
 
     /// Makes all pages present now and keeps them in memory for as long as they are mapped (mlock).
@@ -49,6 +65,7 @@ internal import Glibc
     }
 
     deinit {
+        if guardNumber >= 0 { clinux_guard_remove(guardNumber) }
         unsafe munmap(base, count)
     }
 }

@@ -59,16 +59,16 @@ public func waitForInput(_ number: Int32, milliseconds: Int32? = nil) -> Bool {
     }
 }
 
-/// Waits until one of two descriptors has input; the second one goes first when both have.
+/// Waits until one of some descriptors has input (or its other side is gone).
 ///
-/// - Returns: the descriptor that has.
-public func waitForEither(_ first: Int32, _ second: Int32) -> Int32 {
-    var entries = [
-        pollfd(fd: first, events: Int16(POLLIN), revents: 0), pollfd(fd: second, events: Int16(POLLIN), revents: 0),
-    ]
+/// - Parameter numbers: negative ones are left out.
+/// - Parameter waiting: false only looks.
+/// - Returns: those that have, in the order in which they were given.
+public func waitForAny(_ numbers: [Int32], waiting: Bool = true) -> [Int32] {
+    var entries = numbers.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
     while true {
-        let result = unsafe poll(&entries, 2, -1)
-        if result > 0 { return entries[1].revents != 0 ? second : first }
+        let result = unsafe poll(&entries, UInt(entries.count), waiting ? -1 : 0)
+        if result > 0 || (result == 0 && !waiting) { return entries.filter { $0.revents != 0 }.map(\.fd) }
         precondition(result == 0 || Errno.current == .interrupted, "poll refused our own descriptors")
     }
 }

@@ -9,6 +9,10 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
     public let guest: SimulatedGuest
     private var forge: RequestForge
     private var watch: MemoryGuard
+    /// Where the device marks what it writes; nil: nowhere.
+    private var marks: SimulatedDirtyLog?
+    /// Pages that it has written since it was idle.
+    private var written: Set<UInt64> = []
     /// What requests in flight have given away, by their head; a head may be in flight more than once.
     private var given: [UInt16: [ForgedRequest]] = [:]
 
@@ -34,7 +38,29 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
         // What the driver itself has changed.
         watch = MemoryGuard(guest)
         disk.turn()
+        checkMarks()
         takeAnswers()
+    }
+
+    /// Lets the device mark what it writes from now on. Whenever it has nothing in flight, every page that it has
+    /// written must be marked.
+    ///
+    /// - Throws: when there is not enough memory.
+    public func logWrites() throws(Errno) {
+        let log = try SimulatedDirtyLog(pages: 1 << 29)
+        disk.queues[0].setDirtyLog(log.log)
+        marks = log
+    }
+
+    private func checkMarks() {
+        guard let marks else { return }
+        written.formUnion(watch.changedPages(in: guest))
+        guard disk.queues[0].outstanding == 0 else { return }
+        for page in written where !marks.isMarked(page) {
+            preconditionFailure("page 0x\(String(page, radix: 16)) was written and is not marked")
+        }
+        written = []
+        marks.clear()
     }
 
     /// Claims more requests than the ring can hold.

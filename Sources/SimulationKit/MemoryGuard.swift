@@ -24,6 +24,23 @@ public struct MemoryGuard {
         }
     }
 
+    /// The pages of 4096 bytes in which any byte has changed.
+    func changedPages(in guest: SimulatedGuest) -> Set<UInt64> {
+        var pages: Set<UInt64> = []
+        for region in expected {
+            var offset = 0
+            while offset < region.bytes.count {
+                let address = region.start + UInt64(offset)
+                let count = min(region.bytes.count - offset, Int(4096 - address % 4096))
+                if guest.read(count, at: address) != Array(region.bytes[offset..<offset + count]) {
+                    pages.insert(address / 4096)
+                }
+                offset += count
+            }
+        }
+        return pages
+    }
+
     /// Takes over the ring: descriptors, available and used ring.
     public mutating func allowRing(in guest: SimulatedGuest) {
         allow(RingPlacement.guestAddress, guest.ring.byteCount, in: guest)

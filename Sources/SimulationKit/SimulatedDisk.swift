@@ -2,6 +2,7 @@ public import BlockTarget
 internal import Inflight
 public import Platform
 internal import Uring
+public import Virtio
 
 /// A queue of a simulated disk, and the guest that drives it.
 public final class SimulatedQueue {
@@ -37,8 +38,15 @@ public final class SimulatedQueue {
         self.guest = guest
     }
 
+    /// Marks what the device writes to guest memory in a log, from now on; the ring too.
+    public func setDirtyLog(_ log: DirtyLog) {
+        let ring = WriteMarks.GuestRange(
+            address: guest.ring.used, count: UInt64(guest.ring.byteCount) - (guest.ring.used - RingPlacement.guestAddress))
+        queue.setMarks(WriteMarks(log, ring: [ring], event: -1))
+    }
+
     /// Whether a write is answered only when it is durable, from now on.
-    public func setWritesThrough(_ value: Bool) { queue.writesThrough = value }
+    public func setWritesThrough(_ value: Bool) { queue.setWritesThrough(value) }
 }
 
 /// A disk, its guests and a backend, face to face: no socket, no thread, no time.

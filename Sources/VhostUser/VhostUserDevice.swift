@@ -15,6 +15,8 @@ public protocol VhostUserDevice: AnyObject {
     var maximumQueueSize: Int { get }
     /// How many memory regions are accepted at once (GET_MAX_MEM_SLOTS).
     var maximumMemoryRegions: Int { get }
+    /// Whether queues may be stopped with requests left in the inflight log.
+    var parksRequests: Bool { get }
     /// The virtio configuration space as it is now.
     var configuration: [UInt8] { get }
 
@@ -44,12 +46,29 @@ public protocol VhostUserDevice: AnyObject {
     /// The eventfd that reports a broken queue, or nil: none. May change while the queue runs.
     func setError(_ fd: consuming OwnedFD?, queue: Int) throws(DeviceRefusal)
 
+    /// Takes the bitmap in which every write to guest memory is marked from now on, one bit for each page of 4096 bytes
+    /// (SET_LOG_BASE); the one before is not written to any more when this returns. Queues run on.
+    func setDirtyLog(_ description: LogDescription, fd: consuming OwnedFD) throws(DeviceRefusal)
+    /// The eventfd that tells of new marks (SET_LOG_FD).
+    func setLogEvent(_ fd: consuming OwnedFD) throws(DeviceRefusal)
+    /// Which of a queue's writes are marked from now on, for a queue that runs and for its next start. Requests in
+    /// flight are marked when they complete.
+    func setLogging(_ logging: QueueLogging, queue: Int) throws(DeviceRefusal)
+
+    /// Takes the socket for the device's own requests (SET_BACKEND_REQ_FD), in place of an earlier one.
+    ///
+    /// - Parameter acknowledged: the front-end acknowledges such requests when asked (REPLY_ACK).
+    func setBackendChannel(_ fd: consuming OwnedFD, acknowledged: Bool) throws(DeviceRefusal)
+
     /// Starts serving a queue that is stopped.
     func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal)
     /// Stops a queue: requests that were taken from the ring are finished first. The queue may be stopped already.
     ///
     /// - Returns: where the queue would go on, in the form of `QueueSetup.base`.
     func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32
+    /// As `stopQueue`, but requests that the storage has not begun with may stay in the inflight log, for whoever takes
+    /// the queue up next (GET_VRING_BASE_SKIP_DRAIN).
+    func parkQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32
 
     /// Back to the state before the first message: all queues stopped, memory unmapped, descriptors closed. Called for
     /// RESET_DEVICE (`keepingMemory`) and when a connection ends.
@@ -95,6 +114,23 @@ public struct QueueSetup: Hashable, Sendable {
         self.usedRing = usedRing
         self.base = base
     }
+}
+
+/// Which of a queue's writes to guest memory are marked in the dirty log.
+public struct QueueLogging: Hashable, Sendable {
+    /// Whether any are: the buffers of requests (`VHOST_F_LOG_ALL`).
+    public var isOn: Bool
+    /// The guest address under which writes to the used ring are marked; nil: they are not (`VHOST_VRING_F_LOG`). A
+    /// number from a peer: nothing here is trusted.
+    public var usedRing: UInt64?
+
+    public init(isOn: Bool, usedRing: UInt64?) {
+        self.isOn = isOn
+        self.usedRing = usedRing
+    }
+
+    /// Nothing is marked.
+    public static let off = QueueLogging(isOn: false, usedRing: nil)
 }
 
 /// Why a device refuses a message, as a sentence without a full stop.

@@ -28,7 +28,7 @@ public final class MappedRegion: Sendable {
         let start = region.fileOffset & ~(page - 1)
         let (rounded, roundingOverflow) = (end - start).addingReportingOverflow(page - 1)
         guard !roundingOverflow, let count = Int(exactly: rounded & ~(page - 1)) else { throw .invalidArgument }
-        mapping = try Mapping(sharing: fd, offset: Int64(start), count: count)
+        mapping = try Mapping(sharing: fd, offset: Int64(start), count: count, guarded: true)
         mapping.excludeFromCoreDumps()
         if pinned { try mapping.pin() }
         lead = Int(region.fileOffset - start)
@@ -70,6 +70,15 @@ public final class MappedRegion: Sendable {
     /// What the data path uses; valid for as long as this object lives.
     public var view: GuestMemoryView {
         unsafe GuestMemoryView(entries: UnsafePointer(table.baseAddress!), count: regions.count)
+    }
+
+    /// The guest address of an address of the front-end's mapping; nil when it is in no region.
+    public func guestAddress(ofFrontend address: UInt64) -> UInt64? {
+        for mapped in regions {
+            let offset = address &- mapped.region.frontendAddress
+            if offset < mapped.region.size { return mapped.region.guestAddress + offset }
+        }
+        return nil
     }
 
     /// Finds `count` bytes at an address of the front-end's mapping, all in one region.
@@ -141,6 +150,23 @@ public final class MappedRegion: Sendable {
         guard low > 0, let span = unsafe span(in: entries[low - 1], at: address) else { return nil }
         recent = low - 1
         return span
+    }
+
+    /// Finds the guest physical address of host memory that `translate` has found.
+    ///
+    /// - Returns: nil for other memory.
+    public mutating func guestAddress(of host: UnsafeMutableRawPointer) -> UInt64? {
+        let place = UInt(bitPattern: host)
+        for step in 0..<count {
+            let index = (recent + step) % count
+            let entry = unsafe entries[index]
+            let offset = unsafe place &- UInt(bitPattern: entry.host)
+            if UInt64(offset) < entry.size {
+                recent = index
+                return entry.start + UInt64(offset)
+            }
+        }
+        return nil
     }
 
     /// Copies `count` bytes out of guest memory, over region borders where needed.

@@ -102,20 +102,27 @@ extension BlockLoop where Backend: ~Copyable {
             switch command {
             case .attach(let attachment):
                 office.mailbox.answer(number, attach(attachment))
-            case .detach(let queue):
+            case .detach(let queue, let parking):
                 if split.contains(queue) {
-                    split.setDetachCommand(of: queue, number, office)
+                    split.setDetachCommand(of: queue, number, parking: parking, office)
                 } else {
                     office.mailbox.answer(number, .refused("queue \(queue) is not attached"))
                 }
             case .keep(let queue):
-                split.setDetachCommand(of: queue, 0, office)
+                split.setDetachCommand(of: queue, 0, parking: false, office)
                 office.mailbox.answer(number, .done)
             case .setSignals(let queue, let signals):
                 split.setSignals(of: queue, signals, office)
                 office.mailbox.answer(number, .done)
             case .setWritesThrough(let queue, let value):
                 split.setWritesThrough(of: queue, value)
+                office.mailbox.answer(number, .done)
+            case .setMarks(let queue, let marks):
+                split.setMarks(of: queue, marks)
+                office.mailbox.answer(number, .done)
+            case .setCapacity(let sectors):
+                office.disk.sectors = sectors
+                split.setCapacity(sectors)
                 office.mailbox.answer(number, .done)
             case .quit:
                 isQuitting = true

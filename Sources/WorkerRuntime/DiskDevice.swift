@@ -11,20 +11,23 @@ internal import Virtio
 /// The session's thread owns it. A queue lives in loop `index % loops`, from `startQueue` until `stopQueue` has been
 /// answered.
 final class DiskDevice: VhostUserDevice {
-    private struct Queue {
+    struct Queue {
         var signals = QueueSignals()
         /// What it runs with; nil while it is stopped.
         var setup: QueueSetup?
         var lastBase: UInt32 = 0
+        var logging = QueueLogging.off
     }
 
-    private let disk: DiskDescription
+    var disk: DiskDescription
+    /// The storage, where its size can change.
+    let image: DiskImage?
     /// The right to serve the image, held while a queue runs; nil for a disk without one.
     private let tenure: ImageTenure?
-    private let loops: [LoopThread]
-    private let log: Logger
-    private var memory = GuestMemory([])
-    private var queues: [Queue]
+    let loops: [LoopThread]
+    let log: Logger
+    private(set) var memory = GuestMemory([])
+    var queues: [Queue]
     /// Where requests in flight are logged, if the front-end has given a place.
     private var inflight: InflightRegion?
     private var writeback = true
@@ -33,15 +36,29 @@ final class DiskDevice: VhostUserDevice {
     /// How long a queue may take to finish what the kernel has of it.
     private let drainMilliseconds: Int
     private let pinsMemory: Bool
+    let parksRequests: Bool
+    let allowsShrinking: Bool
+    /// Where writes to guest memory are marked, and what tells of marks.
+    var dirtyLog: DirtyLog?
+    var logEvent: SharedFD?
+    var channel: BackendChannel?
+    /// The front-end is to be told that the configuration has changed.
+    var mustAnnounce = false
+    /// A size that was refused, so that it is refused once.
+    var refusedBytes: UInt64?
 
+    /// - Parameter image: the storage, where its size can change.
     init(
-        disk: DiskDescription, tenure: ImageTenure? = nil, loops: [LoopThread], drainMilliseconds: Int,
-        pinsMemory: Bool,
+        disk: DiskDescription, image: DiskImage? = nil, tenure: ImageTenure? = nil, loops: [LoopThread],
+        drainMilliseconds: Int, pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false,
         log: Logger
     ) {
         precondition(!loops.isEmpty)
+        self.image = image
         self.tenure = tenure
         self.pinsMemory = pinsMemory
+        self.parksRequests = parksRequests
+        self.allowsShrinking = allowsShrinking
         self.disk = disk
         self.loops = loops
         self.drainMilliseconds = drainMilliseconds
@@ -61,7 +78,7 @@ final class DiskDevice: VhostUserDevice {
         return report
     }
 
-    private func loop(of queue: Int) -> LoopThread { loops[queue % loops.count] }
+    func loop(of queue: Int) -> LoopThread { loops[queue % loops.count] }
 
     /// Whether a driver with these features is told of a write only when it is on stable storage (VIRTIO 1.2, 5.2.6.2):
     /// it has turned the cache off, or cannot flush it.
@@ -79,6 +96,13 @@ final class DiskDevice: VhostUserDevice {
         for (index, queue) in queues.enumerated() {
             guard let setup = queue.setup else { continue }
             _ = loop(of: index).command(.setWritesThrough(queue: index, writesThrough(setup.features)))
+        }
+        // A driver that has turned the cache off flushes no more: what was answered before must not stay in it.
+        guard !writeback, let image else { return }
+        do throws(Errno) {
+            try image.synchronize()
+        } catch {
+            throw DeviceRefusal("the write cache cannot be emptied: \(error)")
         }
     }
 }
@@ -233,7 +257,8 @@ extension DiskDevice {
                 setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size, features: setup.features), 4, index,
                 "used ring"),
             base: setup.base, memory: memory, inflight: inflight,
-            writesThrough: writesThrough(setup.features), signals: queues[index].signals)
+            writesThrough: writesThrough(setup.features), signals: queues[index].signals,
+            marks: marks(index, setup))
         do throws(SystemError) {
             try tenure?.take()
         } catch {
@@ -277,6 +302,11 @@ extension DiskDevice {
         return try drainQueue(index)
     }
 
+    func parkQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 {
+        defer { giveImageUpIfIdle() }
+        return try stop(index, parking: true)
+    }
+
     /// The image is ours as long as a queue runs.
     private func giveImageUpIfIdle() {
         if queues.allSatisfy({ $0.setup == nil }) { tenure?.giveUp() }
@@ -288,10 +318,12 @@ extension DiskDevice {
         tenure?.keepForGood()
     }
 
-    private func drainQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 {
+    private func drainQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: false) }
+
+    private func stop(_ index: Int, parking: Bool) throws(DeviceRefusal) -> UInt32 {
         guard queues[index].setup != nil else { return queues[index].lastBase }
         let mailbox = loop(of: index).mailbox
-        let number = mailbox.post(.detach(queue: index))
+        let number = mailbox.post(.detach(queue: index, parking: parking))
         if let reply = mailbox.answer(to: number, until: drainDeadline()) { return try stopped(index, reply) }
         // What is refused changes nothing: the queue goes on being served. It may have finished at the last moment.
         _ = loop(of: index).command(.keep(queue: index))
@@ -342,6 +374,10 @@ extension DiskDevice {
         giveImageUpIfIdle()
         writeback = true
         inflight = nil
-        if !keepingMemory { memory = GuestMemory([]) }
+        guard !keepingMemory else { return }
+        memory = GuestMemory([])
+        dirtyLog = nil
+        logEvent = nil
+        channel = nil
     }
 }

@@ -1,3 +1,4 @@
+internal import BlockTarget
 internal import Inflight
 internal import Platform
 internal import Synchronization
@@ -30,6 +31,16 @@ struct QueueAttachment: Sendable {
     var inflight: InflightRegion?
     var writesThrough: Bool
     var signals: QueueSignals
+    var marks: QueueMarks?
+}
+
+/// Where a queue marks what it writes to guest memory.
+struct QueueMarks: Sendable {
+    var log: DirtyLog
+    /// What the device writes of the ring; empty: not to be marked.
+    var ring: [WriteMarks.GuestRange]
+    /// Tells of new marks; nil: nothing does.
+    var event: SharedFD?
 }
 
 /// The eventfds of a queue; nil where the driver gave none.
@@ -43,16 +54,44 @@ struct QueueSignals: Sendable {
 enum LoopCommand: Sendable {
     case attach(QueueAttachment)
     /// Finish what was taken from the ring, then let go of it. Answered when that is done.
-    case detach(queue: Int)
+    ///
+    /// - Parameter parking: requests that the storage has not begun with stay in the inflight log.
+    case detach(queue: Int, parking: Bool = false)
     /// Take a `detach` back that has not been answered: go on taking requests.
     case keep(queue: Int)
     case setSignals(queue: Int, QueueSignals)
     case setWritesThrough(queue: Int, Bool)
+    /// Mark elsewhere, or nowhere, from now on.
+    case setMarks(queue: Int, QueueMarks?)
+    /// The disk has so many sectors from now on.
+    case setCapacity(UInt64)
     case quit
+}
+
+extension LoopCommand {
+    /// The queue that rings other eventfds when this is done, and which; nil: none does.
+    fileprivate var change: (queue: Int, bells: [SharedFD])? {
+        switch self {
+        case .attach(let attachment):
+            (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
+        case .setSignals(let queue, let signals): (queue, signals.bells)
+        case .detach(let queue, _): (queue, [])
+        case .keep, .setWritesThrough, .setMarks, .setCapacity, .quit: nil
+        }
+    }
+}
+
+extension QueueSignals {
+    /// Those that a loop rings.
+    fileprivate var bells: [SharedFD] { [call, error].compactMap(\.self) }
 }
 
 /// A loop's answer to one command.
 enum LoopReply: Sendable {
+    var isRefusal: Bool {
+        if case .refused = self { true } else { false }
+    }
+
     case done
     case attached(RecoveryPlan)
     case detached(base: UInt32, QueueReport)
@@ -68,7 +107,14 @@ final class LoopMailbox: Sendable {
         /// Commands under way whose answer nobody waits for.
         var abandoned: Set<UInt64> = []
         var lastNumber: UInt64 = 0
+        /// What the loop may be ringing, by queue: see `makeRoom`.
+        var bells: [Int: [SharedFD]] = [:]
+        /// Commands under way after which a queue rings something else.
+        var changes: [UInt64: (queue: Int, bells: [SharedFD])] = [:]
     }
+
+    /// How long a loop may leave a command unanswered before somebody looks whether a peer keeps it, in milliseconds.
+    private static let patience: UInt64 = 100
 
     private let contents = Mutex(Contents())
     /// Set while a command waits: what a polling loop looks at.
@@ -100,6 +146,9 @@ final class LoopMailbox: Sendable {
     /// Answers a command; called by the loop.
     func answer(_ number: UInt64, _ reply: LoopReply) {
         contents.withLock { contents in
+            if let change = contents.changes.removeValue(forKey: number), !reply.isRefusal {
+                contents.bells[change.queue] = change.bells.isEmpty ? nil : change.bells
+            }
             if contents.abandoned.remove(number) == nil { contents.replies.append((number, reply)) }
         }
         answered.signal()
@@ -122,6 +171,10 @@ final class LoopMailbox: Sendable {
         let number = contents.withLock { contents in
             contents.lastNumber += 1
             contents.commands.append((contents.lastNumber, command))
+            if let change = command.change {
+                contents.changes[contents.lastNumber] = change
+                contents.bells[change.queue, default: []] += change.bells
+            }
             flag.store(true, ordering: .releasing)
             return contents.lastNumber
         }
@@ -142,9 +195,16 @@ final class LoopMailbox: Sendable {
             if let reply { return reply }
             let now = monotonicNanoseconds()
             guard now < deadline else { return nil }
-            let rest = Int32(clamping: (deadline - now) / 1_000_000 + 1)
-            if waitForInput(answered.fd.number, milliseconds: rest) { answered.clear() }
+            let rest = Int32(clamping: min((deadline - now) / 1_000_000 + 1, Self.patience))
+            if waitForInput(answered.fd.number, milliseconds: rest) { answered.clear() } else { makeRoom() }
         }
+    }
+
+    /// A peer that fills an eventfd and makes it blocking again lets the loop wait when it rings. The bells are emptied
+    /// then, those only that are full.
+    private func makeRoom() {
+        let bells = contents.withLock { $0.bells.values.flatMap(\.self) }
+        for bell in bells { EventFD.makeRoom(in: bell.number) }
     }
 
     /// Nobody will ask for this command's answer.

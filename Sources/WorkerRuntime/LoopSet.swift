@@ -6,20 +6,24 @@ internal import Uring
 extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
-    /// - Returns: the disk, its loops, and the right to serve its image, if it has one.
+    /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger) throws(SystemError) -> (DiskDescription, [LoopThread], ImageTenure?) {
+    func startLoops(
+        log: Logger
+    ) throws(SystemError) -> (DiskDescription, DiskImage?, ImageTenure?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
         var loops: [LoopThread] = []
         var tenure: ImageTenure?
+        var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
             let image = try DiskImage(path: path, readOnly: isReadOnly, cache: cache)
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
+            opened = image
             tenure = settle(image, path, log)
             disk.sectors = image.bytes / 512
             disk.supportsDiscard = image.supportsDiscard
@@ -47,7 +51,7 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
         }
-        return (disk, loops, tenure)
+        return (disk, opened, tenure, loops)
     }
 
     /// Waits for what a dead worker has left in the storage. An image that is in use is no reason not to start: its

@@ -7,7 +7,7 @@ internal import Virtio
 
 /// What all queues of a loop share besides the backend. The loop's thread owns it.
 struct LoopOffice: ~Copyable {
-    let disk: DiskDescription
+    var disk: DiskDescription
     let mailbox: LoopMailbox
     let log: Logger
     let poller: Poller
@@ -25,6 +25,11 @@ struct LoopOffice: ~Copyable {
         var signals: QueueSignals
         /// The command that waits until the queue has finished; 0 when none does.
         var detachCommand: UInt64 = 0
+        /// That command leaves what the storage has not begun with in the inflight log, which there is.
+        var isParking = false
+        let canPark: Bool
+        /// Keeps what the queue marks its writes with.
+        var marks: QueueMarks?
         var reportedBroken = false
     }
 
@@ -95,6 +100,7 @@ extension QueueTable where Ring: ~Copyable {
         var place = firstToResume
         for _ in 0..<count {
             defer { place = place + 1 < count ? place + 1 : 0 }
+            if unsafe places[place].isParking { continue }
             if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
                 worked = true
             }
@@ -111,12 +117,18 @@ extension QueueTable where Ring: ~Copyable {
         while place < count {
             unsafe places[place].queue.publish()
             if unsafe places[place].queue.isBroken { reportBroken(place, office) }
-            if unsafe places[place].detachCommand != 0, unsafe places[place].queue.outstanding == 0 {
+            if unsafe places[place].detachCommand != 0, hasFinished(place) {
                 detach(place, backend.faults, &office)
             } else {
                 place += 1
             }
         }
+    }
+
+    /// Whether the storage has nothing of a queue that is to be let go.
+    private func hasFinished(_ place: Int) -> Bool {
+        if unsafe places[place].queue.outstanding == 0 { return true }
+        return unsafe places[place].isParking && places[place].queue.isIdleButForStalled
     }
 
     /// Asks for kicks, before sleep.
@@ -170,7 +182,8 @@ extension QueueTable where Ring: ~Copyable {
                 index: index, ring: ring, memory: attachment.memory, disk: office.disk,
                 features: attachment.features, writesThrough: attachment.writesThrough,
                 call: attachment.signals.call?.number ?? -1)
-            unsafe (places + count).initialize(to: Place(queue: queue, signals: QueueSignals()))
+            unsafe (places + count).initialize(
+                to: Place(queue: queue, signals: QueueSignals(), canPark: attachment.inflight != nil))
         } catch let error as Errno {
             return .refused("no memory for queue \(index): \(error)")
         } catch {
@@ -178,6 +191,7 @@ extension QueueTable where Ring: ~Copyable {
         }
         unsafe placeOfQueue[index] = count
         count += 1
+        setMarks(of: index, attachment.marks)
         setSignals(of: index, attachment.signals, office)
         unsafe places[count - 1].queue.disableKicks()
         unsafe places[count - 1].queue.resubmit(plan.heads, &backend)
@@ -189,16 +203,36 @@ extension QueueTable where Ring: ~Copyable {
     /// Every command is answered: the one before, too, which the new one replaces.
     ///
     /// - Parameter command: the one to answer then; 0 takes it back.
-    mutating func setDetachCommand(of queue: Int, _ command: UInt64, _ office: borrowing LoopOffice) {
+    /// - Parameter parking: where there is a log, what the storage has not begun with stays there.
+    mutating func setDetachCommand(
+        of queue: Int, _ command: UInt64, parking: Bool, _ office: borrowing LoopOffice
+    ) {
         guard let place = place(of: queue) else { return }
         let old = unsafe places[place].detachCommand
         unsafe places[place].detachCommand = command
+        unsafe places[place].isParking = parking && places[place].canPark
         if old != 0 { office.mailbox.answer(old, .refused("taken back")) }
     }
 
     mutating func setWritesThrough(of queue: Int, _ value: Bool) {
         guard let place = place(of: queue) else { return }
-        unsafe places[place].queue.writesThrough = value
+        unsafe places[place].queue.setWritesThrough(value)
+    }
+
+    mutating func setMarks(of queue: Int, _ marks: QueueMarks?) {
+        guard let place = place(of: queue) else { return }
+        if let marks {
+            let writes = WriteMarks(marks.log, ring: marks.ring, event: marks.event?.number ?? -1)
+            unsafe places[place].queue.setMarks(writes)
+        } else {
+            unsafe places[place].queue.setMarks(.off)
+        }
+        // After the queue has let go of the old event.
+        unsafe places[place].marks = marks
+    }
+
+    mutating func setCapacity(_ sectors: UInt64) {
+        for place in 0..<count { unsafe places[place].queue.setCapacity(sectors) }
     }
 
     /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is

@@ -12,6 +12,10 @@ public struct Worker: ~Copyable {
     private let loops: [LoopThread]
     private let log: Logger
     private let signals: OwnedFD
+    /// Rung when the front-end has taken memory away that it shared: see `SharedMemoryGuard`.
+    private let memoryLoss: EventFD
+    /// Tells that the image may have another size; nil where nothing tells.
+    private let watch: FileWatch?
     private let meeting: Meeting
 
     /// Opens the storage and starts the loops; nobody can connect yet.
@@ -19,27 +23,50 @@ public struct Worker: ~Copyable {
     /// - Throws: what failed, and what to do.
     public init(_ configuration: WorkerConfiguration, log: Logger) throws(SystemError) {
         ignoreBrokenPipes()
-        let signals: OwnedFD
-        do throws(Errno) {
-            // Before any thread starts, so that all of them leave these signals to this one.
-            signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
-        } catch {
-            throw SystemError(cannot: "take up", "signals", error)
+        // Before any thread starts, so that all of them leave these signals to this one.
+        let signals = try Self.taking("signals") { () throws(Errno) in
+            try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
         }
-        let (disk, loops, tenure) = try configuration.startLoops(log: log)
+        let memoryLoss = try Self.taking("an eventfd") { () throws(Errno) in try EventFD() }
+        _ = try Self.taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
+        let (disk, image, tenure, loops) = try configuration.startLoops(log: log)
+        watch = Self.watch(image, log)
+        self.memoryLoss = memoryLoss
         self.log = log
         self.signals = signals
         self.loops = loops
         meeting = configuration.meeting
         device = DiskDevice(
-            disk: disk, tenure: tenure, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
-            pinsMemory: configuration.pinsGuestMemory, log: log)
+            disk: disk, image: image, tenure: tenure, loops: loops,
+            drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
+            allowsShrinking: configuration.allowsShrinking, log: log)
         log.info(
             "serving \(configuration.storage.name)",
             metadata: [
                 "bytes": "\(disk.sectors * 512)", "block": "\(disk.logicalBlockSize)", "queues": "\(disk.queueCount)",
                 "threads": "\(loops.count)", "read-only": "\(disk.isReadOnly)",
             ])
+    }
+
+    private static func taking<Value: ~Copyable>(
+        _ subject: String, _ take: () throws(Errno) -> Value
+    ) throws(SystemError) -> Value {
+        do throws(Errno) {
+            return try take()
+        } catch {
+            throw SystemError(cannot: "take up", subject, error)
+        }
+    }
+
+    private static func watch(_ image: DiskImage?, _ log: Logger) -> FileWatch? {
+        guard let image else { return nil }
+        do throws(Errno) {
+            return try image.watch()
+        } catch {
+            log.warning("the image is not watched, its growth is seen on SIGHUP only: \(error)")
+            return nil
+        }
     }
 
     /// Serves until SIGTERM or SIGINT; requests that were taken are finished first.
@@ -101,7 +128,13 @@ public struct Worker: ~Copyable {
 
     /// Serves one front-end after the other.
     private borrowing func serve(_ listener: borrowing UnixListener) throws(SystemError) {
-        while waitForInput(of: listener.fd.number) {
+        while true {
+            switch waitForInput(of: listener.fd.number) {
+            case .input: break
+            case .end: return
+            // Of a connection that has ended.
+            case .memoryLoss: continue
+            }
             do throws(Errno) {
                 serve(try listener.accept())
             } catch {
@@ -126,24 +159,67 @@ public struct Worker: ~Copyable {
     private borrowing func talk(_ stream: consuming UnixStream) -> String {
         do {
             var connection = try Connection(stream: stream, device: device)
-            while waitForInput(of: connection.number) {
+            memoryLoss.clear()
+            while true {
+                switch waitForInput(of: connection.number) {
+                case .input: break
+                case .end: return "this worker was asked to end"
+                case .memoryLoss: return "the front-end has taken away memory that it shares"
+                }
                 switch try connection.serveOne() {
                 case .nothing: break
                 case .message(let kind): log.debug("\(kind)")
                 case .refused(let refusal): log.warning("a message was refused: \(refusal)")
                 }
             }
-            return "this worker was asked to end"
         } catch {
             return "\(error)"
         }
     }
 
-    /// Waits until a descriptor has input.
-    ///
-    /// - Returns: false when a signal asked us to end first.
-    private borrowing func waitForInput(of number: Int32) -> Bool {
-        waitForEither(number, signals.number) == number
+    /// What a wait for a front-end has come to.
+    private enum Event {
+        case input
+        /// A signal asks us to end.
+        case end
+        /// The front-end has shortened a file of memory that it shares.
+        case memoryLoss
+    }
+
+    /// Waits until a descriptor of a front-end has input. Everything that is not the front-end's is dealt with
+    /// meanwhile.
+    private borrowing func waitForInput(of number: Int32) -> Event {
+        let watched = watchNumber
+        while true {
+            let channel = device.channelNumber
+            let ready = waitForAny(
+                [signals.number, memoryLoss.fd.number, number, watched, channel], waiting: !device.mustAnnounce)
+            if ready.contains(signals.number), obeySignals() { return .end }
+            if ready.contains(memoryLoss.fd.number), memoryLoss.clear() { return .memoryLoss }
+            if watched >= 0, ready.contains(watched) {
+                watch?.clear()
+                device.lookAtSize(announcing: false)
+            }
+            if channel >= 0, ready.contains(channel) { device.receiveFromChannel() }
+            if ready.contains(number) { return .input }
+            if device.mustAnnounce { device.announce() }
+        }
+    }
+
+    private var watchNumber: Int32 {
+        switch watch {
+        case .some(let watch): watch.number
+        case .none: -1
+        }
+    }
+
+    /// - Returns: whether one of the signals asks us to end.
+    private borrowing func obeySignals() -> Bool {
+        while let signal = nextSignal(of: signals) {
+            if signal != SIGHUP { return true }
+            device.lookAtSize(announcing: true)
+        }
+        return false
     }
 }
 

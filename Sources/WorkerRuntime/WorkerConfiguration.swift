@@ -41,6 +41,10 @@ public struct WorkerConfiguration: Sendable, Equatable {
 
     /// Keep all guest memory present while it is mapped.
     public var pinsGuestMemory = false
+    /// Offer to leave requests in the inflight log when a queue stops (GET_VRING_BASE_INFLIGHT and _SKIP_DRAIN).
+    public var parksRequests = false
+    /// Let the disk become smaller while it is served.
+    public var allowsShrinking = false
 
     /// How long a queue that is stopped may take to finish what the storage has of it, in milliseconds.
     public static let drainMilliseconds = 60_000

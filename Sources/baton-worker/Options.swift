@@ -45,6 +45,8 @@ private enum Option: String, CaseIterable {
     case cpus
     case pollMicroseconds = "poll-us"
     case pinMemory = "pin-memory"
+    case parkRequests = "park-requests"
+    case allowShrink = "allow-shrink"
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -52,7 +54,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .pinMemory, .printCapabilities, .version, .help: false
+        case .readOnly, .pinMemory, .parkRequests, .allowShrink, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -95,6 +97,8 @@ func parseCommandLine() throws(UsageError) -> Invocation {
         configuration.pollMicroseconds = poll
     }
     configuration.pinsGuestMemory = options.has(.pinMemory)
+    configuration.parksRequests = options.has(.parkRequests)
+    configuration.allowsShrinking = options.has(.allowShrink)
     if let list = options[.cpus] { configuration.cpus = try cpus(list) }
     return .serve(configuration, try logLevel(options))
 }

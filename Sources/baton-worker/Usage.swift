@@ -3,7 +3,8 @@ let usage = """
     usage: baton-worker --socket-path=PATH --blk-file=PATH [option...]
 
     Serves one virtio-blk disk over vhost-user: to QEMU, to anything else that speaks it, one front-end at a time.
-    Stays in the foreground; SIGTERM ends it after the requests it has taken are finished.
+    Stays in the foreground; SIGTERM ends it after the requests it has taken are finished. A file that grows is a disk
+    that grows, seen when whoever made it grow closes it; SIGHUP makes it look, for block devices too.
 
     Where to meet the front-end (one of them):
       --socket-path=PATH    listen on a UNIX socket at PATH
@@ -19,6 +20,7 @@ let usage = """
       --read-only           refuse writes
       --cache=MODE          direct: past the host's page cache; buffered: through it (direct)
       --block-size=BYTES    logical block size told to the guest, 512 or 4096 (what the storage has)
+      --allow-shrink        let the disk become smaller when its file does: what lies behind is lost to the guest
       --serial=TEXT         serial number told to the guest, at most 20 bytes
       --queues=N            number of queues, 1 to 64 (1)
       --queue-size=N        largest ring that is accepted, 2 to 1024 (1024)
@@ -28,6 +30,8 @@ let usage = """
       --cpus=LIST           CPUs to bind the threads to, in turn, such as 0,2,4
       --poll-us=N           poll at most so long before sleeping, in microseconds, 0 to 1000000 (50)
       --pin-memory          keep all guest memory present while it is mapped (mlock)
+      --park-requests       leave requests that have not begun in the inflight log when a front-end stops a queue
+                            and allows it (for its migration with requests in flight)
       --log-level=LEVEL     trace, debug, info, notice, warning, error or critical (info)
 
       --print-capabilities  say in JSON what this program can do, and exit

@@ -27,7 +27,7 @@ struct DiskDescriptionTests {
             (24, 1, 3), (25, 1, 0), (26, 2, 8), (28, 4, 0),  // topology: 2^3 blocks, aligned, 8 at least
             (32, 1, 1), (33, 1, 0), (34, 2, 5),  // writeback, unused, num_queues
             (36, 4, 1 << 22), (40, 4, 32), (44, 4, 8),  // discard
-            (48, 4, 1 << 22), (52, 4, 32), (56, 1, 1), (57, 3, 0),  // write zeroes
+            (48, 4, 1 << 16), (52, 4, 32), (56, 1, 1), (57, 3, 0),  // write zeroes
         ]
         for field in fields {
             #expect(Self.number(bytes, at: field.offset, count: field.count) == field.value, "offset \(field.offset)")

@@ -23,7 +23,7 @@ struct ForgedRequestTests {
         return settled && used == UsedElement(head: 0, length: 513) && trial.guest.read(1, at: address + 0x300) == [ok]
     }
 
-    @Test("a disk in memory answers every one, writes nothing else, and goes on", arguments: 0..<4)
+    @Test("a disk in memory answers every one, writes nothing else, marks what it writes, and goes on", arguments: 0..<4)
     func memory(round: Int) throws {
         let seed = UInt64.random(in: 1...UInt64.max)
         print("forged requests in memory: seed \(seed)")
@@ -34,13 +34,14 @@ struct ForgedRequestTests {
         let trial = try DiskTrial(
             MemoryBackend(try MemoryDisk(bytes: 32768)), disk, queueSize: [2, 16, 64, 100][round], features: features,
             writesThrough: false)
+        if round > 0 { try trial.logWrites() }
         for _ in 0..<Self.count { trial.send(&random) }
         trial.finish()
         #expect(trial.disk.queues[0].counters.requests == UInt64(Self.count))
         #expect(try Self.serves(trial))
     }
 
-    @Test("a disk on a storage that misbehaves answers every one, writes nothing else, and goes on", arguments: 0..<4)
+    @Test("a disk on a storage that misbehaves answers every one, writes nothing else, marks what it writes, and goes on", arguments: 0..<4)
     func storage(round: Int) throws {
         let seed = UInt64.random(in: 1...UInt64.max)
         print("forged requests on a storage: seed \(seed)")
@@ -64,6 +65,7 @@ struct ForgedRequestTests {
         let trial = try DiskTrial(
             FileBackend(access, engine: SimulatedEngine(storage)), disk, queueSize: 64, features: disk.features,
             writesThrough: round % 2 == 1)
+        if round > 1 { try trial.logWrites() }
         for _ in 0..<Self.count {
             storage.clearHistory()
             trial.send(&random)

@@ -245,4 +245,24 @@ struct QueueTests {
         #expect(storage.history.map(\.isDurable) == [true, false, false])
         #expect(storage.history.allSatisfy { $0.isTransfer })
     }
+
+    @Test("a write in flight when the cache is turned off is made durable before it is answered")
+    func writeCacheOffInFlight() throws {
+        storage.order = .held
+        let bench = try Disks.simulated(storage)
+        let head = bench.submit(.write(sector: 0, pattern(512)))
+        let reading = bench.submit(.read(sector: 4, count: 512))
+        #expect(bench.disk.settle())
+        bench.disk.queues[0].setWritesThrough(true)
+        storage.carryOut(at: 0)
+        storage.carryOut(at: 0)
+        #expect(bench.disk.settle())
+        let early = try bench.answers()
+        #expect(early[head] == nil)
+        #expect(early[reading]?.status == ok)
+        storage.carryOut(at: 0)
+        #expect(bench.disk.settle())
+        #expect(try bench.answers()[head]?.status == ok)
+        #expect(storage.history.map(\.isTransfer) == [true, true, false])
+    }
 }

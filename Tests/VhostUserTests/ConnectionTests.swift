@@ -186,7 +186,7 @@ import Virtio
             for (message, bytes) in goldenMessages {
                 for fdCount in [0, 1, 2, 9, 253] {
                     let wire = try Wire()
-                    try wire.exchange(.setProtocolFeatures(Session.offeredProtocolFeatures))
+                    try wire.exchange(.setProtocolFeatures(DeviceOffer.commonProtocolFeatures))
                     try wire.send(raw: bytes, fdCount: fdCount)
                     _ = wire.hangUp()
                     let cutOff = try Wire()

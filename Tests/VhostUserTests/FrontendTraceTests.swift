@@ -45,14 +45,14 @@ import Virtio
         let device = RecordingDevice()
         device.requestsPerRun = 300
         let wire = try Wire(device)
-        #expect(try wire.exchange(.getFeatures) == .value(Self.features | 1 << 30))
+        #expect(try wire.exchange(.getFeatures) == .value(Self.features | 1 << 30 | 1 << 26))
         let offered = try wire.exchange(.getProtocolFeatures)
-        #expect(offered == .value(Session.offeredProtocolFeatures.rawValue))
+        #expect(offered == .value(DeviceOffer.commonProtocolFeatures.rawValue))
         try send([.setProtocolFeatures([.mq, .replyAck, .configuration, .memorySlots])], on: wire)
         #expect(try wire.exchange(.getQueueCount) == .value(2))
         #expect(try wire.exchange(.getMaximumMemorySlots) == .value(32))
         try send([.setOwner], on: wire)
-        #expect(try wire.exchange(.getFeatures) == .value(Self.features | 1 << 30))
+        #expect(try wire.exchange(.getFeatures) == .value(Self.features | 1 << 30 | 1 << 26))
         try send([call(0), call(1)], on: wire)
         let space = ConfigurationAccess(offset: 0, bytes: device.configuration)
         #expect(try wire.exchange(readConfiguration(60)) == .configuration(space))
@@ -70,7 +70,8 @@ import Virtio
             }
             #expect(device.running.isEmpty)
             try send([enable(0), enable(1)], on: wire, needsReply: true)
-            #expect(device.running == [0: setup(0, base: start), 1: setup(1, base: start)])
+            let next = start
+            #expect(device.running == [0: setup(0, base: next), 1: setup(1, base: next)])
             try send([enable(0, 0), enable(1, 0)], on: wire)
             #expect(device.running.isEmpty)
             start += 300
@@ -96,7 +97,7 @@ import Virtio
         for _ in 0..<3 {
             let wire = try Wire(device)
             try send([.setOwner], on: wire)
-            #expect(try wire.exchange(.getFeatures) == .value(Self.features | 1 << 30))
+            #expect(try wire.exchange(.getFeatures) == .value(Self.features | 1 << 30 | 1 << 26))
             try send([.setFeatures(Self.features | 1 << 30)], on: wire)
             _ = try wire.exchange(.getProtocolFeatures)
             try send([.setProtocolFeatures([.mq, .replyAck, .configuration, .memorySlots])], on: wire)

@@ -15,7 +15,7 @@ struct PureSession {
     /// A session that has taken features, by default all of the protocol's and those that enable queues from the start.
     static func negotiated(
         _ device: RecordingDevice = RecordingDevice(), features: UInt64 = 1 << 32,
-        protocolFeatures: ProtocolFeatures = Session.offeredProtocolFeatures
+        protocolFeatures: ProtocolFeatures = DeviceOffer.commonProtocolFeatures
     ) -> PureSession {
         var session = PureSession(device)
         session.send(.setProtocolFeatures(protocolFeatures))

@@ -16,6 +16,11 @@ enum DeviceEvent: Hashable {
     case wrote([UInt8], Int)
     case reset(keepingMemory: Bool)
     case inflight(InflightDescription)
+    case park(Int)
+    case dirtyLog(LogDescription)
+    case logEvent
+    case logging(Int, QueueLogging)
+    case backendChannel(acknowledged: Bool)
 
     /// The queue that starts.
     var started: Int? {
@@ -30,18 +35,20 @@ final class RecordingDevice: VhostUserDevice {
     let queueCount: Int
     let maximumQueueSize = 1024
     let maximumMemoryRegions: Int
+    let parksRequests: Bool
     let configuration = (0..<60).map { UInt8($0 + 1) }
 
     private(set) var events: [DeviceEvent] = []
     /// Every queue that runs, with how many requests it has taken since it started.
     private(set) var running: [Int: QueueSetup] = [:]
     /// How many requests a queue takes before it is asked to stop.
-    var requestsPerRun: UInt32 = 0
+    var requestsPerRun: UInt16 = 0
     /// The next call that can be refused is.
     var refusesNext = false
     private var held: [HeldFD] = []
 
-    init(queueCount: Int = 2, maximumMemoryRegions: Int = 32) {
+    init(queueCount: Int = 2, maximumMemoryRegions: Int = 32, parksRequests: Bool = false) {
+        self.parksRequests = parksRequests
         self.queueCount = queueCount
         self.maximumMemoryRegions = maximumMemoryRegions
     }
@@ -121,7 +128,33 @@ final class RecordingDevice: VhostUserDevice {
         try refuseIfAsked()
         events.append(.stop(queue))
         running[queue] = nil
-        return setup.base + requestsPerRun
+        return setup.base &+ UInt32(requestsPerRun)
+    }
+
+    func parkQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32 {
+        let base = try stopQueue(queue)
+        events[events.count - 1] = .park(queue)
+        return base
+    }
+
+    func setDirtyLog(_ description: LogDescription, fd: consuming OwnedFD) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.dirtyLog(description))
+        _ = hold(fd)
+    }
+
+    func setLogEvent(_ fd: consuming OwnedFD) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.logEvent)
+        _ = hold(fd)
+    }
+
+    func setLogging(_ logging: QueueLogging, queue: Int) { events.append(.logging(queue, logging)) }
+
+    func setBackendChannel(_ fd: consuming OwnedFD, acknowledged: Bool) throws(DeviceRefusal) {
+        try refuseIfAsked()
+        events.append(.backendChannel(acknowledged: acknowledged))
+        _ = hold(fd)
     }
 
     func reset(keepingMemory: Bool) {

@@ -36,7 +36,7 @@ import Virtio
         forEveryOrder(of: others + [Self.size, Self.address, Self.kick, Self.base]) { order in
             orders += 1
             var session = PureSession()
-            session.send(.setProtocolFeatures(Session.offeredProtocolFeatures))
+            session.send(.setProtocolFeatures(DeviceOffer.commonProtocolFeatures))
             for message in order {
                 session.send(message, needsReply: true)
                 let isComplete = session.session.missing(queue: 0).isEmpty

@@ -30,6 +30,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "memory_guard.h"
+
 // glibc declares these only under _GNU_SOURCE.
 extern int memfd_create(const char *name, unsigned int flags);
 extern int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
@@ -158,6 +160,13 @@ static inline int clinux_direct_alignment(int fd, uint32_t *memory, uint32_t *of
 /// The raw io_uring_enter: liburing's own is not exported by every version.
 static inline int clinux_io_uring_enter(int ring, unsigned submit, unsigned wait, unsigned flags) {
     return (int)syscall(SYS_io_uring_enter, ring, submit, wait, flags, NULL, 0);
+}
+
+/// Takes an eventfd's counter back to 0 without waiting, whatever its flags say (RWF_NOWAIT). Returns preadv2's result.
+static inline ssize_t clinux_drain_eventfd(int fd) {
+    uint64_t value;
+    struct iovec part = {&value, sizeof value};
+    return syscall(SYS_preadv2, fd, &part, 1, -1l, -1l, 0x8 /* RWF_NOWAIT */);
 }
 
 /// Tells the CPU that this is a spin loop.

@@ -65,6 +65,9 @@ enum {
     WIRE_VHOST_USER_GET_VRING_BASE_SKIP_DRAIN = 45,
 };
 
+// Back-end message types
+enum { WIRE_VHOST_USER_BACKEND_CONFIG_CHANGE_MSG = 2 };
+
 // Feature bits of the virtio feature word that belong to vhost
 enum { WIRE_VHOST_F_LOG_ALL = 26, WIRE_VHOST_USER_F_PROTOCOL_FEATURES = 30 };
 

@@ -2,6 +2,9 @@
 #pragma once
 #include <stdint.h>
 
+// 2.1 Device status field
+enum { WIRE_VIRTIO_CONFIG_S_FEATURES_OK = 8 };
+
 // 6 Reserved feature bits
 enum {
     WIRE_VIRTIO_F_NOTIFY_ON_EMPTY = 24,

@@ -23,7 +23,7 @@ public struct Frontend: ~Copyable {
     private let timeouts: FrontendTimeouts
     private var channel: FrontendChannel
     private var memory: GuestMemory?
-    private var endpoints: [QueueEndpoint] = []
+    private(set) var endpoints: [QueueEndpoint] = []
     /// The inflight region, kept over reconnects.
     private var inflight: InflightDescription?
     private var inflightFile: OwnedFD?
@@ -51,6 +51,14 @@ public struct Frontend: ~Copyable {
 
     /// The process that listens; nil where it cannot be known.
     public var backendProcess: Int32? { channel.stream.peerProcess }
+
+    /// The file of the inflight region, or -1.
+    public var inflightFileNumber: Int32 {
+        switch inflightFile {
+        case .some(let file): file.number
+        case .none: -1
+        }
+    }
 
     /// Whether EVENT_IDX was agreed on, as `DriverQueue` wants to know.
     public var usesEventIndex: Bool { features & VirtioFeatures.eventIndex != 0 }
@@ -171,10 +179,10 @@ public struct Frontend: ~Copyable {
     ///
     /// - Parameter milliseconds: nil for the usual limit.
     public borrowing func ask(
-        _ message: FrontendMessage, within milliseconds: Int32? = nil
+        _ message: FrontendMessage, fds: [Int32] = [], within milliseconds: Int32? = nil
     ) throws(FrontendError) -> BackendReply {
         let flags: MessageFlags = wantsAcknowledgement(false) ? .needReply : []
-        try channel.send(message, flags: flags, fds: [])
+        try channel.send(message, flags: flags, fds: fds)
         return try channel.receive(answerTo: message.kind, milliseconds: milliseconds ?? timeouts.reply).reply
     }
 
@@ -268,20 +276,23 @@ public struct Frontend: ~Copyable {
     }
 
     private borrowing func setUp(_ endpoint: QueueEndpoint, queue: Int, base: UInt16) throws(FrontendError) {
-        let (memory, ring) = (endpoint.memory, endpoint.ring)
+        let ring = endpoint.ring
         let index = UInt32(queue)
         let file = VringFile(index: UInt8(queue), hasFD: true)
         try tell(.setVringSize(VringState(index: index, value: UInt32(ring.size))))
         try tell(.setVringBase(VringState(index: index, value: UInt32(base))))
-        try tell(
-            .setVringAddress(
-                VringAddress(
-                    index: index, descriptorTable: memory.frontendAddress(of: ring.descriptorTable),
-                    usedRing: memory.frontendAddress(of: ring.usedRing),
-                    availableRing: memory.frontendAddress(of: ring.availableRing))))
+        try tell(.setVringAddress(Self.address(of: endpoint, queue: queue)))
         try tell(.setVringError(file), fds: [endpoint.error.fd.number])
         try tell(.setVringKick(file), fds: [endpoint.kick.fd.number])
         try tell(.setVringCall(file), fds: [endpoint.call.fd.number])
+    }
+
+    static func address(of endpoint: QueueEndpoint, queue: Int) -> VringAddress {
+        let (memory, ring) = (endpoint.memory, endpoint.ring)
+        return VringAddress(
+            index: UInt32(queue), descriptorTable: memory.frontendAddress(of: ring.descriptorTable),
+            usedRing: memory.frontendAddress(of: ring.usedRing),
+            availableRing: memory.frontendAddress(of: ring.availableRing))
     }
 
     private borrowing func enableAll() throws(FrontendError) {

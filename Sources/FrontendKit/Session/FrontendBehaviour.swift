@@ -58,7 +58,9 @@ public struct FrontendBehaviour: Sendable {
     /// QEMU's vhost-user-blk.
     public static let qemu = FrontendBehaviour(
         features: VirtioFeatures.block | VirtioFeatures.ring,
-        protocolFeatures: [.mq, .replyAck, .configuration, .inflight], acknowledgement: .memory,
+        protocolFeatures: [
+            .mq, .logSharedMemory, .replyAck, .backendRequests, .configuration, .inflight, .status,
+        ], acknowledgement: .memory,
         memoryMessages: .table(times: 1), enabling: .last, configurationSize: 60, usesInflight: true)
 
     /// libblkio's virtio-blk-vhost-user, which fio and QEMU's block layer use.

@@ -45,7 +45,7 @@ public enum BackendReply: Hashable, Sendable {
         let decoder = PayloadDecoder(kind: kind, payload: payload)
         self =
             switch kind {
-            case .getVringBase: .vringState(try decoder.vringState())
+            case .getVringBase, .getVringBaseWithoutDraining: .vringState(try decoder.vringState())
             case .getConfiguration where payload.count == 0: .empty
             case .getConfiguration: .configuration(try decoder.configuration())
             case .getInflightFD: .inflight(try decoder.inflight())

@@ -17,7 +17,8 @@ extension FrontendMessage {
             bytes.append(structure: word)
         case .setProtocolFeatures(let features):
             bytes.append(structure: features.rawValue)
-        case .setVringSize(let state), .setVringBase(let state), .getVringBase(let state), .setVringEnable(let state):
+        case .setVringSize(let state), .setVringBase(let state), .getVringBase(let state), .setVringEnable(let state),
+            .getVringBaseWithoutDraining(let state):
             bytes.append(structure: state.wire)
         case .setVringAddress(let address):
             bytes.append(structure: address.wire)
@@ -85,6 +86,7 @@ extension FrontendMessage {
         case .removeMemoryRegion: .removeMemoryRegion(try payload.memoryRegion())
         case .setStatus: .setStatus(try payload.word())
         case .getStatus: try payload.nothing(.getStatus)
+        case .getVringBaseWithoutDraining: .getVringBaseWithoutDraining(try payload.vringState())
         default: .other(payload.kind, payload: payload.payload.array(from: 0))
         }
     }

@@ -63,6 +63,8 @@ public enum FrontendMessage: Hashable, Sendable {
     case setStatus(UInt64)
     /// What is the virtio device status?
     case getStatus
+    /// Stop a vring, leaving requests in the inflight log; where does it go on?
+    case getVringBaseWithoutDraining(VringState)
     /// A message that this codec does not read.
     case other(RequestKind, payload: [UInt8])
 
@@ -101,6 +103,7 @@ public enum FrontendMessage: Hashable, Sendable {
         case .removeMemoryRegion: .removeMemoryRegion
         case .setStatus: .setStatus
         case .getStatus: .getStatus
+        case .getVringBaseWithoutDraining: .getVringBaseWithoutDraining
         case .other(let kind, _): kind
         }
     }

@@ -19,8 +19,16 @@ public enum DeviceCall: Hashable, Sendable {
     case setCall(queue: Int)
     /// With the descriptor of the message, or nil if it has none.
     case setError(queue: Int)
+    /// With the descriptor of the message.
+    case setDirtyLog(LogDescription)
+    /// With the descriptor of the message.
+    case setLogEvent
+    case setLogging(queue: Int, QueueLogging)
+    /// With the descriptor of the message.
+    case setBackendChannel(acknowledged: Bool)
     case startQueue(Int, QueueSetup)
     case stopQueue(Int)
+    case parkQueue(Int)
     case resetKeepingMemory
 }
 
@@ -38,25 +46,35 @@ extension DeviceCall {
                 swap(&all, &fds)
                 try device.replaceMemory(regions, fds: all)
             case .addMemory(let region):
-                guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no region in without file") }
-                try device.addMemory(region, fd: fd)
+                try device.addMemory(region, fd: Self.only(&fds))
             case .removeMemory(let region): try device.removeMemory(region)
             case .makeInflight(let queueCount, let queueSize):
                 return .inflight(try device.makeInflight(queueCount: queueCount, queueSize: queueSize))
             case .setInflight(let description):
-                guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no log in without file") }
-                try device.setInflight(description, fd: fd)
+                try device.setInflight(description, fd: Self.only(&fds))
             case .setKick(let queue): try device.setKick(fds.takeFirst(), queue: queue)
             case .setCall(let queue): try device.setCall(fds.takeFirst(), queue: queue)
             case .setError(let queue): try device.setError(fds.takeFirst(), queue: queue)
             case .startQueue(let queue, let setup): try device.startQueue(queue, setup)
             case .stopQueue(let queue): return .stopped(base: try device.stopQueue(queue))
+            case .parkQueue(let queue): return .stopped(base: try device.parkQueue(queue))
+            case .setDirtyLog(let log): try device.setDirtyLog(log, fd: Self.only(&fds))
+            case .setLogEvent: try device.setLogEvent(Self.only(&fds))
+            case .setLogging(let queue, let logging): try device.setLogging(logging, queue: queue)
+            case .setBackendChannel(let acknowledged):
+                try device.setBackendChannel(Self.only(&fds), acknowledged: acknowledged)
             case .resetKeepingMemory: device.reset(keepingMemory: true)
             }
             return .done
         } catch {
             return .refused(error)
         }
+    }
+
+    /// The descriptor of a message that has exactly one.
+    private static func only(_ fds: inout ReceivedFDs) -> OwnedFD {
+        guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no such message in without it") }
+        return fd
     }
 }
 
@@ -66,7 +84,7 @@ public enum DeviceAnswer: Sendable {
     case done
     /// `readConfiguration`: the whole configuration space.
     case configuration([UInt8])
-    /// `stopQueue`: where the queue would go on.
+    /// `stopQueue` and `parkQueue`: where the queue would go on.
     case stopped(base: UInt32)
     /// `makeInflight`: the file, to be sent with the reply.
     case inflight(InflightFile)
@@ -90,7 +108,7 @@ public enum SessionStep: Hashable, Sendable {
 
 /// What a device can do, as a session negotiates it. It does not change while the session lasts.
 public struct DeviceOffer: Hashable, Sendable {
-    /// Virtio feature bits without those of vhost, and without packed rings: `QueueSetup` is that of a split ring.
+    /// Virtio feature bits without those of vhost.
     public let features: UInt64
     /// 1 to 256: SET_VRING_KICK has 8 bits for the index.
     public let queueCount: Int
@@ -98,9 +116,21 @@ public struct DeviceOffer: Hashable, Sendable {
     public let maximumQueueSize: Int
     /// At least 1.
     public let maximumMemoryRegions: Int
+    /// What GET_PROTOCOL_FEATURES answers.
+    public let protocolFeatures: ProtocolFeatures
 
-    public init(features: UInt64, queueCount: Int, maximumQueueSize: Int, maximumMemoryRegions: Int) {
-        precondition(features & (VhostFeatures.all | RingFeatures.packed) == 0, "not a device's feature")
+    /// The protocol features of every device.
+    public static let commonProtocolFeatures: ProtocolFeatures = [
+        .mq, .logSharedMemory, .replyAck, .backendRequests, .configuration, .inflight, .resetDevice, .memorySlots,
+        .status,
+    ]
+
+    /// - Parameter parksRequests: GET_VRING_BASE may leave requests in the inflight log. The numbers of the features
+    ///   that say so are not the same in all front-ends.
+    public init(
+        features: UInt64, queueCount: Int, maximumQueueSize: Int, maximumMemoryRegions: Int, parksRequests: Bool = false
+    ) {
+        precondition(features & VhostFeatures.all == 0, "not a device's feature")
         precondition((1...256).contains(queueCount), "1 to 256 queues")
         precondition((1...32768).contains(maximumQueueSize), "1 to 32768 descriptors in a queue")
         precondition(maximumMemoryRegions >= 1, "a device without memory")
@@ -108,11 +138,14 @@ public struct DeviceOffer: Hashable, Sendable {
         self.queueCount = queueCount
         self.maximumQueueSize = maximumQueueSize
         self.maximumMemoryRegions = maximumMemoryRegions
+        let parking: ProtocolFeatures = parksRequests ? [.vringBaseInflight, .skipDrain] : []
+        protocolFeatures = Self.commonProtocolFeatures.union(parking)
     }
 
     public init(of device: some VhostUserDevice) {
         self.init(
             features: device.offeredFeatures, queueCount: device.queueCount,
-            maximumQueueSize: device.maximumQueueSize, maximumMemoryRegions: device.maximumMemoryRegions)
+            maximumQueueSize: device.maximumQueueSize, maximumMemoryRegions: device.maximumMemoryRegions,
+            parksRequests: device.parksRequests)
     }
 }

@@ -13,6 +13,9 @@ public struct MemoryTable: Hashable, Sendable {
     /// What a vring's parts are aligned to. A front-end's mapping and ours both begin at page boundaries, so a region
     /// has its file offset and its address in step; one that lies about it would misalign every ring within.
     static let alignment: UInt64 = 16
+    /// The most bytes in all regions: an eighth of a process's address space. While one table takes the place of
+    /// another, both are mapped.
+    static let maximumBytes: UInt64 = 1 << 44
 
     public init(maximumCount: Int) {
         self.maximumCount = maximumCount
@@ -35,7 +38,17 @@ public struct MemoryTable: Hashable, Sendable {
         }
         if let other = regions.first(where: { $0.overlaps(region) }) { throw .overlappingRegions(region, other) }
         guard regions.count < maximumCount else { throw .tooManyRegions(regions.count + 1, maximum: maximumCount) }
+        guard region.size <= Self.maximumBytes - byteCount else { throw .tooMuchMemory(maximum: Self.maximumBytes) }
         regions.append(region)
+    }
+
+    /// Bytes in all regions, at most `maximumBytes`.
+    private var byteCount: UInt64 { regions.reduce(0) { $0 + $1.size } }
+
+    /// Bytes of a dirty log with a bit for each page of 4096 bytes up to the last guest address.
+    var dirtyLogBytes: UInt64 {
+        let last = regions.map { $0.guestAddress + ($0.size - 1) }.max()
+        return last.map { $0 / 4096 / 8 + 1 } ?? 0
     }
 
     /// Takes the region away that has these addresses and this size.

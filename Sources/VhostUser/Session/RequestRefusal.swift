@@ -30,6 +30,14 @@ public struct RequestRefusal: Error, Hashable, Sendable, CustomStringConvertible
         case wrongInflight(queues: Int, size: Int, maximum: Int)
         /// An index that no split ring has.
         case wrongVringBase(UInt32)
+        /// More than a byte of device status.
+        case wrongStatus(UInt64)
+        /// A dirty log of no bytes, or beyond the end of any file.
+        case endlessLog(LogDescription)
+        /// A dirty log that has no bit for part of the memory.
+        case logTooShort(UInt64, needed: UInt64)
+        /// Memory regions that take more address space together than there is room for.
+        case tooMuchMemory(maximum: UInt64)
         /// Neither 0 nor 1.
         case wrongVringEnable(UInt32)
         /// A part of a vring at an address that is not a multiple of its alignment.
@@ -77,6 +85,14 @@ extension RequestRefusal.Reason: CustomStringConvertible {
             "a log for \(queues) queues of \(size) descriptors instead of 1 to \(maximum) of 1 to 32768"
         case .wrongVringBase(let base):
             "a split ring goes on at 0 to 65535, not at \(base)"
+        case .wrongStatus(let word):
+            "a device status is one byte, not \(hexadecimal(word))"
+        case .endlessLog(let log):
+            "a dirty log of \(hexadecimal(log.size)) bytes at \(hexadecimal(log.fileOffset)) of its file"
+        case .logTooShort(let size, let needed):
+            "a dirty log of \(size) bytes for memory that needs \(needed)"
+        case .tooMuchMemory(let maximum):
+            "memory regions of more than \(hexadecimal(maximum)) bytes together"
         case .wrongVringEnable(let value):
             "a vring is enabled with 1 or disabled with 0, not with \(value)"
         case .misalignedVring(let address, let alignment):

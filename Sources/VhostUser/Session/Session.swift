@@ -13,16 +13,16 @@ internal import Virtio
 /// leaves open and libvhost-user and DPDK put up with, stop it and start it again with what is new. A message that says
 /// what is so already changes nothing: QEMU and SPDK repeat themselves.
 ///
+/// The dirty log is no part of a queue's setup: it is switched on and off while queues run (QEMU does so at the start of
+/// a migration), and they are told without a stop. Before a queue starts it is told, too.
+///
 /// - Invariant: a queue runs only with the setup that the state would give it now.
 public struct Session: Hashable, Sendable {
-    /// What GET_PROTOCOL_FEATURES answers.
-    public static let offeredProtocolFeatures: ProtocolFeatures = [
-        .mq, .replyAck, .configuration, .inflight, .resetDevice, .memorySlots,
-    ]
-
     private var state: SessionState
     /// How the device serves each queue; nil: it does not.
     private var running: [QueueSetup?]
+    /// What the device was told of each queue's writes.
+    private var logging: [QueueLogging]
     /// The message in progress.
     private var exchange: Exchange?
 
@@ -30,6 +30,7 @@ public struct Session: Hashable, Sendable {
     public init(offer: DeviceOffer) {
         state = SessionState(offer: offer)
         running = [QueueSetup?](repeating: nil, count: offer.queueCount)
+        logging = [QueueLogging](repeating: .off, count: offer.queueCount)
     }
 
     /// The protocol features that the front-end took.
@@ -77,18 +78,22 @@ public struct Session: Hashable, Sendable {
         switch (call, answer) {
         case (_, .refused(let refusal)):
             exchange.refuse(refusal)
-        case (.stopQueue(let queue), .stopped(let base)):
+        case (.stopQueue(let queue), .stopped(let base)), (.parkQueue(let queue), .stopped(let base)):
             running[queue] = nil
             state.vrings[queue].base = base
         case (.readConfiguration, .configuration(let bytes)):
             exchange.configuration = bytes
         case (.makeInflight, .inflight(let file)):
             exchange.inflightSize = file.size
-        case (.stopQueue, _), (.readConfiguration, _), (.makeInflight, _), (_, .stopped), (_, .configuration),
-            (_, .inflight):
+        case (.stopQueue, _), (.parkQueue, _), (.readConfiguration, _), (.makeInflight, _), (_, .stopped),
+            (_, .configuration), (_, .inflight):
             preconditionFailure("an answer to another call")
         case (.startQueue(let queue, let setup), .done):
             running[queue] = setup
+        case (.setLogging(let queue, let value), .done):
+            logging[queue] = value
+        case (.resetKeepingMemory, .done):
+            logging = [QueueLogging](repeating: .off, count: running.count)
         case (_, .done):
             break
         }
@@ -100,7 +105,9 @@ public struct Session: Hashable, Sendable {
     private mutating func advance() -> SessionStep {
         guard var exchange else { preconditionFailure("no message in progress") }
         defer { self.exchange = exchange.isDone ? nil : exchange }
-        if let queue = exchange.stops.popLast() { return exchange.step(calling: .stopQueue(queue)) }
+        if let queue = exchange.stops.popLast() {
+            return exchange.step(calling: isParking(exchange.message) ? .parkQueue(queue) : .stopQueue(queue))
+        }
         if let change = exchange.change {
             exchange.change = nil
             return exchange.step(calling: change)
@@ -109,6 +116,10 @@ public struct Session: Hashable, Sendable {
             exchange.tookEffect = true
             exchange.starts = queues(concernedBy: exchange.message)
             if exchange.refusal == nil { takeEffect(exchange.message) }
+            exchange.logs = running.indices.reversed().filter { logging[$0] != state.logging(queue: $0) }
+        }
+        if let queue = exchange.logs.popLast() {
+            return exchange.step(calling: .setLogging(queue: queue, state.logging(queue: queue)))
         }
         while let queue = exchange.starts.popLast() {
             if running[queue] == nil, let setup = state.setup(queue: queue) {
@@ -139,11 +150,15 @@ public struct Session: Hashable, Sendable {
         case .getInflightFD(let wanted):
             .makeInflight(queueCount: Int(wanted.queueCount), queueSize: Int(wanted.queueSize))
         case .setInflightFD(let description): .setInflight(description)
+        case .setLogBase(let log): .setDirtyLog(log)
+        case .setLogEventFD: .setLogEvent
+        case .setBackendRequestFD: .setBackendChannel(acknowledged: state.protocolFeatures.contains(.replyAck))
+        case .setStatus(0): .resetKeepingMemory
         case .setVringKick(let file): .setKick(queue: Int(file.index))
         case .setVringCall(let file): .setCall(queue: Int(file.index))
         case .setVringError(let file): .setError(queue: Int(file.index))
         // The kick is forgotten: only a new one starts the queue again.
-        case .getVringBase(let state): .setKick(queue: Int(state.index))
+        case .getVringBase(let state), .getVringBaseWithoutDraining(let state): .setKick(queue: Int(state.index))
         case .getConfiguration(let access): access.isInside ? .readConfiguration : nil
         case .setConfiguration(let access): .writeConfiguration(access.bytes, offset: Int(access.offset))
         case .resetDevice: .resetKeepingMemory
@@ -154,7 +169,8 @@ public struct Session: Hashable, Sendable {
     /// The queues that a message may bring to run, the last first.
     private func queues(concernedBy message: FrontendMessage) -> [Int] {
         switch message {
-        case .setFeatures, .setMemoryTable, .addMemoryRegion, .removeMemoryRegion, .resetDevice:
+        case .setFeatures, .setMemoryTable, .addMemoryRegion, .removeMemoryRegion, .resetDevice, .setLogBase,
+            .setProtocolFeatures:
             running.indices.reversed()
         case .setVringSize(let state), .setVringBase(let state), .setVringEnable(let state): [Int(state.index)]
         case .setVringAddress(let address): [Int(address.index)]
@@ -163,13 +179,26 @@ public struct Session: Hashable, Sendable {
         }
     }
 
+    /// Whether a queue that stops for a message may leave requests in the inflight log. With both features the message
+    /// says it; with GET_VRING_BASE_INFLIGHT alone every GET_VRING_BASE may.
+    private func isParking(_ message: FrontendMessage) -> Bool {
+        switch message {
+        case .getVringBaseWithoutDraining: true
+        case .getVringBase:
+            state.protocolFeatures.contains(.vringBaseInflight) && !state.protocolFeatures.contains(.skipDrain)
+        default: false
+        }
+    }
+
     private func reply(to exchange: Exchange) -> BackendReply {
         switch exchange.message {
         case .getFeatures: return .value(state.offeredFeatures)
-        case .getProtocolFeatures: return .value(Self.offeredProtocolFeatures.rawValue)
+        case .getProtocolFeatures: return .value(state.offer.protocolFeatures.rawValue)
+        case .setLogBase: return .success
+        case .getStatus: return .value(UInt64(state.status))
         case .getQueueCount: return .value(UInt64(state.offer.queueCount))
         case .getMaximumMemorySlots: return .value(UInt64(state.offer.maximumMemoryRegions))
-        case .getVringBase(let vring):
+        case .getVringBase(let vring), .getVringBaseWithoutDraining(let vring):
             return .vringState(
                 VringState(index: vring.index, value: state.vrings[Int(vring.index)].base ?? state.freshBase))
         case .getConfiguration(let access):
@@ -194,6 +223,7 @@ private struct Exchange: Hashable, Sendable {
     /// Queues to stop, to be told of, to start: the last first.
     var stops: [Int] = []
     var change: DeviceCall?
+    var logs: [Int] = []
     var starts: [Int] = []
     var tookEffect = false
     var isDone = false

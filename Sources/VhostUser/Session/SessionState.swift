@@ -11,6 +11,10 @@ struct SessionState: Hashable, Sendable {
     var protocolFeatures: ProtocolFeatures = []
     var memory: MemoryTable
     var vrings: [Vring]
+    /// The dirty log's place; nil before SET_LOG_BASE.
+    var dirtyLog: LogDescription?
+    /// The virtio device status, as the front-end wrote it and as it is told.
+    var status: UInt8 = 0
 
     init(offer: DeviceOffer) {
         self.offer = offer
@@ -19,7 +23,7 @@ struct SessionState: Hashable, Sendable {
     }
 
     /// The virtio features that GET_FEATURES answers.
-    var offeredFeatures: UInt64 { offer.features | VhostFeatures.protocolFeatures }
+    var offeredFeatures: UInt64 { offer.features | VhostFeatures.all }
 
     /// Takes a message up.
     ///
@@ -35,7 +39,9 @@ struct SessionState: Hashable, Sendable {
 
     private mutating func applyChecked(_ message: FrontendMessage) throws(RequestRefusal.Reason) {
         switch message {
-        case .getFeatures, .getProtocolFeatures, .getQueueCount, .getMaximumMemorySlots, .getConfiguration: break
+        case .getFeatures, .getProtocolFeatures, .getQueueCount, .getMaximumMemorySlots, .getConfiguration, .getStatus,
+            .setLogEventFD, .setBackendRequestFD:
+            break
         // Ownership means nothing on a connection that has one peer. The specification calls RESET_OWNER deprecated and
         // wants it ignored: some front-ends send it with rings that they go on using.
         case .setOwner, .resetOwner: break
@@ -49,14 +55,16 @@ struct SessionState: Hashable, Sendable {
         case .setVringSize(let state): try setSize(state)
         case .setVringAddress(let address): try setAddress(address)
         case .setVringBase(let state): try setBase(state)
-        case .getVringBase(let state): vrings[try queue(state.index)].hasKick = false
+        case .getVringBase(let state), .getVringBaseWithoutDraining(let state):
+            vrings[try queue(state.index)].hasKick = false
         case .setVringKick(let file): vrings[try queue(UInt32(file.index))].hasKick = true
         case .setVringCall(let file), .setVringError(let file): _ = try queue(UInt32(file.index))
         case .setVringEnable(let state): try setEnable(state)
         case .resetDevice: resetDevice()
         case .getInflightFD(let inflight), .setInflightFD(let inflight): try checkInflight(inflight)
-        case .setLogBase, .setLogEventFD, .setBackendRequestFD, .setStatus, .getStatus, .other:
-            throw .unsupported
+        case .setLogBase(let log): try setDirtyLog(log)
+        case .setStatus(let word): try setStatus(word)
+        case .other: throw .unsupported
         }
     }
 
@@ -71,6 +79,10 @@ struct SessionState: Hashable, Sendable {
         case .getMaximumMemorySlots, .addMemoryRegion, .removeMemoryRegion: .memorySlots
         case .getInflightFD, .setInflightFD: .inflight
         case .resetDevice: .resetDevice
+        case .setLogBase: .logSharedMemory
+        case .setBackendRequestFD: .backendRequests
+        case .setStatus, .getStatus: .status
+        case .getVringBaseWithoutDraining: .skipDrain
         default: []
         }
     }
@@ -92,7 +104,7 @@ struct SessionState: Hashable, Sendable {
     }
 
     private mutating func setProtocolFeatures(_ features: ProtocolFeatures) throws(RequestRefusal.Reason) {
-        let excess = features.subtracting(Session.offeredProtocolFeatures)
+        let excess = features.subtracting(offer.protocolFeatures)
         guard excess.isEmpty else { throw .protocolFeaturesNotOffered(excess) }
         protocolFeatures = features
     }
@@ -138,7 +150,27 @@ struct SessionState: Hashable, Sendable {
     /// RESET_DEVICE takes the device back to before the driver came: what belongs to the connection stays.
     private mutating func resetDevice() {
         features = nil
+        status = 0
         vrings = [Vring](repeating: Vring(), count: vrings.count)
+    }
+
+    /// Status 0 resets the device as RESET_DEVICE does (VIRTIO 1.2, 2.1), but for where the vrings stopped: QEMU 7.2
+    /// asks for that afterwards. FEATURES_OK is taken when features were.
+    private mutating func setStatus(_ word: UInt64) throws(RequestRefusal.Reason) {
+        guard let value = UInt8(exactly: word) else { throw .wrongStatus(word) }
+        if value == 0 {
+            let bases = vrings.map(\.base)
+            resetDevice()
+            for (index, base) in bases.enumerated() { vrings[index].base = base }
+        }
+        status = features == nil ? value & ~UInt8(WIRE_VIRTIO_CONFIG_S_FEATURES_OK) : value
+    }
+
+    private mutating func setDirtyLog(_ log: LogDescription) throws(RequestRefusal.Reason) {
+        let (end, overflow) = log.fileOffset.addingReportingOverflow(log.size)
+        guard log.size > 0, !overflow, end <= UInt64(Int64.max) else { throw .endlessLog(log) }
+        guard log.size >= memory.dirtyLogBytes else { throw .logTooShort(log.size, needed: memory.dirtyLogBytes) }
+        dirtyLog = log
     }
 }
 
@@ -156,11 +188,11 @@ struct Vring: Hashable, Sendable {
 }
 
 extension SessionState {
-    /// Whether the rings are packed ones.
-    var isPacked: Bool { (features ?? 0) & RingFeatures.packed != 0 }
+    /// Whether the rings are packed ones. SET_FEATURES may be yet to come: they are if they may be.
+    var isPacked: Bool { (features ?? offer.features) & RingFeatures.packed != 0 }
 
     /// Where a ring begins that nobody has used: packed ones with both wrap counters at 1 (VIRTIO 1.2, 2.8.1).
-    var freshBase: UInt32 { isPacked ? 0x8000_8000 : 0 }
+    var freshBase: UInt32 { (features ?? 0) & RingFeatures.packed != 0 ? 0x8000_8000 : 0 }
 
     /// What a vring still waits for.
     func missing(queue: Int) -> VringNeeds {
@@ -172,7 +204,28 @@ extension SessionState {
         if !vring.hasKick { needs.insert(.kick) }
         if !isEnabled(vring) { needs.insert(.enable) }
         if !isInMemory(vring) { needs.insert(.memory) }
+        if !canLog { needs.insert(.dirtyLog) }
         return needs
+    }
+
+    /// Where every write must be logged, none happens before there is a log for all of memory. A front-end that takes
+    /// LOG_ALL but no way to share a log wants none: it took whatever was offered.
+    private var canLog: Bool {
+        guard isLogging else { return true }
+        guard let dirtyLog else { return false }
+        return dirtyLog.size >= memory.dirtyLogBytes
+    }
+
+    private var isLogging: Bool {
+        (features ?? 0) & VhostFeatures.logAll != 0 && protocolFeatures.contains(.logSharedMemory)
+    }
+
+    /// Which of a vring's writes are logged now.
+    func logging(queue: Int) -> QueueLogging {
+        guard isLogging else { return .off }
+        let address = vrings[queue].address
+        let logsRing = address?.flags.contains(.log) ?? false
+        return QueueLogging(isOn: true, usedRing: logsRing ? address?.logAddress : nil)
     }
 
     /// What the device is to be told of a vring; nil while it must not run.
@@ -197,6 +250,12 @@ extension SessionState {
     private func isInMemory(_ vring: Vring) -> Bool {
         guard let size = vring.size, let address = vring.address else { return !memory.regions.isEmpty }
         let count = UInt64(size)
+        if (features ?? 0) & RingFeatures.packed != 0 {
+            // Virtio 2.8: the descriptor ring, then two structures of 4 bytes.
+            return memory.contains(frontendAddress: address.descriptorTable, count: 16 * count)
+                && memory.contains(frontendAddress: address.availableRing, count: 4)
+                && memory.contains(frontendAddress: address.usedRing, count: 4)
+        }
         // Virtio 2.7: flags and idx before the entries; used_event and avail_event after them, with EVENT_IDX.
         let frame: UInt64 = (features ?? 0) & RingFeatures.eventIndex == 0 ? 4 : 6
         return memory.contains(frontendAddress: address.descriptorTable, count: 16 * count)
@@ -225,11 +284,13 @@ public struct VringNeeds: OptionSet, Hashable, Sendable, CustomStringConvertible
     public static let enable = VringNeeds(rawValue: 1 << 4)
     /// SET_MEM_TABLE or ADD_MEM_REG of the memory where it lies.
     public static let memory = VringNeeds(rawValue: 1 << 5)
+    /// SET_LOG_BASE of a dirty log for all of memory, while every write is to be logged.
+    public static let dirtyLog = VringNeeds(rawValue: 1 << 6)
 
     public var description: String {
         let names = [
             (VringNeeds.features, "features"), (.size, "size"), (.address, "addresses"), (.kick, "kick"),
-            (.enable, "enable"), (.memory, "memory at its addresses"),
+            (.enable, "enable"), (.memory, "memory at its addresses"), (.dirtyLog, "a dirty log for all of memory"),
         ]
         return names.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
     }

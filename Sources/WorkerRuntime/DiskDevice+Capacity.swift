@@ -1,0 +1,99 @@
+internal import BlockTarget
+internal import Logging
+internal import Platform
+internal import VhostUser
+
+// MARK: - Capacity, and telling the front-end of it
+
+extension DiskDevice {
+    func setBackendChannel(_ fd: consuming OwnedFD, acknowledged: Bool) throws(DeviceRefusal) {
+        do throws(Errno) {
+            channel = try BackendChannel(fd, acknowledged: acknowledged)
+        } catch {
+            throw DeviceRefusal("the descriptor for the back-end's requests cannot be used as a socket: \(error)")
+        }
+    }
+
+    /// The socket of the device's own requests, to watch it for input; -1 when there is none.
+    var channelNumber: Int32 {
+        switch channel {
+        case .some(let channel): channel.number
+        case .none: -1
+        }
+    }
+
+    /// Looks at the storage's size, and takes it up if it has grown.
+    ///
+    /// - Parameter announcing: tell the front-end to read the configuration in any case: the size may have changed
+    ///   while no worker ran.
+    func lookAtSize(announcing: Bool) {
+        if announcing { mustAnnounce = true }
+        guard let image else { return }
+        let bytes: UInt64
+        do throws(Errno) {
+            bytes = try image.currentBytes() / UInt64(disk.logicalBlockSize) * UInt64(disk.logicalBlockSize)
+        } catch {
+            log.error("the image's size cannot be read: \(error)")
+            return
+        }
+        let sectors = bytes / 512
+        guard sectors != disk.sectors else {
+            refusedBytes = nil
+            return
+        }
+        if sectors < disk.sectors, !allowsShrinking || sectors == 0 {
+            if refusedBytes != bytes { refuseToShrink(to: bytes) }
+            return
+        }
+        setCapacity(sectors)
+    }
+
+    private func refuseToShrink(to bytes: UInt64) {
+        refusedBytes = bytes
+        log.error(
+            """
+            the image is now smaller than the disk: the disk keeps its size, and reads behind the image's end fail. \
+            Make it as large as before, or start with --allow-shrink if the guest knows
+            """,
+            metadata: ["image-bytes": "\(bytes)", "disk-bytes": "\(disk.sectors * 512)"])
+    }
+
+    /// All loops accept requests up to the new end before the front-end can read it.
+    private func setCapacity(_ sectors: UInt64) {
+        let old = disk.sectors
+        for loop in loops {
+            guard case .done = loop.command(.setCapacity(sectors)) else {
+                log.error("a loop does not take up the new capacity: ask again with SIGHUP")
+                return
+            }
+        }
+        disk.sectors = sectors
+        refusedBytes = nil
+        mustAnnounce = true
+        log.notice("the disk has another size", metadata: ["bytes": "\(sectors * 512)", "before": "\(old * 512)"])
+    }
+
+    /// Tells the front-end to read the configuration, if it is to be told and takes such requests. To be called while
+    /// none of its own messages waits: QEMU up to 8 reads the answer to its next message in the middle of another.
+    func announce() {
+        mustAnnounce = false
+        useChannel { (channel) throws(ConnectionEnd) in try channel.announceConfiguration() }
+    }
+
+    /// Reads what has come on the socket of the device's own requests.
+    func receiveFromChannel() {
+        useChannel { (channel) throws(ConnectionEnd) in
+            if try !channel.receive() { log.warning("the front-end could not read the configuration") }
+        }
+    }
+
+    private func useChannel(_ body: (inout BackendChannel) throws(ConnectionEnd) -> Void) {
+        guard var used = channel.take() else { return }
+        do throws(ConnectionEnd) {
+            try body(&used)
+            channel = consume used
+        } catch {
+            log.notice("the back-end's requests have no way to the front-end any more: \(error)")
+        }
+    }
+}
