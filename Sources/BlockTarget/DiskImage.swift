@@ -58,10 +58,18 @@ public final class DiskImage: Sendable {
     /// Bytes at the end of the file that are in no whole sector and are not served.
     public let ignoredBytes: UInt64
 
+    /// The open file behind this number is another one while a block device is claimed.
     private let main: OwnedFD
     private let unaligned: OwnedFD?
-    /// Held for its locks; no request uses it.
-    private let custody: OwnedFD
+    /// Of a block device that is to be written: what `main` is while the device is not claimed.
+    private let unclaimed: OwnedFD?
+
+    var unclaimedNumber: Int32? {
+        switch unclaimed {
+        case .some(let fd): fd.number
+        case .none: nil
+        }
+    }
 
     /// How a backend reaches it. Whoever keeps this keeps the image.
     public var access: ImageAccess {
@@ -75,34 +83,25 @@ public final class DiskImage: Sendable {
             memoryAlignment: memoryAlignment, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
     }
 
-    /// Opens an image: waits for what a worker before has left under way, and keeps everybody else out.
+    /// Opens an image. That alone does not give the right to serve it: see `ImageTenure`.
     ///
-    /// - Parameters:
-    ///   - allowsLeaseLocks: take an image on a file system whose locks do not fence (`LockWorth`).
-    ///   - wait: how long to wait for a predecessor, and whom to tell.
+    /// - Parameter allowsLeaseLocks: take an image on a file system whose locks do not fence (`LockWorth`).
     /// - Throws: what failed, and what to do.
     public init(
-        path: String, readOnly: Bool, cache: CacheMode, allowsLeaseLocks: Bool = false,
-        wait: PredecessorWait = PredecessorWait()
+        path: String, readOnly: Bool, cache: CacheMode, allowsLeaseLocks: Bool = false
     ) throws(SystemError) {
         let node = Self.node(at: path, readOnly: readOnly)
-        custody = try Self.open(node, readOnly: readOnly, direct: false)
+        let main = try Self.open(node, readOnly: readOnly, direct: cache == .direct)
         var status = stat()
-        guard unsafe fstat(custody.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
+        guard unsafe fstat(main.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
         let kind = status.st_mode & S_IFMT
         guard kind == S_IFREG || kind == S_IFBLK else {
             throw SystemError(
                 cannot: "serve", path, nil,
                 advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
         }
-        if !readOnly, !allowsLeaseLocks { try Self.refuseLeases(custody, path) }
-        try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly, wait)
-        if !readOnly { try ImageLocks.fence(custody, path: path, wait) }
-        let main =
-            kind == S_IFBLK && !readOnly
-            ? try Self.claim(node, status.st_rdev, direct: cache == .direct, wait)
-            : try Self.open(node, readOnly: readOnly, direct: cache == .direct)
-        if !readOnly { try ImageLocks.share(main, path: path) }
+        if !readOnly, !allowsLeaseLocks { try Self.refuseLeases(main, path) }
+        unclaimed = kind == S_IFBLK && !readOnly ? try Self.duplicate(main, path) : nil
         isBlockDevice = kind == S_IFBLK
         var size = UInt64(max(0, status.st_size))
         if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
@@ -121,7 +120,7 @@ public final class DiskImage: Sendable {
             let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
             offsetAlignment = alignment.offset
             memoryAlignment = alignment.memory
-            unaligned = try Self.openUnaligned(node, readOnly: readOnly)
+            unaligned = try Self.open(node, readOnly: readOnly, direct: false)
         } else {
             offsetAlignment = 1
             memoryAlignment = 1
@@ -158,14 +157,6 @@ public final class DiskImage: Sendable {
         try retryingInterrupts { fdatasync(main.number) }
     }
 
-    private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
-        let fd = try open(path, readOnly: readOnly, direct: false)
-        guard !readOnly else { return fd }
-        do throws(Errno) {
-            try ImageLocks.share(fd)
-        } catch {
-            throw SystemError(cannot: "lock", path, error)
-        }
     /// The path by which to open an image: of a block device that has several nodes the one that everybody uses, so
     /// that all meet at the same locks.
     private static func node(at path: String, readOnly: Bool) -> String {
@@ -177,34 +168,6 @@ public final class DiskImage: Sendable {
         return node
     }
 
-    /// Opens a block device for requests and claims it: the kernel refuses all others that want it for themselves,
-    /// whatever node they come by, and to mount it. Requests in flight keep the claim as they keep locks.
-    private static func claim(
-        _ path: String, _ device: dev_t, direct: Bool, _ wait: PredecessorWait
-    ) throws(SystemError) -> OwnedFD {
-        var claimed: OwnedFD?
-        var failure: SystemError?
-        try wait.until(
-            path,
-            isOver: {
-                do throws(SystemError) {
-                    claimed = try open(path, readOnly: false, direct: direct, exclusive: true)
-                    return true
-                } catch {
-                    failure = error
-                    return error.errno != .busy
-                }
-            },
-            obstacle: { () throws(SystemError) in
-                if let advice = BlockDeviceUse(device: device).advice {
-                    throw SystemError(cannot: "serve", path, nil, advice: advice)
-                }
-                return .foreign("another program, or what it left under way, has the device for itself (O_EXCL)")
-            })
-        guard let fd = claimed.take() else { throw failure ?? SystemError(cannot: "claim", path, .busy) }
-        return fd
-    }
-
     private static func refuseLeases(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) {
         guard case .lease(let name) = LockWorth(fileSystemMagic: clinux_file_system_magic(fd.number)) else { return }
         throw SystemError(
@@ -214,18 +177,16 @@ public final class DiskImage: Sendable {
                 + " writes have landed")
     }
 
-    private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
-        let fd = try open(path, readOnly: readOnly, direct: false)
-        if !readOnly { try ImageLocks.share(fd, path: path) }
-        return fd
+    private static func duplicate(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) -> OwnedFD {
+        do throws(Errno) {
+            return try fd.duplicate()
+        } catch {
+            throw SystemError(cannot: "open again", path, error)
+        }
     }
 
-    private static func open(
-        _ path: String, readOnly: Bool, direct: Bool, exclusive: Bool = false
-    ) throws(SystemError) -> OwnedFD {
-        let flags =
-            (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? Int32(CLINUX_O_DIRECT) : 0)
-            | (exclusive ? O_EXCL : 0)
+    private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {
+        let flags = (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? Int32(CLINUX_O_DIRECT) : 0)
         do throws(Errno) {
             // What guests read is no access that an operator wants to see, and each one would cost a look at the clock.
             // Only the owner of a file may ask for that.

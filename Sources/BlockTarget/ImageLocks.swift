@@ -10,8 +10,8 @@ internal import Platform
 ///   the worker dies.
 /// - **Holder**, a lock of the process and not of the open file, so that the kernel tells who has custody. It fences
 ///   nothing.
-/// - **Generation**, shared, held on every open file that requests use. Whoever starts takes it exclusively first: that
-///   waits until the last write of a dead worker has landed.
+/// - **Generation**, shared, held on every open file that requests use. Whoever takes the image takes it exclusively
+///   first: that waits until the last write of a dead worker has landed.
 /// - **QEMU's** bytes, shared, as QEMU takes them: its programs refuse an image that is served, and we one that they
 ///   use.
 enum ImageLocks {
@@ -31,7 +31,7 @@ enum ImageLocks {
     /// killed and is not gone yet; one that lives is not waited for.
     ///
     /// - Parameter fd: an open file of the image that no request will use.
-    /// - Throws: a sentence that says who is in the way.
+    /// - Throws: a sentence that says who is in the way; EBUSY when it is another worker.
     static func takeCustody(
         _ fd: borrowing OwnedFD, path: String, readOnly: Bool, _ wait: PredecessorWait
     ) throws(SystemError) {
@@ -41,8 +41,7 @@ enum ImageLocks {
             path,
             isOver: { clinux_lock_byte(number, Int32(CLINUX_LOCK_TRY), type, custodyByte) == 0 },
             obstacle: { () throws(SystemError) in try dyingHolder(number, type, path) })
-        // Nobody but the one who has custody takes it, and nothing depends on it.
-        _ = clinux_lock_byte(number, Int32(CLINUX_LOCK_TRY_PROCESS), type, holderByte)
+        nameHolder(fd, readOnly: readOnly)
         let used = readOnly ? [consistentRead] : [consistentRead, write]
         let unshared = readOnly ? [] : [write, resize]
         for permission in used { try lockShared(fd, qemuUsed + Int64(permission), path) }
@@ -52,6 +51,13 @@ enum ImageLocks {
         where clinux_lock_byte(number, Int32(CLINUX_LOCK_TEST), Int16(F_WRLCK), byte) == 1 {
             throw refusal(path, "Another program uses it, QEMU or qemu-img perhaps: end that one first")
         }
+    }
+
+    /// Lets the kernel tell others who has custody. Such a lock falls whenever its process closes any open file of the
+    /// image: so it is taken again after that. Nobody without custody takes it, and nothing depends on it.
+    static func nameHolder(_ fd: borrowing OwnedFD, readOnly: Bool) {
+        let type = Int16(readOnly ? F_RDLCK : F_WRLCK)
+        _ = clinux_lock_byte(fd.number, Int32(CLINUX_LOCK_TRY_PROCESS), type, holderByte)
     }
 
     /// What keeps custody from us, when that will pass.
@@ -64,7 +70,8 @@ enum ImageLocks {
         // Either it has just let go, or it lives in another PID namespace: the next tries tell.
         guard pid > 0 else { return .foreign("another worker, which this one cannot see, serves it") }
         guard let state = dyingState(ofProcess: pid) else {
-            throw refusal(path, "Another worker serves it, process \(pid): end that one first")
+            throw SystemError(
+                cannot: "serve", path, .busy, advice: "Another worker serves it, process \(pid): end that one first")
         }
         return .predecessor("worker \(pid), which has been killed, is not gone yet (state \(state))")
     }
@@ -94,10 +101,15 @@ enum ImageLocks {
     }
 
     /// Adds an open file to those that keep the next worker waiting as long as a request uses them.
-    static func share(_ fd: borrowing OwnedFD, path: String) throws(SystemError) {
-        guard clinux_lock_byte(fd.number, Int32(CLINUX_LOCK_TRY), Int16(F_RDLCK), generationByte) == 0 else {
+    static func share(_ number: Int32, path: String) throws(SystemError) {
+        guard clinux_lock_byte(number, Int32(CLINUX_LOCK_TRY), Int16(F_RDLCK), generationByte) == 0 else {
             throw SystemError(cannot: "lock", path, .current)
         }
+    }
+
+    /// Nothing is under way on an open file any more: it keeps nobody waiting.
+    static func unshare(_ number: Int32) {
+        _ = clinux_lock_byte(number, Int32(CLINUX_LOCK_TRY), Int16(F_UNLCK), generationByte)
     }
 }
 

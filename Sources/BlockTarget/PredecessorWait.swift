@@ -49,7 +49,8 @@ public struct PredecessorWait: Sendable {
     /// Waits until `isOver`.
     ///
     /// - Parameter obstacle: says what is in the way, or throws when waiting is no use.
-    /// - Throws: what `obstacle` throws; when the limit is reached, what was in the way; when `nap` gave up.
+    /// - Throws: what `obstacle` throws; when the limit is reached, what was in the way (EBUSY when that is nothing of a
+    ///   predecessor); when `nap` gave up.
     func until(
         _ path: String, isOver: () -> Bool, obstacle: () throws(SystemError) -> Obstacle
     ) throws(SystemError) {
@@ -58,14 +59,14 @@ public struct PredecessorWait: Sendable {
         var nextNap: Int32 = 1
         while !isOver() {
             let waited = Int((monotonicNanoseconds() - start) / 1_000_000)
-            let (text, limit) =
+            let (text, limit, errno): (String, Int, Errno?) =
                 switch try obstacle() {
-                case .predecessor(let text): (text, limitMilliseconds)
-                case .foreign(let text): (text, min(limitMilliseconds, Self.graceMilliseconds))
+                case .predecessor(let text): (text, limitMilliseconds, nil)
+                case .foreign(let text): (text, min(limitMilliseconds, Self.graceMilliseconds), .busy)
                 }
             guard waited < limit else {
                 throw SystemError(
-                    cannot: "serve", path, nil, advice: "After \(waited) ms \(text): try again when that is over")
+                    cannot: "serve", path, errno, advice: "After \(waited) ms \(text): try again when that is over")
             }
             if waited >= nextReport {
                 report(nextReport == 0 ? .begins(text) : .goesOn(text, milliseconds: waited))

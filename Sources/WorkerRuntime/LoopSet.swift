@@ -7,23 +7,27 @@ extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
     /// - Parameter signals: a descriptor whose input ends a wait for the storage.
+    /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger, signals: Int32) throws(SystemError) -> (DiskDescription, [LoopThread]) {
+    func startLoops(
+        log: Logger, signals: Int32
+    ) throws(SystemError) -> (DiskDescription, DiskImage?, ImageTenure?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
         disk.offersPackedRings = offersPackedRings
         var loops: [LoopThread] = []
+        var tenure: ImageTenure?
         var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
             let image = try DiskImage(
-                path: path, readOnly: isReadOnly, cache: cache, allowsLeaseLocks: allowsLeaseLocks,
-                wait: predecessorWait(path, log, signals))
+                path: path, readOnly: isReadOnly, cache: cache, allowsLeaseLocks: allowsLeaseLocks)
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
             opened = image
+            tenure = try settle(image, path, predecessorWait(path, log, signals), log)
             disk.sectors = image.bytes / 512
             disk.supportsDiscard = image.supportsDiscard
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
@@ -50,7 +54,22 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             for index in 0..<threadCount { loops.append(try startLoop(index, NullBackend(), disk, log)) }
         }
-        return (disk, opened, loops)
+        return (disk, opened, tenure, loops)
+    }
+
+    /// Waits for what a dead worker has left in the storage. That another one serves the image is no reason not to
+    /// start: its guest may be about to move here.
+    private func settle(
+        _ image: DiskImage, _ path: String, _ wait: PredecessorWait, _ log: Logger
+    ) throws(SystemError) -> ImageTenure {
+        let tenure = ImageTenure(image, path: path, wait: wait)
+        do throws(SystemError) {
+            try tenure.settle()
+        } catch {
+            guard error.errno == .busy else { throw error }
+            log.warning("\(error); until then no queue starts here")
+        }
+        return tenure
     }
 
     private func predecessorWait(_ path: String, _ log: Logger, _ signals: Int32) -> PredecessorWait {

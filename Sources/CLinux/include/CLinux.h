@@ -34,6 +34,7 @@
 #include "memory_guard.h"
 
 // glibc declares these only under _GNU_SOURCE.
+extern int dup3(int fd, int number, int flags);
 extern int memfd_create(const char *name, unsigned int flags);
 extern int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
 extern int pipe2(int fds[2], int flags);
