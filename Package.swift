@@ -52,7 +52,7 @@ let package = Package(
             name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
             linkerSettings: [.linkedLibrary(":liburing.a")]),
         module("Virtio", ["CWire", "Platform"]),
-        module("Inflight", ["CWire", "Platform"]),
+        module("Inflight", ["CWire", "Platform", "Virtio"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
         module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight"]),
         module(

@@ -51,7 +51,7 @@ public struct QueueCounters: Sendable, Equatable {
 ///   head is active already is returned with length 0 and touches nothing.
 /// - Guest memory, the ring and the slots stay in place while a slot is active.
 /// - One loop owns it. After `init` nothing here allocates.
-@safe public struct BlockQueue: ~Copyable {
+@safe public struct BlockQueue<Ring: RequestRing & ~Copyable>: ~Copyable {
     /// The queue's index in its device.
     public let index: Int
     /// Requests taken and not yet returned.
@@ -65,8 +65,7 @@ public struct QueueCounters: Sendable, Equatable {
     @usableFromInline var outstandingCount = 0
     @usableFromInline var broken = false
     @usableFromInline var counted = QueueCounters()
-    @usableFromInline var ring: SplitVirtqueue
-    @usableFromInline var log: SplitInflightLog
+    @usableFromInline var ring: Ring
     private let memory: GuestMemory
     @usableFromInline var view: GuestMemoryView
     @usableFromInline let rules: RequestRules
@@ -83,21 +82,18 @@ public struct QueueCounters: Sendable, Equatable {
     /// Takes up a queue.
     ///
     /// - Parameters:
-    ///   - ring: lies in `memory`.
-    ///   - log: of the requests in flight, recovered; `resubmit` what it has.
+    ///   - ring: lies in `memory`; `resubmit` what its log had.
     ///   - features: as agreed with the driver.
     ///   - writesThrough: answer a write only when it is on stable storage.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
-        index: Int, ring: consuming SplitVirtqueue, log: consuming SplitInflightLog, memory: GuestMemory,
-        disk: DiskDescription, features: UInt64,
+        index: Int, ring: consuming Ring, memory: GuestMemory, disk: DiskDescription, features: UInt64,
         writesThrough: Bool, call: Int32
     ) throws(Errno) {
         storage = try SlotStorage(slots: Int(ring.size))
         self.index = index
         self.ring = ring
-        self.log = log
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -105,13 +101,15 @@ public struct QueueCounters: Sendable, Equatable {
         self.call = call
     }
 
-    /// Where the ring stands: the index of the next available entry to take.
-    public var nextAvailable: UInt16 { ring.nextAvailable }
+    /// Where the ring stands, as GET_VRING_BASE tells it.
+    public var base: UInt32 { ring.base }
 
     /// Sends interrupts somewhere else from now on.
+    @inlinable
     public mutating func setCall(_ number: Int32) { call = number }
 
     /// Interrupts the guest once: it may have missed one.
+    @inlinable
     public func interrupt() {
         if call >= 0 { signalEvent(call) }
     }
@@ -119,9 +117,11 @@ public struct QueueCounters: Sendable, Equatable {
     /// Asks for kicks, before sleep.
     ///
     /// - Returns: true when there is work already.
+    @inlinable
     public mutating func enableKicks() -> Bool { isBroken ? false : ring.enableKicks() }
 
     /// Polls from now on.
+    @inlinable
     public mutating func disableKicks() { ring.disableKicks() }
 
     /// Takes a batch of requests from the ring and starts them.
@@ -137,20 +137,24 @@ public struct QueueCounters: Sendable, Equatable {
         if waiting == 0 { return 0 }
         let count = Int(min(waiting, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
-        for _ in 0..<count { takeOne(&backend) }
+        for taken in 0..<count where !takeOne(&backend) { return taken }
         return count
     }
 
+    /// Takes one request and starts it.
+    ///
+    /// - Returns: false when there was none.
     @inlinable
     @inline(__always)
-    mutating func takeOne<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
-        let head = ring.takeAvailable()
-        guard head < ring.size, unsafe !storage.slots[Int(head)].isActive else {
-            returnUnknown(head)
-            return
+    mutating func takeOne<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
+        guard let slot = ring.take() else { return false }
+        guard slot < ring.size, unsafe !storage.slots[Int(slot)].isActive else {
+            returnUnusable(slot)
+            return true
         }
-        log.take(head)
-        admit(head, &backend)
+        ring.record(slot)
+        admit(slot, &backend)
+        return true
     }
 
     /// Takes a request that has been logged: checks it and starts it. Nothing is remembered of an earlier check.
@@ -183,26 +187,26 @@ public struct QueueCounters: Sendable, Equatable {
             counted.malformed += 1
             outstandingCount -= 1
             unsafe slot.pointee.isActive = false
-            ring.writeUsed(head: head, written: 0)
-            log.giveBack(head)
+            ring.giveBack(head, written: 0)
         }
     }
 
-    /// Returns a head that the ring does not have or that is in flight already. It is in no log, so it is published
+    /// Returns a slot that the ring does not have or that is in flight already. It is in no log, so it is published
     /// alone.
-    @usableFromInline
-    mutating func returnUnknown(_ head: UInt16) {
+    @inlinable
+    @inline(never)
+    mutating func returnUnusable(_ slot: UInt16) {
         counted.others += 1
         counted.malformed += 1
         publish()
-        log.giveBackNothing()
-        ring.writeUsed(head: head, written: 0)
+        ring.returnUnusable(slot)
         publish()
     }
 
     /// Carries out again what a worker before has taken and not returned.
     ///
     /// - Parameter heads: of the log, in the order in which they were taken.
+    @inlinable
     public mutating func resubmit<Backend: StorageBackend & ~Copyable>(_ heads: [UInt16], _ backend: inout Backend) {
         for head in heads { admit(head, &backend) }
     }
@@ -299,8 +303,7 @@ public struct QueueCounters: Sendable, Equatable {
         if status != .ok { counted.failed += 1 }
         unsafe slot.pointee.writeStatus(status)
         let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
-        ring.writeUsed(head: head, written: written)
-        log.giveBack(head)
+        ring.giveBack(head, written: written)
         unsafe slot.pointee.isActive = false
         outstandingCount -= 1
     }
@@ -309,7 +312,6 @@ public struct QueueCounters: Sendable, Equatable {
     @inlinable
     public mutating func publish() {
         let wantsInterrupt = ring.publish()
-        log.strikeOff(usedIndex: ring.publishedIndex)
         if wantsInterrupt, call >= 0 {
             counted.interrupts += 1
             signalEvent(call)

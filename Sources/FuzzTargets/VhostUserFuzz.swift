@@ -68,7 +68,7 @@ private struct SessionModel {
     private var session = Session(offer: Self.offer)
     private var running = [QueueSetup?](repeating: nil, count: 3)
     private var regions: [MemoryRegion] = []
-    private var stops: UInt16 = 0
+    private var stops: UInt32 = 0
     private(set) var isOpen = true
 
     mutating func carryOut(_ message: FrontendMessage, needsReply: Bool, refusesFirst: Bool, refusesOthers: Bool) {
@@ -125,8 +125,8 @@ private struct SessionModel {
         case .stopQueue(let queue):
             precondition(running[queue] != nil, "stopped twice")
             running[queue] = nil
-            stops &+= 1
-            return .stopped(nextAvailable: stops)
+            stops = (stops + 1) & 0xffff
+            return .stopped(base: stops)
         case .resetKeepingMemory:
             precondition(running.allSatisfy { $0 == nil }, "reset while a queue runs")
         }

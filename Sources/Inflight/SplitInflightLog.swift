@@ -122,6 +122,7 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
     case version(UInt16)
     case batchTooLong(Int, size: Int)
     case brokenList(UInt16)
+    case noRoom(queue: Int, size: Int)
 
     public var description: String {
         switch self {
@@ -129,6 +130,8 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
         case .batchTooLong(let count, let size):
             "the inflight log is \(count) used elements behind a ring of \(size): it belongs to another ring"
         case .brokenList(let head): "the inflight log names a descriptor \(head) that the ring does not have"
+        case .noRoom(let queue, let size):
+            "the inflight region has no room for queue \(queue) with \(size) entries"
         }
     }
 }

@@ -6,7 +6,7 @@ internal import Uring
 /// A queue of a simulated disk, and the guest that drives it.
 public final class SimulatedQueue {
     public let guest: SimulatedGuest
-    fileprivate var queue: BlockQueue
+    fileprivate var queue: BlockQueue<SplitRequestRing>
 
     /// The queue's index in its disk.
     public let index: Int
@@ -18,7 +18,7 @@ public final class SimulatedQueue {
     /// Requests wait for room.
     public var hasStalled: Bool { queue.hasStalled }
     /// Index of the next available entry to take.
-    public var nextAvailable: UInt16 { queue.nextAvailable }
+    public var nextAvailable: UInt16 { UInt16(truncatingIfNeeded: queue.base) }
 
     /// - Parameters:
     ///   - index: the queue's place in its disk.
@@ -31,8 +31,8 @@ public final class SimulatedQueue {
     ) throws(Errno) {
         let features = features ?? disk.features
         queue = try BlockQueue(
-            index: index, ring: guest.makeVirtqueue(features: features), log: .none, memory: guest.memory, disk: disk,
-            features: features, writesThrough: writesThrough, call: call)
+            index: index, ring: SplitRequestRing(guest.makeVirtqueue(features: features), log: .none),
+            memory: guest.memory, disk: disk, features: features, writesThrough: writesThrough, call: call)
         self.index = index
         self.guest = guest
     }

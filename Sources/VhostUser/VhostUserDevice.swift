@@ -48,8 +48,8 @@ public protocol VhostUserDevice: AnyObject {
     func startQueue(_ queue: Int, _ setup: QueueSetup) throws(DeviceRefusal)
     /// Stops a queue: requests that were taken from the ring are finished first. The queue may be stopped already.
     ///
-    /// - Returns: the index of the next available ring entry that would have been taken.
-    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt16
+    /// - Returns: where the queue would go on, in the form of `QueueSetup.base`.
+    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32
 
     /// Back to the state before the first message: all queues stopped, memory unmapped, descriptors closed. Called for
     /// RESET_DEVICE (`keepingMemory`) and when a connection ends.
@@ -80,19 +80,20 @@ public struct QueueSetup: Hashable, Sendable {
     public var availableRing: UInt64
     /// The used ring (device area), as an address of the front-end's mapping.
     public var usedRing: UInt64
-    /// The index of the next available ring entry to take (SET_VRING_BASE).
-    public var nextAvailable: UInt16
+    /// Where it goes on, as SET_VRING_BASE says it and GET_VRING_BASE is answered: the index of the next available ring
+    /// entry to take. Of a packed ring: the next descriptor to take in bits 0 to 14 and the wrap counter there in bit
+    /// 15, the next one to return and its wrap counter in bits 16 to 31.
+    public var base: UInt32
 
     public init(
-        features: UInt64, size: Int, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64,
-        nextAvailable: UInt16
+        features: UInt64, size: Int, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64, base: UInt32
     ) {
         self.features = features
         self.size = size
         self.descriptorTable = descriptorTable
         self.availableRing = availableRing
         self.usedRing = usedRing
-        self.nextAvailable = nextAvailable
+        self.base = base
     }
 }
 

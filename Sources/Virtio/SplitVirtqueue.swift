@@ -25,7 +25,8 @@ public import Synchronization
     @usableFromInline let mask: UInt16
 
     /// Index of the next available ring entry to take.
-    public private(set) var nextAvailable: UInt16
+    @inlinable public var nextAvailable: UInt16 { nextAvailableValue }
+    @usableFromInline var nextAvailableValue: UInt16
     /// Index behind the last used element written.
     @usableFromInline var usedIndex: UInt16
     /// Index that the guest has been shown.
@@ -68,7 +69,7 @@ public import Synchronization
         unsafe self.descriptors = unsafe descriptors
         unsafe self.available = unsafe available
         unsafe self.used = unsafe used
-        self.nextAvailable = nextAvailable
+        nextAvailableValue = nextAvailable
         observedAvailable = nextAvailable
         usedIndex = unsafe wire_load16(used + 2)
         publishedIndexValue = usedIndex
@@ -110,13 +111,8 @@ public import Synchronization
     @inlinable
     public mutating func takeAvailable() -> UInt16 {
         let head = unsafe wire_load16(available + 4 + 2 * position(nextAvailable))
-        advanceAvailable()
+        nextAvailableValue &+= 1
         return head
-    }
-
-    @usableFromInline
-    mutating func advanceAvailable() {
-        nextAvailable &+= 1
     }
 
     /// Fetches what the next `count` entries will need, so that their cache misses overlap.
@@ -126,7 +122,10 @@ public import Synchronization
         for ahead in 0..<Int(count) {
             let index = nextAvailable &+ UInt16(truncatingIfNeeded: ahead)
             let head = unsafe wire_load16(available + 4 + 2 * position(index))
-            if head < size { unsafe wire_prefetch(descriptors + 16 * Int(head)) }
+            guard head < size else { continue }
+            // Three descriptors in a row, the usual chain, lie in two cache lines as often as in one.
+            unsafe wire_prefetch(descriptors + 16 * Int(head))
+            unsafe wire_prefetch(descriptors + 16 * Int(head) + 47)
         }
     }
 

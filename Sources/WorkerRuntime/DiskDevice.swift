@@ -15,7 +15,7 @@ final class DiskDevice: VhostUserDevice {
         var signals = QueueSignals()
         /// What it runs with; nil while it is stopped.
         var setup: QueueSetup?
-        var lastAvailable: UInt16 = 0
+        var lastBase: UInt32 = 0
     }
 
     private let disk: DiskDescription
@@ -124,7 +124,7 @@ extension DiskDevice {
         for index in queues.indices where refusal == nil {
             guard var setup = queues[index].setup else { continue }
             do throws(DeviceRefusal) {
-                setup.nextAvailable = try stopQueue(index)
+                setup.base = try stopQueue(index)
                 stopped.append((index, setup))
             } catch {
                 refusal = error
@@ -224,7 +224,7 @@ extension DiskDevice {
             used: try resolve(
                 setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size, features: setup.features), 4, index,
                 "used ring"),
-            nextAvailable: setup.nextAvailable, memory: memory, inflight: inflight,
+            base: setup.base, memory: memory, inflight: inflight,
             writesThrough: writesThrough(setup.features), signals: queues[index].signals)
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
@@ -241,7 +241,7 @@ extension DiskDevice {
         case .attached, .done, .detached: break
         }
         queues[index].setup = setup
-        queues[index].lastAvailable = setup.nextAvailable
+        queues[index].lastBase = setup.base
     }
 
     private func resolve(
@@ -255,16 +255,16 @@ extension DiskDevice {
         return UInt(bitPattern: host)
     }
 
-    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt16 {
-        guard queues[index].setup != nil else { return queues[index].lastAvailable }
+    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 {
+        guard queues[index].setup != nil else { return queues[index].lastBase }
         let mailbox = loop(of: index).mailbox
         let number = mailbox.post(.detach(queue: index))
         if let reply = mailbox.answer(to: number, until: drainDeadline()) { return try stopped(index, reply) }
         // What is refused changes nothing: the queue goes on being served. It may have finished at the last moment.
         _ = loop(of: index).command(.keep(queue: index))
         switch mailbox.answer(to: number, until: 0) {
-        case .some(.detached(let nextAvailable, let report)):
-            return try stopped(index, .detached(nextAvailable: nextAvailable, report))
+        case .some(.detached(let base, let report)):
+            return try stopped(index, .detached(base: base, report))
         case .some: break
         case nil: mailbox.abandon(number)
         }
@@ -274,16 +274,16 @@ extension DiskDevice {
 
     /// Notes how a queue has stopped.
     ///
-    /// - Returns: the index of the next available entry.
-    private func stopped(_ index: Int, _ reply: LoopReply) throws(DeviceRefusal) -> UInt16 {
+    /// - Returns: where it would go on.
+    private func stopped(_ index: Int, _ reply: LoopReply) throws(DeviceRefusal) -> UInt32 {
         queues[index].setup = nil
-        guard case .detached(let nextAvailable, let finished) = reply else {
+        guard case .detached(let base, let finished) = reply else {
             throw DeviceRefusal("queue \(index) was not there any more")
         }
         report.counters.add(finished.counters)
         report.faults.add(finished.faults)
-        queues[index].lastAvailable = nextAvailable
-        return nextAvailable
+        queues[index].lastBase = base
+        return base
     }
 
     private func drainDeadline() -> UInt64 { monotonicNanoseconds() + UInt64(drainMilliseconds) * 1_000_000 }

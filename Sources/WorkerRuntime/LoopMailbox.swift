@@ -23,7 +23,8 @@ struct QueueAttachment: Sendable {
     var descriptors: UInt
     var available: UInt
     var used: UInt
-    var nextAvailable: UInt16
+    /// Where the queue goes on (SET_VRING_BASE).
+    var base: UInt32
     var memory: GuestMemory
     /// Where requests in flight are logged; nil: nowhere.
     var inflight: InflightRegion?
@@ -54,7 +55,7 @@ enum LoopCommand: Sendable {
 enum LoopReply: Sendable {
     case done
     case attached(RecoveryPlan)
-    case detached(nextAvailable: UInt16, QueueReport)
+    case detached(base: UInt32, QueueReport)
     case refused(String)
 }
 

@@ -35,8 +35,8 @@ import Virtio
         }
     }
 
-    private func setup(_ queue: UInt32, nextAvailable: UInt16 = 0) -> QueueSetup {
-        ringSetup(queue, features: Self.features, nextAvailable: nextAvailable)
+    private func setup(_ queue: UInt32, base: UInt32 = 0) -> QueueSetup {
+        ringSetup(queue, features: Self.features, base: base)
     }
 
     /// QEMU 7.2: calls before everything else, SET_FEATURES again at each start, SET_VRING_ENABLE last and for all
@@ -70,8 +70,7 @@ import Virtio
             }
             #expect(device.running.isEmpty)
             try send([enable(0), enable(1)], on: wire, needsReply: true)
-            let next = UInt16(start)
-            #expect(device.running == [0: setup(0, nextAvailable: next), 1: setup(1, nextAvailable: next)])
+            #expect(device.running == [0: setup(0, base: start), 1: setup(1, base: start)])
             try send([enable(0, 0), enable(1, 0)], on: wire)
             #expect(device.running.isEmpty)
             start += 300
@@ -155,7 +154,7 @@ import Virtio
         for queue: UInt32 in 0..<3 {
             try send([size(queue), base(queue, 11), address(queue), kick(queue)], on: wire)
         }
-        #expect(device.running[2] == setup(2, nextAvailable: 11))
+        #expect(device.running[2] == setup(2, base: 11))
         #expect(wire.hangUp() == "the peer closed the connection")
     }
 

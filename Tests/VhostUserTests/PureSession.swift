@@ -60,12 +60,12 @@ func ringAddress(_ queue: UInt32 = 0, at offset: UInt64 = 0) -> VringAddress {
 
 /// How the device is to serve a queue whose rings are at `ringAddress`.
 func ringSetup(
-    _ queue: UInt32 = 0, at offset: UInt64 = 0, features: UInt64 = 1 << 32, size: Int = 128, nextAvailable: UInt16 = 0
+    _ queue: UInt32 = 0, at offset: UInt64 = 0, features: UInt64 = 1 << 32, size: Int = 128, base: UInt32 = 0
 ) -> QueueSetup {
     let address = ringAddress(queue, at: offset)
     return QueueSetup(
         features: features, size: size, descriptorTable: address.descriptorTable,
-        availableRing: address.availableRing, usedRing: address.usedRing, nextAvailable: nextAvailable)
+        availableRing: address.availableRing, usedRing: address.usedRing, base: base)
 }
 
 /// What brings queue 0 up once features are taken.

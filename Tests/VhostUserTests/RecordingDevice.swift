@@ -36,7 +36,7 @@ final class RecordingDevice: VhostUserDevice {
     /// Every queue that runs, with how many requests it has taken since it started.
     private(set) var running: [Int: QueueSetup] = [:]
     /// How many requests a queue takes before it is asked to stop.
-    var requestsPerRun: UInt16 = 0
+    var requestsPerRun: UInt32 = 0
     /// The next call that can be refused is.
     var refusesNext = false
     private var held: [HeldFD] = []
@@ -113,7 +113,7 @@ final class RecordingDevice: VhostUserDevice {
         running[queue] = setup
     }
 
-    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt16 {
+    func stopQueue(_ queue: Int) throws(DeviceRefusal) -> UInt32 {
         guard let setup = running[queue] else {
             Issue.record("queue \(queue) is stopped though it does not run")
             throw DeviceRefusal("not running")
@@ -121,7 +121,7 @@ final class RecordingDevice: VhostUserDevice {
         try refuseIfAsked()
         events.append(.stop(queue))
         running[queue] = nil
-        return setup.nextAvailable &+ requestsPerRun
+        return setup.base + requestsPerRun
     }
 
     func reset(keepingMemory: Bool) {

@@ -43,7 +43,7 @@ import Virtio
                 #expect((session.device.running[0] != nil) == isComplete, "\(order.map(\.kind))")
             }
             #expect(session.session.missing(queue: 0).isEmpty)
-            #expect(session.device.running == [0: ringSetup(nextAvailable: 7)])
+            #expect(session.device.running == [0: ringSetup(base: 7)])
             let starts = session.device.events.count { $0.started == 0 }
             let baseWasLate = session.device.events.contains(.stop(0))
             #expect(starts == (baseWasLate ? 2 : 1), "\(order.map(\.kind))")
@@ -197,7 +197,7 @@ import Virtio
         for message in [Self.enable, Self.size, Self.address, .setMemoryTable([ringMemory])] { session.send(message) }
         #expect(device.running == [1: ringSetup(1)])
         session.send(Self.kick)
-        #expect(device.running[0] == ringSetup(nextAvailable: 5))
+        #expect(device.running[0] == ringSetup(base: 5))
     }
 
     @Test func `GET_VRING_BASE of a vring that never ran answers where it would have begun`() {
@@ -222,7 +222,7 @@ import Virtio
         #expect(session.device.takeEvents() == [.stop(0)])
         #expect(session.send(Self.disable) == .done)
         #expect(session.send(Self.enable) == .done)
-        #expect(session.device.takeEvents() == [.start(0, ringSetup(nextAvailable: 5))])
+        #expect(session.device.takeEvents() == [.start(0, ringSetup(base: 5))])
     }
 
     @Test func `a vring stops when the memory below it goes, before it goes, and starts when it is back`() {
@@ -233,7 +233,7 @@ import Virtio
         session.send(.removeMemoryRegion(ringMemory))
         #expect(session.device.takeEvents() == [.stop(0), .removed(ringMemory)])
         session.send(.addMemoryRegion(ringMemory))
-        #expect(session.device.takeEvents() == [.added(ringMemory), .start(0, ringSetup(nextAvailable: 5))])
+        #expect(session.device.takeEvents() == [.added(ringMemory), .start(0, ringSetup(base: 5))])
         session.send(.setMemoryTable([otherMemory]))
         #expect(session.device.takeEvents() == [.stop(0), .memory([otherMemory], fdCount: 1)])
     }
@@ -248,9 +248,9 @@ import Virtio
         let device = RecordingDevice()
         var session = running(device)
         #expect(session.session.receive(.setMemoryTable([otherMemory]), needsReply: true) == .call(.stopQueue(0)))
-        #expect(session.session.resume(.stopped(nextAvailable: 9)) == .call(.replaceMemory([otherMemory])))
+        #expect(session.session.resume(.stopped(base: 9)) == .call(.replaceMemory([otherMemory])))
         let step = session.session.resume(.refused(DeviceRefusal("no")))
-        #expect(step == .call(.startQueue(0, ringSetup(nextAvailable: 9))))
+        #expect(step == .call(.startQueue(0, ringSetup(base: 9))))
         #expect(session.session.resume(.done) == .refuse(RequestRefusal(.setMemoryTable, .device("no"))))
         #expect(session.session.memory.regions == [ringMemory])
     }
@@ -277,10 +277,10 @@ import Virtio
     }
 
     @Test(arguments: [
-        (FrontendMessage.setVringSize(VringState(index: 0, value: 64)), ringSetup(size: 64, nextAvailable: 5)),
-        (.setVringAddress(ringAddress(at: 0x8000)), ringSetup(at: 0x8000, nextAvailable: 5)),
-        (.setVringBase(VringState(index: 0, value: 40)), ringSetup(nextAvailable: 40)),
-        (.setFeatures(1 << 32 | 1 << 9), ringSetup(features: 1 << 32 | 1 << 9, nextAvailable: 5)),
+        (FrontendMessage.setVringSize(VringState(index: 0, value: 64)), ringSetup(size: 64, base: 5)),
+        (.setVringAddress(ringAddress(at: 0x8000)), ringSetup(at: 0x8000, base: 5)),
+        (.setVringBase(VringState(index: 0, value: 40)), ringSetup(base: 40)),
+        (.setFeatures(1 << 32 | 1 << 9), ringSetup(features: 1 << 32 | 1 << 9, base: 5)),
     ])
     func `a running vring that is changed stops and starts with what is new`(
         message: FrontendMessage, setup: QueueSetup
@@ -311,7 +311,7 @@ import Virtio
         session.send(.setFeatures(1 << 32 | 1 << 30))
         #expect(session.device.takeEvents() == [.stop(0)])
         session.send(Self.enable)
-        #expect(session.device.running == [0: ringSetup(nextAvailable: 5)])
+        #expect(session.device.running == [0: ringSetup(base: 5)])
     }
 
     // MARK: Numbers

@@ -45,7 +45,7 @@ import Virtio
                     features: 1 << 32, size: 16,
                     descriptorTable: memory.frontendAddress(of: endpoint.ring.descriptorTable),
                     availableRing: memory.frontendAddress(of: endpoint.ring.availableRing),
-                    usedRing: memory.frontendAddress(of: endpoint.ring.usedRing), nextAvailable: 0)
+                    usedRing: memory.frontendAddress(of: endpoint.ring.usedRing), base: 0)
             }
             try announceMemory()
             for (index, endpoint) in endpoints.enumerated() {
@@ -116,7 +116,7 @@ import Virtio
         stage.gate.open()
         try stage.waitForAnswer()
         var setup = stage.setups[0]
-        setup.nextAvailable = 1
+        setup.base = 1
         var attempts = 0
         // The used element is published just before the queue is let go of.
         while attempts < 1_000_000 {

@@ -34,6 +34,7 @@ extern int fallocate(int fd, int mode, off_t offset, off_t length);
 
 enum {
     CLINUX_O_DIRECT = 040000,
+    CLINUX_O_NOATIME = 01000000,
     CLINUX_MFD_CLOEXEC = 1,
     CLINUX_MFD_ALLOW_SEALING = 2,
     CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,

@@ -50,7 +50,7 @@ extension DeviceCall {
             case .setCall(let queue): try device.setCall(fds.takeFirst(), queue: queue)
             case .setError(let queue): try device.setError(fds.takeFirst(), queue: queue)
             case .startQueue(let queue, let setup): try device.startQueue(queue, setup)
-            case .stopQueue(let queue): return .stopped(nextAvailable: try device.stopQueue(queue))
+            case .stopQueue(let queue): return .stopped(base: try device.stopQueue(queue))
             case .resetKeepingMemory: device.reset(keepingMemory: true)
             }
             return .done
@@ -66,8 +66,8 @@ public enum DeviceAnswer: Sendable {
     case done
     /// `readConfiguration`: the whole configuration space.
     case configuration([UInt8])
-    /// `stopQueue`: the index of the next available ring entry.
-    case stopped(nextAvailable: UInt16)
+    /// `stopQueue`: where the queue would go on.
+    case stopped(base: UInt32)
     /// `makeInflight`: the file, to be sent with the reply.
     case inflight(InflightFile)
     /// Not done.

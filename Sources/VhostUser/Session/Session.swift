@@ -77,9 +77,9 @@ public struct Session: Hashable, Sendable {
         switch (call, answer) {
         case (_, .refused(let refusal)):
             exchange.refuse(refusal)
-        case (.stopQueue(let queue), .stopped(let nextAvailable)):
+        case (.stopQueue(let queue), .stopped(let base)):
             running[queue] = nil
-            state.vrings[queue].base = nextAvailable
+            state.vrings[queue].base = base
         case (.readConfiguration, .configuration(let bytes)):
             exchange.configuration = bytes
         case (.makeInflight, .inflight(let file)):
@@ -170,7 +170,8 @@ public struct Session: Hashable, Sendable {
         case .getQueueCount: return .value(UInt64(state.offer.queueCount))
         case .getMaximumMemorySlots: return .value(UInt64(state.offer.maximumMemoryRegions))
         case .getVringBase(let vring):
-            return .vringState(VringState(index: vring.index, value: UInt32(state.vrings[Int(vring.index)].base)))
+            return .vringState(
+                VringState(index: vring.index, value: state.vrings[Int(vring.index)].base ?? state.freshBase))
         case .getConfiguration(let access):
             guard let configuration = exchange.configuration else { return .empty }
             return .configuration(access.reading(configuration))

@@ -125,8 +125,8 @@ struct SessionState: Hashable, Sendable {
 
     private mutating func setBase(_ state: VringState) throws(RequestRefusal.Reason) {
         let queue = try queue(state.index)
-        guard let base = UInt16(exactly: state.value) else { throw .wrongVringBase(state.value) }
-        vrings[queue].base = base
+        guard isPacked || state.value <= 0xffff else { throw .wrongVringBase(state.value) }
+        vrings[queue].base = state.value
     }
 
     private mutating func setEnable(_ state: VringState) throws(RequestRefusal.Reason) {
@@ -147,8 +147,8 @@ struct Vring: Hashable, Sendable {
     /// Number of descriptors.
     var size: Int?
     var address: VringAddress?
-    /// The next available ring entry: as set, or where the vring stopped.
-    var base: UInt16 = 0
+    /// Where it goes on: as set, or where the vring stopped. nil: at the beginning.
+    var base: UInt32?
     /// There is an eventfd, or the promise that the vring is polled.
     var hasKick = false
     /// nil: never said.
@@ -156,6 +156,12 @@ struct Vring: Hashable, Sendable {
 }
 
 extension SessionState {
+    /// Whether the rings are packed ones.
+    var isPacked: Bool { (features ?? 0) & RingFeatures.packed != 0 }
+
+    /// Where a ring begins that nobody has used: packed ones with both wrap counters at 1 (VIRTIO 1.2, 2.8.1).
+    var freshBase: UInt32 { isPacked ? 0x8000_8000 : 0 }
+
     /// What a vring still waits for.
     func missing(queue: Int) -> VringNeeds {
         let vring = vrings[queue]
@@ -177,7 +183,8 @@ extension SessionState {
         }
         return QueueSetup(
             features: features & ~VhostFeatures.all, size: size, descriptorTable: address.descriptorTable,
-            availableRing: address.availableRing, usedRing: address.usedRing, nextAvailable: vring.base)
+            availableRing: address.availableRing, usedRing: address.usedRing,
+            base: vring.base ?? freshBase)
     }
 
     /// Without VHOST_USER_F_PROTOCOL_FEATURES vrings begin enabled, with it disabled. SET_VRING_ENABLE decides from

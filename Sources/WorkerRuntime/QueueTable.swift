@@ -1,0 +1,244 @@
+internal import BlockTarget
+internal import Inflight
+internal import Logging
+internal import Platform
+internal import Uring
+internal import Virtio
+
+/// What all queues of a loop share besides the backend. The loop's thread owns it.
+struct LoopOffice: ~Copyable {
+    let disk: DiskDescription
+    let mailbox: LoopMailbox
+    let log: Logger
+    let poller: Poller
+    /// Faults of the storage that some queue's report has told already.
+    var reportedFaults = StorageFaults()
+}
+
+/// The queues of one loop that have one kind of ring.
+///
+/// Nothing allocates here between two commands.
+@safe struct QueueTable<Ring: RequestRing & ~Copyable>: ~Copyable {
+    /// A queue and what goes with it.
+    private struct Place: ~Copyable {
+        var queue: BlockQueue<Ring>
+        var signals: QueueSignals
+        /// The command that waits until the queue has finished; 0 when none does.
+        var detachCommand: UInt64 = 0
+        var reportedBroken = false
+    }
+
+    /// The first `count` are initialised, in no order.
+    private let places: UnsafeMutablePointer<Place>
+    private(set) var count = 0
+    /// Queue index to place, or -1.
+    private let placeOfQueue: UnsafeMutablePointer<Int>
+    private let capacity: Int
+    /// The place whose stalled requests go first in this turn.
+    private var firstToResume = 0
+
+    /// - Parameter capacity: indices of queues are below it.
+    init(capacity: Int) {
+        self.capacity = capacity
+        unsafe places = .allocate(capacity: capacity)
+        unsafe placeOfQueue = .allocate(capacity: capacity)
+        unsafe placeOfQueue.initialize(repeating: -1, count: capacity)
+    }
+
+    deinit {
+        unsafe places.deinitialize(count: count)
+        unsafe places.deallocate()
+        unsafe placeOfQueue.deallocate()
+    }
+
+    /// The place of a queue; nil when it is not here.
+    private func place(of queue: Int) -> Int? {
+        guard queue < capacity, unsafe placeOfQueue[queue] >= 0 else { return nil }
+        return unsafe placeOfQueue[queue]
+    }
+
+    /// Whether a queue is here.
+    func contains(_ queue: Int) -> Bool { place(of: queue) != nil }
+}
+
+// MARK: - A turn
+
+extension QueueTable where Ring: ~Copyable {
+    /// Takes and starts a batch of requests of each queue.
+    ///
+    /// - Returns: whether there were any.
+    mutating func service<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
+        var worked = false
+        for place in 0..<count where unsafe places[place].detachCommand == 0 {
+            if unsafe places[place].queue.service(&backend) > 0 { worked = true }
+        }
+        return worked
+    }
+
+    /// Goes on with the request of a completion.
+    ///
+    /// - Returns: false when its queue is not here.
+    mutating func finish<Backend: StorageBackend & ~Copyable>(
+        _ completion: IOCompletion, _ backend: inout Backend
+    ) -> Bool {
+        let token = RequestToken(rawValue: completion.token)
+        guard let place = place(of: Int(token.queue)) else { return false }
+        unsafe places[place].queue.finish(token: token, result: completion.result, &backend)
+        return true
+    }
+
+    /// Starts again what found no room. Each turn another queue goes first: else one that always has something stalled
+    /// would take all room, and the others would wait for ever.
+    mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
+        var worked = false
+        if firstToResume >= count { firstToResume = 0 }
+        var place = firstToResume
+        for _ in 0..<count {
+            defer { place = place + 1 < count ? place + 1 : 0 }
+            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
+                worked = true
+            }
+        }
+        firstToResume += 1
+        return worked
+    }
+
+    /// Shows the guest what is done, and lets go of queues that have finished.
+    mutating func publish<Backend: StorageBackend & ~Copyable>(
+        _ backend: borrowing Backend, _ office: inout LoopOffice
+    ) {
+        var place = 0
+        while place < count {
+            unsafe places[place].queue.publish()
+            if unsafe places[place].queue.isBroken { reportBroken(place, office) }
+            if unsafe places[place].detachCommand != 0, unsafe places[place].queue.outstanding == 0 {
+                detach(place, backend.faults, &office)
+            } else {
+                place += 1
+            }
+        }
+    }
+
+    /// Asks for kicks, before sleep.
+    ///
+    /// - Returns: whether there is work already; and whether some may come that nobody calls for: stalled requests, and
+    ///   a driver that gives no kicks.
+    mutating func enableKicks() -> (work: Bool, mustRetry: Bool) {
+        var result = (work: false, mustRetry: false)
+        for place in 0..<count {
+            if unsafe places[place].detachCommand == 0, unsafe places[place].queue.enableKicks() { result.work = true }
+            if unsafe places[place].queue.hasStalled || places[place].signals.kick == nil { result.mustRetry = true }
+        }
+        return result
+    }
+
+    /// Polls from now on.
+    mutating func disableKicks() {
+        for place in 0..<count { unsafe places[place].queue.disableKicks() }
+    }
+
+    private mutating func reportBroken(_ place: Int, _ office: borrowing LoopOffice) {
+        guard unsafe !places[place].reportedBroken else { return }
+        unsafe places[place].reportedBroken = true
+        office.log.error(
+            "the guest's ring makes no sense: the queue is served no more until it is set up anew",
+            metadata: ["queue": "\(unsafe places[place].queue.index)"])
+        if let error = unsafe places[place].signals.error { signalEvent(error.number) }
+    }
+}
+
+// MARK: - Commands
+
+extension QueueTable where Ring: ~Copyable {
+    /// Takes up a queue, and carries out again what its log has.
+    mutating func attach<Backend: StorageBackend & ~Copyable>(
+        _ attachment: QueueAttachment, _ backend: inout Backend, _ office: borrowing LoopOffice
+    ) -> LoopReply {
+        let index = attachment.index
+        guard let descriptors = unsafe UnsafeMutableRawPointer(bitPattern: attachment.descriptors),
+            let driver = unsafe UnsafeMutableRawPointer(bitPattern: attachment.available),
+            let device = unsafe UnsafeMutableRawPointer(bitPattern: attachment.used)
+        else { return .refused("queue \(index) has no rings") }
+        let areas = unsafe RingAreas(
+            size: attachment.size, features: attachment.features, descriptors: descriptors, driver: driver,
+            device: device)
+        var plan = RecoveryPlan()
+        do {
+            let ring = try Ring(
+                areas, base: attachment.base, region: attachment.inflight, queue: index, plan: &plan)
+            let queue = try BlockQueue(
+                index: index, ring: ring, memory: attachment.memory, disk: office.disk,
+                features: attachment.features, writesThrough: attachment.writesThrough,
+                call: attachment.signals.call?.number ?? -1)
+            unsafe (places + count).initialize(to: Place(queue: queue, signals: QueueSignals()))
+        } catch let error as Errno {
+            return .refused("no memory for queue \(index): \(error)")
+        } catch {
+            return .refused("queue \(index): \(error)")
+        }
+        unsafe placeOfQueue[index] = count
+        count += 1
+        setSignals(of: index, attachment.signals, office)
+        unsafe places[count - 1].queue.disableKicks()
+        unsafe places[count - 1].queue.resubmit(plan.heads, &backend)
+        return .attached(plan)
+    }
+
+    /// Takes no more requests of a queue and lets go of it when it has finished, or takes that back.
+    ///
+    /// Every command is answered: the one before, too, which the new one replaces.
+    ///
+    /// - Parameter command: the one to answer then; 0 takes it back.
+    mutating func setDetachCommand(of queue: Int, _ command: UInt64, _ office: borrowing LoopOffice) {
+        guard let place = place(of: queue) else { return }
+        let old = unsafe places[place].detachCommand
+        unsafe places[place].detachCommand = command
+        if old != 0 { office.mailbox.answer(old, .refused("taken back")) }
+    }
+
+    mutating func setWritesThrough(of queue: Int, _ value: Bool) {
+        guard let place = place(of: queue) else { return }
+        unsafe places[place].queue.writesThrough = value
+    }
+
+    /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is
+    /// interrupted once, and the ring is looked at in the next turn anyway.
+    mutating func setSignals(of queue: Int, _ signals: QueueSignals, _ office: borrowing LoopOffice) {
+        guard let place = place(of: queue) else { return }
+        let old = unsafe places[place].signals
+        if old.kick !== signals.kick {
+            if let kick = old.kick { office.poller.forget(kick.number) }
+            if let kick = signals.kick {
+                do throws(Errno) {
+                    try office.poller.watch(kick.number, token: 0, edge: true)
+                } catch {
+                    office.log.error("cannot wait for kicks: \(error)", metadata: ["queue": "\(queue)"])
+                }
+            }
+        }
+        let callChanged = old.call !== signals.call
+        unsafe places[place].signals = signals
+        if callChanged {
+            unsafe places[place].queue.setCall(signals.call?.number ?? -1)
+            unsafe places[place].queue.interrupt()
+        }
+    }
+
+    private mutating func detach(_ place: Int, _ faults: StorageFaults, _ office: inout LoopOffice) {
+        let finished = unsafe (places + place).move()
+        count -= 1
+        unsafe placeOfQueue[finished.queue.index] = -1
+        if place < count {
+            unsafe (places + place).initialize(to: (places + count).move())
+            unsafe placeOfQueue[places[place].queue.index] = place
+        }
+        if let kick = finished.signals.kick { office.poller.forget(kick.number) }
+        var report = QueueReport(counters: finished.queue.counters, faults: faults)
+        report.faults.subtract(office.reportedFaults)
+        office.reportedFaults = faults
+        let (command, base) = (finished.detachCommand, finished.queue.base)
+        // Its memory and its descriptors are let go of before anybody is told so.
+        _ = consume finished
+        office.mailbox.answer(command, .detached(base: base, report))
+    }
+}
