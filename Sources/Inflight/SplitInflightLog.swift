@@ -1,5 +1,6 @@
 public import CWire
 public import Platform
+internal import Virtio
 
 /// The log of one split queue's requests in flight, in memory that outlives this process.
 ///
@@ -123,6 +124,9 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
     case batchTooLong(Int, size: Int)
     case brokenList(UInt16)
     case noRoom(queue: Int, size: Int)
+    case noMemory(Errno)
+    case otherRing(Int, size: Int)
+    case outsideRing(PackedStanding)
 
     public var description: String {
         switch self {
@@ -132,6 +136,12 @@ public enum InflightLogError: Error, Sendable, CustomStringConvertible {
         case .brokenList(let head): "the inflight log names a descriptor \(head) that the ring does not have"
         case .noRoom(let queue, let size):
             "the inflight region has no room for queue \(queue) with \(size) entries"
+        case .noMemory(let error):
+            "there is no memory for the log of requests in flight: \(error)"
+        case .otherRing(let count, let size):
+            "the inflight log is of a ring with \(count) descriptors, not \(size): it belongs to another ring"
+        case .outsideRing(let standing):
+            "the packed ring does not have the places \(standing.available.index) and \(standing.used.index)"
         }
     }
 }

@@ -111,24 +111,24 @@ extension SplitVirtqueue {
     }
 }
 
-/// The state of one walk.
-@usableFromInline
-struct ChainWalker {
+/// The state of one walk: collects the buffers of a chain, whichever ring it is in.
+public struct ChainWalker {
     @usableFromInline var count = 0
     @usableFromInline var fault: ChainFault?
 
     @inlinable
-    init() {}
+    public init() {}
 
+    /// What was found, when the chain has ended.
     @inlinable
-    var verdict: ChainVerdict {
+    public var verdict: ChainVerdict {
         if let fault { return .faulty(fault) }
         return .sound
     }
 
     /// Adds a descriptor's buffer. After a fault only the chain's last writable buffer still matters: for its status.
     @inlinable
-    mutating func add(_ descriptor: Descriptor, memory: inout GuestMemoryView, to segments: inout SegmentList) {
+    public mutating func add(_ descriptor: Descriptor, memory: inout GuestMemoryView, to segments: inout SegmentList) {
         count += 1
         if !descriptor.isWritable, segments.writableCount > 0 { fault = fault ?? .readableAfterWritable }
         if descriptor.length == 0 { return }

@@ -15,6 +15,7 @@ static inline uint32_t wire_load32(const void *from) { return ((const volatile s
 static inline uint64_t wire_load64(const void *from) { return ((const volatile struct wire_unaligned64 *)from)->value; }
 static inline void wire_store8(void *to, uint8_t value) { *(volatile uint8_t *)to = value; }
 static inline void wire_store16(void *to, uint16_t value) { ((volatile struct wire_unaligned16 *)to)->value = value; }
+static inline void wire_store32(void *to, uint32_t value) { ((volatile struct wire_unaligned32 *)to)->value = value; }
 static inline void wire_store64(void *to, uint64_t value) { ((volatile struct wire_unaligned64 *)to)->value = value; }
 
 /// A hint that `from` will be read soon.

@@ -32,3 +32,20 @@ struct wire_virtq_used_elem {
     uint32_t len;
 };
 _Static_assert(sizeof(struct wire_virtq_used_elem) == 8, "virtq_used_elem");
+
+// 2.8 Packed virtqueues
+enum { WIRE_VIRTQ_DESC_F_AVAIL = 1 << 7, WIRE_VIRTQ_DESC_F_USED = 1 << 15 };
+struct wire_pvirtq_desc {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t id;
+    uint16_t flags;
+};
+_Static_assert(sizeof(struct wire_pvirtq_desc) == 16, "pvirtq_desc");
+// 2.8.14 Event suppression structure format: the descriptor in bits 0 to 14 and a wrap counter, then flags
+struct wire_pvirtq_event_suppress {
+    uint16_t off_wrap;
+    uint16_t flags;
+};
+_Static_assert(sizeof(struct wire_pvirtq_event_suppress) == 4, "pvirtq_event_suppress");
+enum { WIRE_RING_EVENT_FLAGS_ENABLE = 0, WIRE_RING_EVENT_FLAGS_DISABLE = 1, WIRE_RING_EVENT_FLAGS_DESC = 2 };
