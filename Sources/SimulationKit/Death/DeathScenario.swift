@@ -1,8 +1,3 @@
-/// The kinds of virtqueue.
-public enum RingKind: String, Sendable, CaseIterable {
-    case split
-}
-
 /// A run of a guest and a disk in which the worker dies: everything in it follows from these numbers.
 public struct DeathScenario: Sendable, CustomStringConvertible {
     public var ring = RingKind.split

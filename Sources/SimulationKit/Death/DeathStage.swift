@@ -61,8 +61,7 @@ final class DeathStage {
             }
         }
         call = try EventFD()
-        // Close to the wrap of all indices.
-        let ring = makeDriverRing(scenario, start: 65_534, memory)
+        let ring = scenario.ring.makeDriverRing(scenario, memory)
         surroundings = Surroundings(
             guest: ModelGuest(scenario, ring, memory), random: SeededRandom(seed: scenario.seed))
     }

@@ -79,11 +79,10 @@ public final class DeathTrial {
         stage.open(watch)
         do {
             defer { stage.close() }
-            var worker = try MortalWorker(stage)
-            try worker.serve()
+            try scenario.ring.live(on: stage)
         }
         try stage.surroundings.guest.checkEnd(stage.storage.contents)
-        let leftOver = try MortalWorker.leftOver(stage)
+        let leftOver = try scenario.ring.leftOver(stage)
         guard leftOver.isEmpty else { throw DeathFinding("\(leftOver) are left in the log") }
     }
 

@@ -1,4 +1,5 @@
 internal import CWire
+internal import Glibc
 internal import Uring
 internal import Virtio
 
@@ -129,9 +130,7 @@ struct ModelGuest {
             history.begin(sequence, sectors: request.sectors, at: request.start)
             for (index, sector) in request.sectors.enumerated() {
                 let word = SectorHistory.word(sequence, sector: sector)
-                for offset in stride(from: 0, to: 512, by: 8) {
-                    memory.store64(word, slot + Self.dataOffset + 512 * index + offset)
-                }
+                memory.fill(slot + Self.dataOffset + 512 * index, 512, word: word)
             }
         case .writeZeroes:
             history.begin(nil, sectors: request.sectors, at: request.start)
@@ -170,9 +169,11 @@ struct ModelGuest {
         }
     }
 
-    /// In an indirect table of a packed ring, entries follow each other without being linked.
+    /// In the indirect table of a packed ring, entries follow each other without being linked, and the flags come last
+    /// (`pvirtq_desc`).
     private func tableEntry(_ descriptor: Descriptor, _ index: Int, _ count: Int) -> Descriptor {
-        scenario.ring == .split ? linked(descriptor, index, count, index + 1) : descriptor
+        guard scenario.ring == .packed else { return linked(descriptor, index, count, index + 1) }
+        return Descriptor(address: descriptor.address, length: descriptor.length, flags: 0, next: descriptor.flags)
     }
 
     private func header(_ request: ModelRequest) -> (type: UInt32, sector: UInt64) {
@@ -275,9 +276,7 @@ struct ModelGuest {
         for (index, sector) in request.sectors.enumerated() {
             let start = slot + Self.dataOffset + 512 * index
             let word = memory.load64(start)
-            for offset in stride(from: 0, to: 512, by: 8) where memory.load64(start + offset) != word {
-                throw DeathFinding("\(what): sector \(sector) is torn")
-            }
+            guard memory.isUniform(start, 512) else { throw DeathFinding("\(what): sector \(sector) is torn") }
             guard history.mayHold(word, sector: sector, from: request.start, to: time) else {
                 throw DeathFinding("\(what): sector \(sector) holds \(hex(word)), which nobody wrote there last")
             }
@@ -313,10 +312,11 @@ struct ModelGuest {
             throw DeathFinding("all is quiet, but requests \(outstanding.keys.sorted()) have not come back")
         }
         for sector in 0..<Self.sectors {
-            let bytes = disk[512 * sector..<512 * (sector + 1)]
-            let word = bytes.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-            let isWhole = bytes.elementsEqual((0..<512).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * ($0 % 8))) })
-            guard isWhole, history.mayHold(word, sector: sector, from: time + 1, to: time + 1) else {
+            let (word, isUniform) = unsafe disk.withUnsafeBytes { bytes in
+                let start = unsafe bytes.baseAddress! + 512 * sector
+                return unsafe (wire_load64(start), memcmp(start, start + 8, 504) == 0)
+            }
+            guard isUniform, history.mayHold(word, sector: sector, from: time + 1, to: time + 1) else {
                 throw DeathFinding("in the end, sector \(sector) of the disk holds \(hex(word))")
             }
         }

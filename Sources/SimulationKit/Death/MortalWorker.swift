@@ -7,9 +7,9 @@ internal import Virtio
 
 /// The product, as far as it lives on a stage: what a worker's loop does with one queue, call by call. All that the
 /// simulation of deaths knows of the product's interfaces is in this file.
-struct MortalWorker: ~Copyable {
+struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
     private let stage: DeathStage
-    private var queue: BlockQueue
+    private var queue: BlockQueue<Ring>
     private var backend: FileBackend<StageEngine>
 
     private static var disk: DiskDescription {
@@ -18,6 +18,7 @@ struct MortalWorker: ~Copyable {
             supportsWriteZeroes: true)
     }
 
+    /// What is agreed on.
     private static func features(_ scenario: DeathScenario) -> UInt64 {
         func bit(_ number: Int, _ isSet: Bool) -> UInt64 { isSet ? 1 << UInt64(number) : 0 }
         return disk.features & ~bit(WIRE_VIRTIO_RING_F_EVENT_IDX, !scenario.usesEventIndex)
@@ -28,31 +29,30 @@ struct MortalWorker: ~Copyable {
     ///
     /// - Throws: when there is no memory, or the log is refused.
     init(_ stage: DeathStage) throws {
-        let scenario = stage.scenario
-        let features = Self.features(scenario)
-        let memory = stage.memory
-        let ring = stage.surroundings.guest.ring
         let access = ImageAccess(file: SimulatedStorage.directFile, unalignedFile: SimulatedStorage.bufferedFile)
         var backend = try FileBackend(access, engine: StageEngine(stage: stage))
-        var log = try SplitInflightLog(memory.region, queue: 0, size: ring.size)
-        let used = unsafe memory.workerAddress(ring.areas.device, ring.size)
-        let usedIndex = unsafe SplitVirtqueue.usedIndex(at: used)
-        let plan = try log.recover(usedIndex: usedIndex)
-        let base = UInt16(truncatingIfNeeded: ring.base(memory))
-        let virtqueue = unsafe SplitVirtqueue(
-            size: UInt16(ring.size), features: features,
-            descriptors: memory.workerAddress(ring.areas.descriptors, ring.size),
-            available: memory.workerAddress(ring.areas.driver, ring.size), used: used,
-            nextAvailable: plan.isFresh ? base : usedIndex &+ UInt16(plan.heads.count))
+        var plan = RecoveryPlan()
+        let ring = try Self.makeRing(stage, &plan)
         var queue = try BlockQueue(
-            index: 0, ring: virtqueue, log: log, memory: memory.guestMemory, disk: Self.disk, features: features,
-            writesThrough: false, call: stage.call.fd.number)
+            index: 0, ring: ring, memory: stage.memory.guestMemory, disk: Self.disk,
+            features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
         queue.resubmit(plan.heads, &backend)
         self.queue = queue
         self.backend = backend
         self.stage = stage
+    }
+
+    /// Takes up the ring as its log, the ring and the front-end say that it stands.
+    private static func makeRing(_ stage: DeathStage, _ plan: inout RecoveryPlan) throws(InflightLogError) -> Ring {
+        let (memory, ring) = (stage.memory, stage.surroundings.guest.ring)
+        let areas = unsafe RingAreas(
+            size: UInt16(ring.size), features: features(stage.scenario),
+            descriptors: memory.workerAddress(ring.areas.descriptors, ring.size),
+            driver: memory.workerAddress(ring.areas.driver, ring.size),
+            device: memory.workerAddress(ring.areas.device, ring.size))
+        return try Ring(areas, base: ring.base(memory), region: memory.region, queue: 0, plan: &plan)
     }
 
     /// Serves until there is nothing to do and nobody who would give it anything.
@@ -87,17 +87,50 @@ struct MortalWorker: ~Copyable {
     }
 
     /// What the next worker would still find to do.
-    static func leftOver(_ stage: DeathStage) throws -> [UInt16] {
-        let ring = stage.surroundings.guest.ring
-        var log = try SplitInflightLog(stage.memory.region, queue: 0, size: ring.size)
-        return try log.recover(usedIndex: stage.memory.load16(ring.areas.device + 2)).heads
+    static func leftOver(_ stage: DeathStage) throws(InflightLogError) -> [UInt16] {
+        var plan = RecoveryPlan()
+        _ = try makeRing(stage, &plan)
+        return plan.heads
+    }
+
+    /// A worker's whole life.
+    ///
+    /// - Throws: what it did wrong.
+    static func live(on stage: DeathStage) throws {
+        var worker = try Self(stage)
+        try worker.serve()
     }
 }
 
-/// The other side of the ring.
-func makeDriverRing(_ scenario: DeathScenario, start: UInt16, _ memory: OutlivingMemory) -> any DriverRing {
-    switch scenario.ring {
-    case .split:
-        SplitDriverRing(size: scenario.ringSize, usesEventIndex: scenario.usesEventIndex, start: start, memory)
+/// The kinds of virtqueue.
+public enum RingKind: String, Sendable, CaseIterable {
+    case split
+    case packed
+}
+
+extension RingKind {
+    /// The driver's side of a ring of this kind, near the wrap of all its indices.
+    func makeDriverRing(_ scenario: DeathScenario, _ memory: OutlivingMemory) -> any DriverRing {
+        let (size, usesEventIndex) = (scenario.ringSize, scenario.usesEventIndex)
+        return switch self {
+        case .split: SplitDriverRing(size: size, usesEventIndex: usesEventIndex, start: 65_534, memory)
+        case .packed: PackedDriverRing(size: size, usesEventIndex: usesEventIndex, memory)
+        }
+    }
+
+    /// Has a worker live on a stage.
+    func live(on stage: DeathStage) throws {
+        switch self {
+        case .split: try MortalWorker<SplitRequestRing>.live(on: stage)
+        case .packed: try MortalWorker<PackedRequestRing>.live(on: stage)
+        }
+    }
+
+    /// What the next worker would still find to do.
+    func leftOver(_ stage: DeathStage) throws -> [UInt16] {
+        switch self {
+        case .split: try MortalWorker<SplitRequestRing>.leftOver(stage)
+        case .packed: try MortalWorker<PackedRequestRing>.leftOver(stage)
+        }
     }
 }

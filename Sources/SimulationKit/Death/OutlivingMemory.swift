@@ -1,4 +1,5 @@
 internal import CWire
+internal import Glibc
 internal import Inflight
 internal import Platform
 internal import Virtio
@@ -23,7 +24,8 @@ public final class OutlivingMemory {
     ///   - guestBytes: a multiple of 4096.
     ///   - queueSize: descriptors of the ring; the log has an entry for each.
     init(guestBytes: Int, queueSize: Int) throws(Errno) {
-        let logBytes = InflightRegion.byteCount(queueCount: 1, queueSize: queueSize)
+        // Enough for either kind of ring.
+        let logBytes = 64 + 32 * queueSize
         let count = guestBytes + (logBytes + 4095) / 4096 * 4096
         file = try makeMemoryFile(name: "outliving", count: count)
         view = try Mapping(sharing: file, count: count)
@@ -67,6 +69,17 @@ public final class OutlivingMemory {
 
     func fill(_ offset: Int, _ count: Int, _ value: UInt8) {
         unsafe address(offset, count).initializeMemory(as: UInt8.self, repeating: value, count: count)
+    }
+
+    /// Writes the same 8 bytes again and again.
+    func fill(_ offset: Int, _ count: Int, word: UInt64) {
+        unsafe address(offset, count).initializeMemory(as: UInt64.self, repeating: word, count: count / 8)
+    }
+
+    /// Whether the same 8 bytes lie there again and again.
+    func isUniform(_ offset: Int, _ count: Int) -> Bool {
+        let start = unsafe address(offset, count)
+        return unsafe memcmp(start, start + 8, count - 8) == 0
     }
 
     /// Writes a descriptor (`virtq_desc`).
