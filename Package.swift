@@ -54,6 +54,7 @@ let package = Package(
         module("Virtio", ["CWire", "Platform"]),
         module("Inflight", ["CWire", "Platform", "Virtio"]),
         module("VhostUser", ["CWire", "Platform", "Virtio"]),
+        module("Custody", ["CLinux", "CWire", "Platform"]),
         module("BlockTarget", ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight"]),
         module(
             "WorkerRuntime",

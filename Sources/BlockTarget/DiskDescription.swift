@@ -20,6 +20,8 @@ public struct DiskDescription: Sendable {
     public var supportsDiscard: Bool
     /// The storage can write zeroes without data.
     public var supportsWriteZeroes: Bool
+    /// Packed rings are offered; split ones always are.
+    public var offersPackedRings = true
 
     public init(
         sectors: UInt64, logicalBlockSize: Int = 512, physicalBlockSize: Int = 512, isReadOnly: Bool = false,
@@ -55,6 +57,7 @@ public struct DiskDescription: Sendable {
             | bit(WIRE_VIRTIO_BLK_F_SIZE_MAX) | bit(WIRE_VIRTIO_BLK_F_SEG_MAX) | bit(WIRE_VIRTIO_BLK_F_BLK_SIZE)
             | bit(WIRE_VIRTIO_BLK_F_TOPOLOGY) | bit(WIRE_VIRTIO_BLK_F_FLUSH) | bit(WIRE_VIRTIO_BLK_F_CONFIG_WCE)
             | bit(WIRE_VIRTIO_BLK_F_MQ)
+        if offersPackedRings { features |= bit(WIRE_VIRTIO_F_RING_PACKED) }
         if isReadOnly { return features | bit(WIRE_VIRTIO_BLK_F_RO) }
         if supportsDiscard { features |= bit(WIRE_VIRTIO_BLK_F_DISCARD) }
         if supportsWriteZeroes { features |= bit(WIRE_VIRTIO_BLK_F_WRITE_ZEROES) }

@@ -108,7 +108,7 @@ private struct SessionModel {
             }
             guard let place else { preconditionFailure("a region goes that never came") }
             regions.remove(at: place)
-        case .makeInflight(let queueCount, let queueSize):
+        case .makeInflight(let queueCount, let queueSize, _):
             precondition(queueCount >= 1 && queueCount <= running.count && queueSize >= 1 && queueSize <= 32768)
             do throws(Errno) {
                 return .inflight(InflightFile(size: 16, fd: try makeMemoryFile(name: "fuzz", count: 16)))

@@ -16,18 +16,22 @@ public final class InflightRegion: Sendable {
     private let lead: Int
 
     /// Bytes of a region.
-    public static func byteCount(queueCount: Int, queueSize: Int) -> Int {
-        queueCount * SplitInflightLog.stride(queueSize: queueSize)
+    ///
+    /// - Parameter packed: for packed rings.
+    public static func byteCount(queueCount: Int, queueSize: Int, packed: Bool = false) -> Int {
+        queueCount
+            * (packed ? PackedInflightLog.stride(queueSize: queueSize) : SplitInflightLog.stride(queueSize: queueSize))
     }
 
-    /// The most that a peer may ask for: 256 queues of 32768 descriptors.
-    public static let maximumByteCount = 256 * (16 + 16 * 32768 + 64)
+    /// The most that a peer may ask for: 256 packed queues of 32768 descriptors.
+    public static let maximumByteCount = 256 * (32 + 32 * 32768 + 64)
 
     /// Makes a region that holds nothing yet, and its file.
     ///
     /// - Throws: when there is no memory for it.
-    public static func makeFile(queueCount: Int, queueSize: Int) throws(Errno) -> OwnedFD {
-        try makeMemoryFile(name: "baton-inflight", count: byteCount(queueCount: queueCount, queueSize: queueSize))
+    public static func makeFile(queueCount: Int, queueSize: Int, packed: Bool = false) throws(Errno) -> OwnedFD {
+        try makeMemoryFile(
+            name: "baton-inflight", count: byteCount(queueCount: queueCount, queueSize: queueSize, packed: packed))
     }
 
     /// Maps a region that somebody made, this program or another.
@@ -35,8 +39,8 @@ public final class InflightRegion: Sendable {
     /// - Parameters:
     ///   - offset: where it begins in its file.
     ///   - count: its length in bytes.
-    /// - Throws: `invalidArgument` when it is too short for what it should hold or its file is shorter than it; mmap's
-    ///   error.
+    /// - Throws: `invalidArgument` when it is too short for what it should hold, with split rings at least, or its file
+    ///   is shorter than it; mmap's error. The log of a packed ring is twice as long: it looks for itself.
     public init(
         fd: borrowing OwnedFD, offset: UInt64, count: UInt64, queueCount: Int, queueSize: Int
     ) throws(Errno) {

@@ -20,6 +20,11 @@ public struct JoinableThread: ~Copyable, @unchecked Sendable {
         self.handle = handle
     }
 
+    /// Lets it run on its own, until it returns or the process ends.
+    public consuming func detach() {
+        pthread_detach(handle)
+    }
+
     /// Waits until the thread has returned.
     public consuming func join() {
         pthread_join(handle, nil)

@@ -32,7 +32,9 @@ public protocol VhostUserDevice: AnyObject {
 
     /// Makes a file for the log of requests in flight (GET_INFLIGHT_FD). The front-end keeps it, gives it back with
     /// `setInflight`, and gives it to a successor of this device. Nothing else changes.
-    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile
+    ///
+    /// - Parameter packed: packed rings were agreed on before.
+    func makeInflight(queueCount: Int, queueSize: Int, packed: Bool) throws(DeviceRefusal) -> InflightFile
     /// Takes the log of requests in flight to use from the next start of a queue on (SET_INFLIGHT_FD). What it holds of
     /// requests that were taken and not returned is carried out when the queue starts.
     func setInflight(_ description: InflightDescription, fd: consuming OwnedFD) throws(DeviceRefusal)

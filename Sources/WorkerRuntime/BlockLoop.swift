@@ -20,7 +20,10 @@ struct QueueReport: Sendable {
     private var backend: Backend
     private var office: LoopOffice
     private var window: PollingWindow
+    /// The queues, by the kind of their ring. All queues of a driver have the same: one of the tables is empty, unless
+    /// the storage keeps a queue of the driver before.
     private var split: QueueTable<SplitRequestRing>
+    private var packed: QueueTable<PackedRequestRing>
     private var isQuitting = false
 
     /// Completions taken in one go, so that new requests are not kept waiting for ever.
@@ -39,6 +42,7 @@ struct QueueReport: Sendable {
         office = LoopOffice(disk: disk, mailbox: mailbox, log: log, poller: poller)
         window = PollingWindow(maximumMicroseconds: pollMicroseconds)
         split = QueueTable(capacity: disk.queueCount)
+        packed = QueueTable(capacity: disk.queueCount)
     }
 
     /// Serves until it is told to quit.
@@ -61,11 +65,14 @@ struct QueueReport: Sendable {
     /// - Returns: whether there was any.
     private mutating func turn() -> Bool {
         var worked = split.service(&backend)
+        if packed.service(&backend) { worked = true }
         if backend.queuedCount > 0 { backend.submit() }
         backend.runDeferredWork()
         if reap() { worked = true }
         if split.resumeStalled(&backend) { worked = true }
+        if packed.resumeStalled(&backend) { worked = true }
         split.publish(backend, &office)
+        packed.publish(backend, &office)
         return worked
     }
 
@@ -74,23 +81,24 @@ struct QueueReport: Sendable {
         for _ in 0..<Self.completionBatch {
             guard let completion = backend.nextCompletion() else { break }
             worked = true
-            _ = split.finish(completion, &backend)
+            if !split.finish(completion, &backend) { _ = packed.finish(completion, &backend) }
         }
         return worked
     }
 
     /// Asks for kicks, looks once more, then waits.
     private mutating func sleep() {
-        let found = split.enableKicks()
-        if office.mailbox.hasCommand || found.work {
+        let (inSplit, inPacked) = (split.enableKicks(), packed.enableKicks())
+        if office.mailbox.hasCommand || inSplit.work || inPacked.work {
             window.foundWork()
         } else {
-            let mustRetry = backend.queuedCount > 0 || found.mustRetry
+            let mustRetry = backend.queuedCount > 0 || inSplit.mustRetry || inPacked.mustRetry
             let start = monotonicNanoseconds()
             _ = office.poller.wait(milliseconds: mustRetry ? Self.retryMilliseconds : nil)
             window.slept(nanoseconds: monotonicNanoseconds() - start)
         }
         split.disableKicks()
+        packed.disableKicks()
     }
 }
 
@@ -103,19 +111,21 @@ extension BlockLoop where Backend: ~Copyable {
             case .attach(let attachment):
                 office.mailbox.answer(number, attach(attachment))
             case .detach(let queue):
-                if split.contains(queue) {
-                    split.setDetachCommand(of: queue, number, office)
+                if contains(queue) {
+                    setDetachCommand(of: queue, number)
                 } else {
                     office.mailbox.answer(number, .refused("queue \(queue) is not attached"))
                 }
             case .keep(let queue):
-                split.setDetachCommand(of: queue, 0, office)
+                setDetachCommand(of: queue, 0)
                 office.mailbox.answer(number, .done)
             case .setSignals(let queue, let signals):
                 split.setSignals(of: queue, signals, office)
+                packed.setSignals(of: queue, signals, office)
                 office.mailbox.answer(number, .done)
             case .setWritesThrough(let queue, let value):
                 split.setWritesThrough(of: queue, value)
+                packed.setWritesThrough(of: queue, value)
                 office.mailbox.answer(number, .done)
             case .quit:
                 isQuitting = true
@@ -124,11 +134,19 @@ extension BlockLoop where Backend: ~Copyable {
         }
     }
 
+    private func contains(_ queue: Int) -> Bool { split.contains(queue) || packed.contains(queue) }
+
+    private mutating func setDetachCommand(of queue: Int, _ number: UInt64) {
+        split.setDetachCommand(of: queue, number, office)
+        packed.setDetachCommand(of: queue, number, office)
+    }
+
     private mutating func attach(_ attachment: QueueAttachment) -> LoopReply {
         let index = attachment.index
-        guard index < office.disk.queueCount, !split.contains(index) else {
+        guard index < office.disk.queueCount, !contains(index) else {
             return .refused("queue \(index) still has requests under way")
         }
+        if attachment.isPacked { return packed.attach(attachment, &backend, office) }
         return split.attach(attachment, &backend, office)
     }
 }

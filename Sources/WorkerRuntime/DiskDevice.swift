@@ -146,10 +146,10 @@ extension DiskDevice {
 // MARK: - Requests in flight
 
 extension DiskDevice {
-    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile {
+    func makeInflight(queueCount: Int, queueSize: Int, packed: Bool) throws(DeviceRefusal) -> InflightFile {
         do throws(Errno) {
-            let fd = try InflightRegion.makeFile(queueCount: queueCount, queueSize: queueSize)
-            let size = InflightRegion.byteCount(queueCount: queueCount, queueSize: queueSize)
+            let fd = try InflightRegion.makeFile(queueCount: queueCount, queueSize: queueSize, packed: packed)
+            let size = InflightRegion.byteCount(queueCount: queueCount, queueSize: queueSize, packed: packed)
             return InflightFile(size: UInt64(size), fd: fd)
         } catch {
             throw DeviceRefusal("cannot make an inflight region: \(error)")
@@ -213,19 +213,14 @@ extension DiskDevice {
         guard setup.size >= 1, setup.size <= disk.maximumQueueSize, let size = UInt16(exactly: setup.size) else {
             throw DeviceRefusal("queue \(index) has \(setup.size) entries; 1 to \(disk.maximumQueueSize) are possible")
         }
+        let layout = RingLayout(size: setup.size, features: setup.features)
         let attachment = QueueAttachment(
             index: index, size: size, features: setup.features,
-            descriptors: try resolve(
-                setup.descriptorTable, SplitVirtqueue.descriptorTableBytes(size: setup.size), 16, index,
-                "descriptor table"),
-            available: try resolve(
-                setup.availableRing, SplitVirtqueue.availableRingBytes(size: setup.size, features: setup.features), 2,
-                index, "available ring"),
-            used: try resolve(
-                setup.usedRing, SplitVirtqueue.usedRingBytes(size: setup.size, features: setup.features), 4, index,
-                "used ring"),
-            base: setup.base, memory: memory, inflight: inflight,
-            writesThrough: writesThrough(setup.features), signals: queues[index].signals)
+            descriptors: try resolve(setup.descriptorTable, layout.descriptors, index, "descriptor table"),
+            available: try resolve(setup.availableRing, layout.driver, index, "available ring"),
+            used: try resolve(setup.usedRing, layout.device, index, "used ring"),
+            base: setup.base, memory: memory, inflight: inflight, writesThrough: writesThrough(setup.features),
+            signals: queues[index].signals)
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
@@ -245,12 +240,16 @@ extension DiskDevice {
     }
 
     private func resolve(
-        _ address: UInt64, _ count: Int, _ alignment: UInt64, _ queue: Int, _ name: String
+        _ address: UInt64, _ area: RingLayout.Area, _ queue: Int, _ name: String
     ) throws(DeviceRefusal) -> UInt {
-        guard let host = unsafe memory.resolve(frontendAddress: address, count: count, alignment: alignment) else {
+        guard
+            let host = unsafe memory.resolve(
+                frontendAddress: address, count: area.byteCount, alignment: area.alignment)
+        else {
             let place = "0x\(String(address, radix: 16))"
             throw DeviceRefusal(
-                "the \(name) of queue \(queue) at \(place) is not in guest memory or not aligned to \(alignment) bytes")
+                "the \(name) of queue \(queue) at \(place) is not in guest memory or not aligned to"
+                    + " \(area.alignment) bytes")
         }
         return UInt(bitPattern: host)
     }

@@ -30,6 +30,9 @@ struct QueueAttachment: Sendable {
     var inflight: InflightRegion?
     var writesThrough: Bool
     var signals: QueueSignals
+
+    /// The ring is a packed one.
+    var isPacked: Bool { features & RingLayout.packedFeature != 0 }
 }
 
 /// The eventfds of a queue; nil where the driver gave none.

@@ -11,6 +11,7 @@ extension WorkerConfiguration {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
+        disk.offersPackedRings = offersPackedRings
         var loops: [LoopThread] = []
         switch storage {
         case .image(let path, let cache):

@@ -28,6 +28,8 @@ public struct WorkerConfiguration: Sendable, Equatable {
     public var queueCount = 1
     /// 2 to 1024 descriptors.
     public var maximumQueueSize = 1024
+    /// Offer packed rings; split ones always are.
+    public var offersPackedRings = true
     /// At most 20 bytes.
     public var serial = ""
     /// 512 or 4096 bytes; nil takes what the storage has.

@@ -41,6 +41,7 @@ private enum Option: String, CaseIterable {
     case serial
     case queues
     case queueSize = "queue-size"
+    case splitRings = "split-rings"
     case threads
     case cpus
     case pollMicroseconds = "poll-us"
@@ -52,7 +53,7 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .pinMemory, .printCapabilities, .version, .help: false
+        case .readOnly, .splitRings, .pinMemory, .printCapabilities, .version, .help: false
         default: true
         }
     }
@@ -84,6 +85,7 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     if let size = try number(options, .queueSize, WorkerConfiguration.queueSizes) {
         configuration.maximumQueueSize = size
     }
+    configuration.offersPackedRings = !options.has(.splitRings)
     if let threads = try number(options, .threads, 1...WorkerConfiguration.maximumQueueCount) {
         guard threads <= configuration.queueCount else {
             throw UsageError(

@@ -22,6 +22,7 @@ let usage = """
       --serial=TEXT         serial number told to the guest, at most 20 bytes
       --queues=N            number of queues, 1 to 64 (1)
       --queue-size=N        largest ring that is accepted, 2 to 1024 (1024)
+      --split-rings         offer split rings only; packed ones are for front-ends that ask for them (packed=on)
 
     How it runs:
       --threads=N           loop threads; queue Q is served by thread Q modulo N (1)

@@ -16,8 +16,9 @@ public struct Rig: ~Copyable {
         var frontend = try Frontend.connect(to: path, behaviour: behaviour)
         let memory = try GuestMemory(size: memorySize, addressing: addressing)
         var allocator = GuestAllocator(memory.regions[0])
+        let isPacked = frontend.usesPackedRings
         let endpoints = try (0..<queueCount).map { _ in
-            try QueueEndpoint(memory: memory, ring: SplitRing(size: queueSize, in: &allocator))
+            try QueueEndpoint(memory: memory, ring: SplitRing(size: queueSize, in: &allocator), isPacked: isPacked)
         }
         try frontend.start(memory, endpoints)
         self.frontend = frontend

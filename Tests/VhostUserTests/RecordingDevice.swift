@@ -64,7 +64,7 @@ final class RecordingDevice: VhostUserDevice {
         return true
     }
 
-    func makeInflight(queueCount: Int, queueSize: Int) throws(DeviceRefusal) -> InflightFile {
+    func makeInflight(queueCount: Int, queueSize: Int, packed: Bool) throws(DeviceRefusal) -> InflightFile {
         try refuseIfAsked()
         do throws(Errno) {
             let size = queueCount * queueSize * 16

@@ -9,14 +9,28 @@ import Testing
 @Suite(.serialized) struct DeathTests {
     let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
 
-    @Test(arguments: [Medium.directFile, .bufferedFile, .loopDevice512], [1, 4])
-    func `every request is completed once, however often the worker is killed`(medium: Medium, queues: Int) throws {
+    struct Case: CustomStringConvertible {
+        var medium: Medium
+        var queues: Int
+        var ring: RingKind
+
+        static let all = [Medium.directFile, .bufferedFile, .loopDevice512].flatMap { medium in
+            RingKind.allCases.flatMap { ring in [1, 4].map { Case(medium: medium, queues: $0, ring: ring) } }
+        }
+        var description: String { "\(queues) \(ring) queues on \(medium)" }
+    }
+
+    @Test(arguments: Case.all)
+    func `every request is completed once, however often the worker is killed`(_ run: Case) throws {
+        let (medium, queues) = (run.medium, run.queues)
         let seed = makeSeed()
         let (options, device) = try medium.storage(in: directory.value)
         defer { withExtendedLifetime(device) {} }
         let arguments = options + ["--queues=\(queues)"]
         var worker = try WorkerProcess(arguments, in: directory.value)
-        var rig = try Rig(connectingTo: worker.socketPath, queueCount: queues, memorySize: 64 << 20)
+        var rig = try Rig(
+            connectingTo: worker.socketPath, behaviour: run.ring.behaviour, queueCount: queues, memorySize: 64 << 20)
+        #expect(rig.frontend.usesPackedRings == (run.ring == .packed))
         var load = VerifiedLoad.Options(seed: seed, sectors: 0..<4096)
         load.overlapping = true
         load.depth = 32

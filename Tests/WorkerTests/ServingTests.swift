@@ -8,13 +8,27 @@ import Testing
 @Suite(.serialized) struct ServingTests {
     let directory = TemporaryDirectoryBox(try! TemporaryDirectory())
 
-    @Test(arguments: Medium.allCases, [(1, 1), (4, 2)])
-    func `every sector read is the one that was written`(medium: Medium, _ shape: (queues: Int, threads: Int)) throws {
+    struct Shape: CustomStringConvertible {
+        var queues: Int
+        var threads: Int
+        var ring: RingKind
+
+        static let all = RingKind.allCases.flatMap {
+            [Shape(queues: 1, threads: 1, ring: $0), Shape(queues: 4, threads: 2, ring: $0)]
+        }
+        var description: String { "\(queues) \(ring) queues, \(threads) threads" }
+    }
+
+    @Test(arguments: Medium.allCases, Shape.all)
+    func `every sector read is the one that was written`(medium: Medium, _ shape: Shape) throws {
         let (options, device) = try medium.storage(in: directory.value)
         defer { withExtendedLifetime(device) {} }
         let worker = try WorkerProcess(
             options + ["--queues=\(shape.queues)", "--threads=\(shape.threads)"], in: directory.value)
-        var rig = try Rig(connectingTo: worker.socketPath, queueCount: shape.queues, memorySize: 64 << 20)
+        var rig = try Rig(
+            connectingTo: worker.socketPath, behaviour: shape.ring.behaviour, queueCount: shape.queues,
+            memorySize: 64 << 20)
+        #expect(rig.frontend.usesPackedRings == (shape.ring == .packed))
         var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<UInt64(Medium.diskBytes / 512))
         load.threadPerQueue = shape.threads > 1
         load.overlapping = shape.threads == 1
@@ -29,15 +43,17 @@ import Testing
         try rig.frontend.stop()
     }
 
-    @Test(arguments: [FrontendBehaviour.qemu, .libblkio, .spdk])
-    func `front-ends of every kind are served one after the other`(behaviour: FrontendBehaviour) throws {
+    @Test(arguments: [FrontendBehaviour.qemu, .libblkio, .spdk], RingKind.allCases)
+    func `front-ends of every kind are served one after the other`(behaviour: FrontendBehaviour, ring: RingKind) throws
+    {
         let (options, _) = try Medium.bufferedFile.storage(in: directory.value)
         let worker = try WorkerProcess(options + ["--queues=2"], in: directory.value)
         var content = InitialContent.zeros
         for _ in 0..<3 {
             let addressing: GuestMemory.Addressing = behaviour.memoryMessages == .slots ? .guest : .mapped
             var rig = try Rig(
-                connectingTo: worker.socketPath, behaviour: behaviour, queueCount: 2, addressing: addressing)
+                connectingTo: worker.socketPath, behaviour: ring.applied(to: behaviour), queueCount: 2,
+                addressing: addressing)
             var load = VerifiedLoad.Options(seed: makeSeed(), sectors: 0..<8192)
             load.initialContent = content
             load.requestLimit = 1_000
@@ -47,12 +63,12 @@ import Testing
         }
     }
 
-    @Test(arguments: [Medium.directFile, .bufferedFile, .loopDevice4096])
-    func `guest memory at any address and requests of single sectors`(medium: Medium) throws {
+    @Test(arguments: [Medium.directFile, .bufferedFile, .loopDevice4096], RingKind.allCases)
+    func `guest memory at any address and requests of single sectors`(medium: Medium, ring: RingKind) throws {
         let (options, device) = try medium.storage(in: directory.value)
         defer { withExtendedLifetime(device) {} }
         let worker = try WorkerProcess(options, in: directory.value)
-        var rig = try Rig(connectingTo: worker.socketPath)
+        var rig = try Rig(connectingTo: worker.socketPath, behaviour: ring.behaviour)
         var disk = rig.makeDriver()
         let bytes = (0..<6144).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 / 512) }
         let base = disk.readableAddress

@@ -7,7 +7,9 @@
 #include <grp.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/stat.h>
+#include <pthread.h>
 #include <pwd.h>
 #include <signal.h>
 #include <spawn.h>
@@ -192,6 +194,25 @@ static inline int clinux_spawn(int *pid, const char *program, char *const argume
 /// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
 static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
+/// A mutex in memory that several processes map: it passes on when the thread that holds it dies, however it dies.
+_Static_assert(sizeof(pthread_mutex_t) <= 64, "a sentinel has 64 bytes");
+static inline int clinux_sentinel_make(void *at) {
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    const int result = pthread_mutex_init((pthread_mutex_t *)at, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return result;
+}
+/// Returns 0, EOWNERDEAD (it is the caller's now, and in order again) or another error number.
+static inline int clinux_sentinel_lock(void *at) {
+    const int result = pthread_mutex_lock((pthread_mutex_t *)at);
+    if (result == EOWNERDEAD) pthread_mutex_consistent((pthread_mutex_t *)at);
+    return result;
+}
+static inline int clinux_sentinel_unlock(void *at) { return pthread_mutex_unlock((pthread_mutex_t *)at); }
+
 /// SO_PEERCRED: the process at the other end of a UNIX socket; -1 on failure. glibc hides struct ucred behind
 /// _GNU_SOURCE.
 static inline int clinux_peer_pid(int fd) {
@@ -208,4 +229,17 @@ static inline int clinux_lock_byte(int fd, int command, short type, int64_t byte
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     int result = fcntl(fd, command, &lock);
     return command == CLINUX_LOCK_TEST && result == 0 ? lock.l_type != F_UNLCK : result;
+}
+
+/// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.
+/// Returns the descriptor (close-on-exec), or -1 and errno.
+_Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
+static inline int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
+    struct io_uring_params made = {
+        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
+        .cq_entries = completions < entries ? entries : completions,
+    };
+    const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
+    memcpy(parameters, &made, sizeof made);
+    return ring;
 }

@@ -1,6 +1,7 @@
 // Every layout that crosses a process boundary, in the spelling of the specification that defines it.
 #pragma once
 #include "inflight_wire.h"
+#include "session_record_wire.h"
 #include "shared_memory.h"
 #include "vhost_user_wire.h"
 #include "virtio_blk_wire.h"

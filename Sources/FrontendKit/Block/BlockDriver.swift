@@ -69,7 +69,7 @@ public struct BlockDriver: ~Copyable {
         readableAddress = allocator.allocate(bufferSize + 16, alignment: 4096)
         writableAddress = allocator.allocate(bufferSize + 1 + 2 * Self.guardCount, alignment: 4096)
         writableAddress += UInt64(Self.guardCount)
-        table = allocator.allocate(Descriptor.byteCount * Self.maximumTable)
+        table = allocator.allocate(2 * Descriptor.byteCount * Self.maximumTable)
         self.driver = driver
     }
 

@@ -50,10 +50,14 @@ internal import Platform
             let chain: Chain
             switch layout {
             case .direct:
-                chain = Chain(guestAddress: driver.endpoint.ring.descriptorTable + UInt64(16 * head), firstIndex: head)
+                chain = unsafe Chain(descriptors: driver.laidOut(at: head), firstIndex: head)
             case .indirect:
-                let table = allocator.allocate(16 * (maximumPieces + 2))
-                chain = Chain(guestAddress: table, firstIndex: 0)
+                // With room for a packed table behind it.
+                let count = 16 * (maximumPieces + 2)
+                let table = allocator.allocate(2 * count)
+                let place = unsafe driver.endpoint.memory.pointer(to: table, count: 2 * count)
+                chain = unsafe Chain(
+                    descriptors: place.assumingMemoryBound(to: wire_virtq_desc.self), firstIndex: 0)
                 driver.write(
                     Descriptor(address: table, length: UInt32(16 * (maximumPieces + 2)), flags: .indirect), at: head)
             }
@@ -124,9 +128,9 @@ internal import Platform
 }
 
 /// Where a slot's descriptors lie.
-private struct Chain {
-    /// Guest address of the first descriptor.
-    var guestAddress: UInt64
+@safe private struct Chain {
+    /// The first descriptor.
+    var descriptors: UnsafeMutablePointer<wire_virtq_desc>
     /// Its index, from which `next` counts.
     var firstIndex: Int
 }
@@ -149,8 +153,7 @@ private struct Chain {
     init(_ memory: GuestMemory, line: UInt64, head: UInt16, chain: Chain, maximumPieces: Int) {
         self.head = head
         firstIndex = UInt16(chain.firstIndex)
-        unsafe headerDescriptor = memory.pointer(to: chain.guestAddress, count: 16 * (maximumPieces + 2))
-            .assumingMemoryBound(to: wire_virtq_desc.self)
+        unsafe headerDescriptor = unsafe chain.descriptors
         let bytes = unsafe memory.pointer(to: line, count: Self.lineCount)
         unsafe header = bytes.assumingMemoryBound(to: wire_virtio_blk_req_header.self)
         unsafe statusWord = (bytes + Self.statusWordOffset).assumingMemoryBound(to: UInt64.self)

@@ -66,7 +66,7 @@ public struct VerifiedLoad: Sendable {
         /// Bytes of guest memory that a load takes, rings not included.
         public func memoryNeeded(queueCount: Int) -> Int {
             let buffers = depth * (maximumBytes + 2 * Self.bufferGap)
-            let chains = depth * (64 + 16 * (maximumPieces + 2) + 64)
+            let chains = depth * (64 + 32 * (maximumPieces + 2) + 64)
             let whole = buffers + chains + 2 * Self.bufferGap
             return queueCount * ((whole + Self.bufferGap - 1) / Self.bufferGap) * Self.bufferGap
         }

@@ -2,7 +2,7 @@ internal import CWire
 internal import Platform
 internal import Synchronization
 
-/// The driver's side of a split virtqueue. Virtio 1.2, section 2.7. One thread owns it.
+/// The driver's side of a virtqueue, split or packed as its endpoint says. Virtio 1.2, section 2.7. One thread owns it.
 ///
 /// Invariants:
 /// - what the device returns is checked: an id that is in flight, an index that is not ahead of what was made
@@ -12,13 +12,20 @@ internal import Synchronization
 /// - `nextUsed + outstanding == published + staged`, modulo 2^16.
 ///
 /// The raw level (`write(_:at:)`, `writeAvailableEntry`, `writeAvailableIndex`) bypasses all book-keeping: tests build
-/// malformed rings with it. A packed ring would be another type with `stage`, `publish`, `kick`, `nextCompletion`.
+/// malformed rings with it, split ones. What is said here of indices is of split rings; packed ones are in
+/// `PackedDriverRing`.
 @safe public struct DriverQueue: ~Copyable, @unchecked Sendable {
     public let endpoint: QueueEndpoint
     /// Number of descriptors.
     public let size: Int
     /// Entries that were staged and have not come back.
-    public private(set) var outstanding = 0
+    public var outstanding: Int {
+        if let packed = unsafe packed { return unsafe packed.pointee.outstanding }
+        return outstandingEntries
+    }
+    private var outstandingEntries = 0
+    /// Drives the ring instead, where it is a packed one.
+    private let packed: UnsafeMutablePointer<PackedDriverRing>?
 
     /// VIRTIO_F_EVENT_IDX was negotiated.
     private let usesEventIndex: Bool
@@ -54,7 +61,7 @@ internal import Synchronization
     ///   another driver has left with nothing in flight goes on. Any other needs a back-end that is told so
     /// (SET_VRING_BASE).
     public init(_ endpoint: QueueEndpoint, usesEventIndex: Bool, startingAt start: UInt16? = nil) {
-        let index = start ?? endpoint.usedIndex
+        let index = endpoint.isPacked ? 0 : start ?? endpoint.usedIndex
         let ring = endpoint.ring
         let memory = endpoint.memory
         size = ring.size
@@ -77,6 +84,13 @@ internal import Synchronization
         nextUsed = index
         usedPosition = Int(index) % size
         seenUsed = index
+        guard !endpoint.isPacked else {
+            let packed = UnsafeMutablePointer<PackedDriverRing>.allocate(capacity: 1)
+            unsafe packed.initialize(to: PackedDriverRing(endpoint, usesEventIndex: usesEventIndex))
+            unsafe self.packed = unsafe packed
+            return
+        }
+        unsafe packed = nil
         unsafe used[1].store(index, ordering: .relaxed)
         unsafe available[1].store(index, ordering: .releasing)
         silenceInterrupts()
@@ -84,6 +98,10 @@ internal import Synchronization
 
     deinit {
         unsafe inFlight.deallocate()
+        if let packed = unsafe packed {
+            unsafe packed.deinitialize(count: 1)
+            unsafe packed.deallocate()
+        }
     }
 
     // MARK: Making requests available
@@ -93,28 +111,38 @@ internal import Synchronization
     /// In a ring whose size is no power of two, the places jump when the 16-bit index wraps, and an entry could land on
     /// one that the device has not taken. Such a ring is run empty before index 0 is used again.
     public var hasRoom: Bool {
-        outstanding < size && (isPowerOfTwo || nextAvailable != 0 || outstanding == 0)
+        if let packed = unsafe packed { return unsafe packed.pointee.hasRoom }
+        return outstanding < size && (isPowerOfTwo || nextAvailable != 0 || outstanding == 0)
     }
 
     /// Writes one descriptor of the table.
     public mutating func write(_ descriptor: Descriptor, at index: Int) {
         precondition(index >= 0 && index < size, "no such descriptor")
-        unsafe descriptors[index] = descriptor.wire
+        unsafe laidOut(at: index).pointee = descriptor.wire
+    }
+
+    /// Where the descriptors of chains are laid out, from `index` on: in the ring's table or, of a packed ring, in one
+    /// of the driver's own.
+    @unsafe func laidOut(at index: Int) -> UnsafeMutablePointer<wire_virtq_desc> {
+        if let packed = unsafe packed { return unsafe packed.pointee.table + index }
+        return unsafe descriptors + index
     }
 
     /// Puts the chain that begins at `head` into the available ring; the device does not see it yet.
     public mutating func stage(head: Int) {
         precondition(hasRoom, "the available ring is full")
         precondition(head >= 0 && head < size, "no such descriptor")
+        if let packed = unsafe packed { return unsafe packed.pointee.stage(head: head) }
         unsafe available[2 + availablePosition].store(UInt16(head), ordering: .relaxed)
         unsafe inFlight[head] += 1
-        outstanding += 1
+        outstandingEntries += 1
         nextAvailable &+= 1
         availablePosition = advanced(availablePosition, index: nextAvailable)
     }
 
     /// Shows the device everything that was staged.
     public mutating func publish() {
+        if let packed = unsafe packed { return unsafe packed.pointee.publish() }
         published = nextAvailable
         unsafe available[1].store(published, ordering: .releasing)
     }
@@ -124,6 +152,11 @@ internal import Synchronization
     /// - Returns: whether it was kicked.
     @discardableResult
     public mutating func kick() -> Bool {
+        if let packed = unsafe packed {
+            let wanted = unsafe packed.pointee.wantsKick()
+            if wanted { endpoint.kick.signal() }
+            return wanted
+        }
         guard published != kickDecided else { return false }
         // The index must be visible before the device's wish is read: else both sides may wait for each other.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
@@ -157,6 +190,7 @@ internal import Synchronization
     ///
     /// - Throws: what the back-end did wrong; the queue is unusable then.
     public mutating func nextCompletion() throws(QueueViolation) -> UsedElement? {
+        if let packed = unsafe packed { return unsafe try packed.pointee.nextCompletion() }
         if seenUsed == nextUsed {
             let index = unsafe used[1].load(ordering: .acquiring)
             guard index != nextUsed else { return nil }
@@ -170,7 +204,7 @@ internal import Synchronization
         guard id < UInt32(size) else { throw .idOutOfRange(id, size: size) }
         guard unsafe inFlight[Int(id)] > 0 else { throw .idNotInFlight(id) }
         unsafe inFlight[Int(id)] -= 1
-        outstanding -= 1
+        outstandingEntries -= 1
         nextUsed &+= 1
         usedPosition = advanced(usedPosition, index: nextUsed)
         return UsedElement(head: Int(id), length: length)
@@ -178,6 +212,7 @@ internal import Synchronization
 
     /// Whether a used entry waits to be taken.
     public var hasCompletion: Bool {
+        if let packed = unsafe packed { return unsafe packed.pointee.hasCompletion }
         let index = unsafe used[1].load(ordering: .acquiring)
         return index != nextUsed
     }
@@ -188,6 +223,7 @@ internal import Synchronization
     ///
     /// - Returns: false when an entry is there already, for which no interrupt may come.
     public mutating func requestInterrupt() -> Bool {
+        if let packed = unsafe packed { return unsafe packed.pointee.requestInterrupt() }
         if usesEventIndex {
             writeUsedEvent(nextUsed)
         } else {
@@ -200,6 +236,7 @@ internal import Synchronization
 
     /// Tells the device that the used ring is polled.
     public mutating func silenceInterrupts() {
+        if let packed = unsafe packed { return unsafe packed.pointee.silenceInterrupts() }
         if usesEventIndex {
             // There is no "never": an index that has just gone by comes again after 2^16 entries.
             writeUsedEvent(nextUsed &- 1)

@@ -55,6 +55,9 @@ public struct Frontend: ~Copyable {
     /// Whether EVENT_IDX was agreed on, as `DriverQueue` wants to know.
     public var usesEventIndex: Bool { features & VirtioFeatures.eventIndex != 0 }
 
+    /// Whether packed rings were agreed on, as `QueueEndpoint` wants to know.
+    public var usesPackedRings: Bool { features & VirtioFeatures.packedRing != 0 }
+
     // MARK: Configuration
 
     /// Reads the configuration space (GET_CONFIG).
@@ -80,13 +83,14 @@ public struct Frontend: ~Copyable {
     /// Gives the back-end its memory and queues and lets it run.
     ///
     /// - Parameter endpoints: queue 0 and up, at most `queueCount`.
-    /// - Parameter bases: where each available ring goes on; 0 for a fresh one.
+    /// - Parameter bases: where each ring goes on; nil: at the beginning, a packed one where its last driver left it.
     public mutating func start(
-        _ memory: GuestMemory, _ endpoints: [QueueEndpoint], bases: [UInt16]? = nil
+        _ memory: GuestMemory, _ endpoints: [QueueEndpoint], bases: [UInt32]? = nil
     ) throws(FrontendError) {
         precondition(endpoints.count <= queueCount, "the back-end has \(queueCount) queues")
-        let bases = bases ?? endpoints.map { _ in 0 }
+        let bases = bases ?? endpoints.map { $0.isPacked ? $0.packedBase : 0 }
         precondition(bases.count == endpoints.count, "each queue has a base")
+        precondition(endpoints.allSatisfy { $0.isPacked == usesPackedRings }, "these are not the rings agreed on")
         self.memory = memory
         self.endpoints = endpoints
         try shareInflight()
@@ -102,18 +106,18 @@ public struct Frontend: ~Copyable {
 
     /// Stops every queue (GET_VRING_BASE); the back-end finishes what it has taken.
     ///
-    /// - Returns: for each queue the index of the available ring at which it would go on.
+    /// - Returns: for each queue where it would go on.
     @discardableResult
-    public mutating func stop() throws(FrontendError) -> [UInt16] {
-        var bases: [UInt16] = []
+    public mutating func stop() throws(FrontendError) -> [UInt32] {
+        var bases: [UInt32] = []
         for index in endpoints.indices {
             let reply = try ask(.getVringBase(VringState(index: UInt32(index), value: 0)), within: timeouts.drain)
             guard case .vringState(let state) = reply, state.index == UInt32(index),
-                let base = UInt16(exactly: state.value)
+                usesPackedRings || state.value <= 0xffff
             else {
                 throw FrontendError(.getVringBase, .wrongAnswer("the answer is not about queue \(index): \(reply)"))
             }
-            bases.append(base)
+            bases.append(state.value)
         }
         endpoints = []
         return bases
@@ -121,7 +125,8 @@ public struct Frontend: ~Copyable {
 
     /// Connects again after the back-end was lost, as QEMU does: same memory, same rings, the same inflight region.
     ///
-    /// The back-end is told to go on at used.idx, and kicked: it may have missed kicks while it was away. What it
+    /// The back-end is told to go on at used.idx (of a packed ring, which does not show it, something that its inflight
+    /// region knows better), and kicked: it may have missed kicks while it was away. What it
     /// offers must not be less than before.
     public mutating func reconnect() throws(FrontendError) {
         guard let memory else { preconditionFailure("nothing was started that could be taken up again") }
@@ -131,7 +136,7 @@ public struct Frontend: ~Copyable {
         guard (features, protocolFeatures) == agreed else {
             throw FrontendError(nil, .missing("the features of the session that was lost"))
         }
-        try start(memory, endpoints, bases: endpoints.map { $0.usedIndex })
+        try start(memory, endpoints, bases: endpoints.map { $0.isPacked ? $0.packedBase : UInt32($0.usedIndex) })
         for endpoint in endpoints { endpoint.kick.signal() }
     }
 
@@ -267,12 +272,12 @@ public struct Frontend: ~Copyable {
         }
     }
 
-    private borrowing func setUp(_ endpoint: QueueEndpoint, queue: Int, base: UInt16) throws(FrontendError) {
+    private borrowing func setUp(_ endpoint: QueueEndpoint, queue: Int, base: UInt32) throws(FrontendError) {
         let (memory, ring) = (endpoint.memory, endpoint.ring)
         let index = UInt32(queue)
         let file = VringFile(index: UInt8(queue), hasFD: true)
         try tell(.setVringSize(VringState(index: index, value: UInt32(ring.size))))
-        try tell(.setVringBase(VringState(index: index, value: UInt32(base))))
+        try tell(.setVringBase(VringState(index: index, value: base)))
         try tell(
             .setVringAddress(
                 VringAddress(

@@ -61,6 +61,13 @@ public struct FrontendBehaviour: Sendable {
         protocolFeatures: [.mq, .replyAck, .configuration, .inflight], acknowledgement: .memory,
         memoryMessages: .table(times: 1), enabling: .last, configurationSize: 60, usesInflight: true)
 
+    /// The same front-end with packed rings, if they are offered.
+    public var withPackedRings: FrontendBehaviour {
+        var behaviour = self
+        behaviour.features |= VirtioFeatures.packedRing
+        return behaviour
+    }
+
     /// libblkio's virtio-blk-vhost-user, which fio and QEMU's block layer use.
     public static let libblkio = FrontendBehaviour(
         features: (VirtioFeatures.block | VirtioFeatures.ring) & ~VirtioFeatures.indirectDescriptors,
@@ -82,6 +89,8 @@ public enum VirtioFeatures {
     public static let eventIndex: UInt64 = 1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)
     /// VIRTIO_F_VERSION_1
     public static let version1: UInt64 = 1 << UInt64(WIRE_VIRTIO_F_VERSION_1)
+    /// VIRTIO_F_RING_PACKED
+    public static let packedRing: UInt64 = 1 << UInt64(WIRE_VIRTIO_F_RING_PACKED)
     /// What a driver of split rings takes.
     public static let ring: UInt64 = indirectDescriptors | eventIndex | version1
 

@@ -10,7 +10,7 @@ public enum DeviceCall: Hashable, Sendable {
     /// With the descriptor of the message.
     case addMemory(MemoryRegion)
     case removeMemory(MemoryRegion)
-    case makeInflight(queueCount: Int, queueSize: Int)
+    case makeInflight(queueCount: Int, queueSize: Int, packed: Bool)
     /// With the descriptor of the message.
     case setInflight(InflightDescription)
     /// With the descriptor of the message, or nil if it has none.
@@ -41,8 +41,8 @@ extension DeviceCall {
                 guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no region in without file") }
                 try device.addMemory(region, fd: fd)
             case .removeMemory(let region): try device.removeMemory(region)
-            case .makeInflight(let queueCount, let queueSize):
-                return .inflight(try device.makeInflight(queueCount: queueCount, queueSize: queueSize))
+            case .makeInflight(let queueCount, let queueSize, let packed):
+                return .inflight(try device.makeInflight(queueCount: queueCount, queueSize: queueSize, packed: packed))
             case .setInflight(let description):
                 guard let fd = fds.takeFirst() else { preconditionFailure("the codec lets no log in without file") }
                 try device.setInflight(description, fd: fd)
@@ -100,7 +100,7 @@ public struct DeviceOffer: Hashable, Sendable {
     public let maximumMemoryRegions: Int
 
     public init(features: UInt64, queueCount: Int, maximumQueueSize: Int, maximumMemoryRegions: Int) {
-        precondition(features & (VhostFeatures.all | RingFeatures.packed) == 0, "not a device's feature")
+        precondition(features & VhostFeatures.all == 0, "not a device's feature")
         precondition((1...256).contains(queueCount), "1 to 256 queues")
         precondition((1...32768).contains(maximumQueueSize), "1 to 32768 descriptors in a queue")
         precondition(maximumMemoryRegions >= 1, "a device without memory")

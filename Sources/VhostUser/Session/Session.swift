@@ -137,7 +137,8 @@ public struct Session: Hashable, Sendable {
         case .addMemoryRegion(let region): .addMemory(region)
         case .removeMemoryRegion(let region): .removeMemory(region)
         case .getInflightFD(let wanted):
-            .makeInflight(queueCount: Int(wanted.queueCount), queueSize: Int(wanted.queueSize))
+            .makeInflight(
+                queueCount: Int(wanted.queueCount), queueSize: Int(wanted.queueSize), packed: state.isPacked)
         case .setInflightFD(let description): .setInflight(description)
         case .setVringKick(let file): .setKick(queue: Int(file.index))
         case .setVringCall(let file): .setCall(queue: Int(file.index))

@@ -1,4 +1,3 @@
-internal import CWire
 internal import Virtio
 
 /// What the front-end has said so far. Pure: a message is applied to it or refused.
@@ -113,7 +112,8 @@ struct SessionState: Hashable, Sendable {
         vrings[queue].size = Int(state.value)
     }
 
-    /// Virtio 2.7: the descriptor table is aligned to 16 bytes, the available ring to 2, the used ring to 4.
+    /// Virtio 2.7: the descriptor table is aligned to 16 bytes, the available ring to 2, the used ring to 4. All areas of
+    /// a packed ring, of which nothing may be known yet, are aligned at least as well; the device looks again.
     private mutating func setAddress(_ address: VringAddress) throws(RequestRefusal.Reason) {
         let queue = try queue(address.index)
         let parts = [(address.descriptorTable, 16 as UInt64), (address.availableRing, 2), (address.usedRing, 4)]
@@ -157,7 +157,7 @@ struct Vring: Hashable, Sendable {
 
 extension SessionState {
     /// Whether the rings are packed ones.
-    var isPacked: Bool { (features ?? 0) & RingFeatures.packed != 0 }
+    var isPacked: Bool { (features ?? 0) & RingLayout.packedFeature != 0 }
 
     /// Where a ring begins that nobody has used: packed ones with both wrap counters at 1 (VIRTIO 1.2, 2.8.1).
     var freshBase: UInt32 { isPacked ? 0x8000_8000 : 0 }
@@ -196,12 +196,12 @@ extension SessionState {
     /// True when memory is known for all three parts. Regions may come one by one, those of the ring last.
     private func isInMemory(_ vring: Vring) -> Bool {
         guard let size = vring.size, let address = vring.address else { return !memory.regions.isEmpty }
-        let count = UInt64(size)
-        // Virtio 2.7: flags and idx before the entries; used_event and avail_event after them, with EVENT_IDX.
-        let frame: UInt64 = (features ?? 0) & RingFeatures.eventIndex == 0 ? 4 : 6
-        return memory.contains(frontendAddress: address.descriptorTable, count: 16 * count)
-            && memory.contains(frontendAddress: address.availableRing, count: frame + 2 * count)
-            && memory.contains(frontendAddress: address.usedRing, count: frame + 8 * count)
+        let layout = RingLayout(size: size, features: features ?? 0)
+        let areas = [
+            (address.descriptorTable, layout.descriptors), (address.availableRing, layout.driver),
+            (address.usedRing, layout.device),
+        ]
+        return areas.allSatisfy { memory.contains(frontendAddress: $0.0, count: UInt64($0.1.byteCount)) }
     }
 }
 
@@ -233,10 +233,4 @@ public struct VringNeeds: OptionSet, Hashable, Sendable, CustomStringConvertible
         ]
         return names.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
     }
-}
-
-/// The virtio features that change what a ring is.
-enum RingFeatures {
-    static let eventIndex: UInt64 = 1 << UInt64(WIRE_VIRTIO_RING_F_EVENT_IDX)
-    static let packed: UInt64 = 1 << UInt64(WIRE_VIRTIO_F_RING_PACKED)
 }

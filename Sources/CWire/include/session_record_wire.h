@@ -1,0 +1,102 @@
+// The session record: what a device's worker leaves to the next one, in memory that outlives it. Written by one process
+// at a time, on one machine: fields are in host order and aligned.
+//
+//   header (4 KiB) | control area 0 | control area 1 | statistics, one block a queue | request records, one a slot
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define WIRE_RECORD_MAGIC 0x314e4f5441420a89ull
+enum {
+    WIRE_RECORD_VERSION = 1,
+    WIRE_RECORD_HEADER_BYTES = 4096,
+    WIRE_RECORD_CONTROL_BYTES = 65536,
+    WIRE_RECORD_STATISTICS_BYTES = 256,
+    WIRE_RECORD_REQUEST_BYTES = 64,
+    WIRE_RECORD_MAX_RINGS = 16,
+    WIRE_RECORD_MAX_QUEUES = 256,
+};
+
+/// A kernel ring: struct io_uring_params as io_uring_setup has filled it in.
+struct wire_record_ring {
+    uint8_t parameters[120];
+    uint64_t reserved;
+};
+
+struct wire_record_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t queue_count;
+    uint32_t queue_size;
+    uint32_t ring_count;
+    uint64_t byte_count;
+    uint8_t reserved0[32];
+
+    /// The worker that has the device, by number; 0: nobody. Claimed by compare and swap.
+    uint64_t owner;
+    /// The highest number that any worker has had.
+    uint64_t last_generation;
+    /// Its process, and the threads that use the rings; 0 where there is none.
+    uint32_t owner_pid;
+    uint32_t owner_threads[WIRE_RECORD_MAX_RINGS];
+    /// Requests that the owner has returned: 0 when it died young.
+    uint32_t reserved1;
+    uint64_t owner_completed;
+    uint8_t reserved2[32];
+
+    /// A pthread_mutex_t, robust and shared: held by the owner's sentinel.
+    uint64_t sentinel[8];
+
+    /// The signal that ended the owner by its own fault, or 0; where; and the request that it was handling: queue << 16
+    /// | slot, plus 1.
+    uint32_t fatal_signal;
+    uint32_t handling;
+    uint64_t fatal_address;
+    uint8_t reserved3[48];
+
+    /// Bit 0 names the control area that counts. Grows by one with each commit.
+    uint64_t control_sequence;
+    uint8_t reserved4[56];
+
+    uint8_t reserved5[576];
+    struct wire_record_ring rings[WIRE_RECORD_MAX_RINGS];
+    uint8_t reserved6[1088];
+};
+
+/// A request's operation under way: what a successor needs to recognise its completion and to go on with it.
+struct wire_request_record {
+    /// sequence << 32 | index in the submission queue: replaced at once, and so the commit of a step.
+    uint64_t operation;
+    /// 1: `operation` belongs to the request that the inflight log has.
+    uint64_t issued;
+    /// What was done before the step; the one that bit 0 of the sequence names.
+    struct { uint64_t done, state; } progress[2];
+    uint64_t reserved[2];
+};
+
+_Static_assert(sizeof(struct wire_record_ring) == 128, "layout");
+_Static_assert(offsetof(struct wire_record_header, owner) == 64, "layout");
+_Static_assert(offsetof(struct wire_record_header, owner_completed) == 152, "layout");
+_Static_assert(offsetof(struct wire_record_header, sentinel) == 192, "layout");
+_Static_assert(offsetof(struct wire_record_header, fatal_signal) == 256, "layout");
+_Static_assert(offsetof(struct wire_record_header, control_sequence) == 320, "layout");
+_Static_assert(offsetof(struct wire_record_header, rings) == 960, "layout");
+_Static_assert(sizeof(struct wire_record_header) == WIRE_RECORD_HEADER_BYTES, "layout");
+_Static_assert(sizeof(struct wire_request_record) == WIRE_RECORD_REQUEST_BYTES, "layout");
+
+/// Where the fields are, for Swift, which has no offsetof.
+enum {
+    WIRE_RECORD_OWNER = offsetof(struct wire_record_header, owner),
+    WIRE_RECORD_LAST_GENERATION = offsetof(struct wire_record_header, last_generation),
+    WIRE_RECORD_OWNER_PID = offsetof(struct wire_record_header, owner_pid),
+    WIRE_RECORD_OWNER_THREADS = offsetof(struct wire_record_header, owner_threads),
+    WIRE_RECORD_OWNER_COMPLETED = offsetof(struct wire_record_header, owner_completed),
+    WIRE_RECORD_SENTINEL = offsetof(struct wire_record_header, sentinel),
+    WIRE_RECORD_FATAL_SIGNAL = offsetof(struct wire_record_header, fatal_signal),
+    WIRE_RECORD_HANDLING = offsetof(struct wire_record_header, handling),
+    WIRE_RECORD_FATAL_ADDRESS = offsetof(struct wire_record_header, fatal_address),
+    WIRE_RECORD_CONTROL_SEQUENCE = offsetof(struct wire_record_header, control_sequence),
+    WIRE_RECORD_RINGS = offsetof(struct wire_record_header, rings),
+    WIRE_RECORD_RING_STRIDE = sizeof(struct wire_record_ring),
+    WIRE_RECORD_RING_PARAMETERS = sizeof(((struct wire_record_ring *)0)->parameters),
+};

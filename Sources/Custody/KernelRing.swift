@@ -1,0 +1,31 @@
+internal import CLinux
+public import Platform
+
+/// A kernel ring (io_uring instance) as whoever keeps it sees it: a descriptor that does nothing but exist. Workers map
+/// it one after the other.
+///
+/// COOP_TASKRUN|TASKRUN_FLAG: completions are never forced on a running thread by an interrupt; a flag says that work
+/// waits. DEFER_TASKRUN and SINGLE_ISSUER stay off: with them a successor could neither reap nor use the ring.
+public struct KernelRing: ~Copyable, Sendable {
+    public let fd: OwnedFD
+    /// What io_uring_setup said, for the session record.
+    public let parameters: [UInt8]
+
+    /// Makes a ring.
+    ///
+    /// - Parameters:
+    ///   - entries: operations that can be queued before a submit; the kernel rounds up to a power of two.
+    ///   - completions: operations that can be in flight without a completion taken.
+    /// - Throws: a sentence that says why this machine gives no ring, and what to do.
+    public init(entries: UInt32, completions: UInt32) throws(SystemError) {
+        var parameters = [UInt8](repeating: 0, count: 120)
+        let number = unsafe clinux_make_ring(entries, completions, &parameters)
+        guard number >= 0 else {
+            throw SystemError(
+                cannot: "set up", "a kernel ring", .current,
+                advice: "Baton needs Linux 6.1 or newer with io_uring allowed (sysctl kernel.io_uring_disabled=0)")
+        }
+        fd = OwnedFD(owning: number)
+        self.parameters = parameters
+    }
+}

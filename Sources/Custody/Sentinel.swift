@@ -1,0 +1,114 @@
+internal import CLinux
+internal import Glibc
+public import Platform
+internal import Synchronization
+
+/// The thread by which others know that this process lives: it holds the record's mutex and does nothing else, so that
+/// nothing keeps the kernel from passing the mutex on when the process dies. A pidfd would tell of the death only when
+/// all guest memory has been unmapped and the kernel has let go of every request.
+///
+/// A worker that stands by waits in the same mutex: the kernel itself hands it the device.
+public final class Sentinel: Sendable {
+    private let record: SessionRecord
+    private let orders: Orders
+    private let acquired: EventFD
+
+    private final class Orders: Sendable {
+        let wakeUp: OwnedFD
+        let wantsToHold = Atomic<Bool>(false)
+        let predecessorDied = Atomic<Bool>(false)
+        let failure = Atomic<Int32>(0)
+
+        init() throws(Errno) {
+            // Blocking: the thread waits in read.
+            wakeUp = OwnedFD(owning: try retryingInterrupts { eventfd(0, Int32(EFD_CLOEXEC)) })
+        }
+    }
+
+    /// Starts the thread. It ends with the process.
+    ///
+    /// - Throws: when no thread or descriptor can be had.
+    public init(_ record: SessionRecord) throws(Errno) {
+        let orders = try Orders()
+        let acquired = try EventFD()
+        self.record = record
+        self.orders = orders
+        let number = acquired.fd.number
+        self.acquired = acquired
+        let thread = try JoinableThread(name: "sentinel") { Self.run(record, orders, acquired: number) }
+        thread.detach()
+    }
+
+    /// Becomes readable when the mutex is held.
+    public var acquiredDescriptor: Int32 { acquired.fd.number }
+
+    /// Waits for the mutex, in the thread; `acquiredDescriptor` tells when it is held.
+    public func acquire() {
+        orders.wantsToHold.store(true, ordering: .releasing)
+        signalEvent(orders.wakeUp.number)
+    }
+
+    /// Takes note of the acquisition.
+    ///
+    /// - Returns: whether the holder before died with it; nil when the mutex is not held yet.
+    /// - Throws: when the mutex cannot be had at all.
+    public func takeAcquisition() throws(Errno) -> Bool? {
+        guard acquired.clear() else { return nil }
+        let failure = orders.failure.load(ordering: .acquiring)
+        guard failure == 0 else { throw Errno(rawValue: failure) }
+        return orders.predecessorDied.load(ordering: .acquiring)
+    }
+
+    /// Lets go of the mutex.
+    public func release() {
+        orders.wantsToHold.store(false, ordering: .releasing)
+        signalEvent(orders.wakeUp.number)
+    }
+
+    private static func run(_ record: SessionRecord, _ orders: Orders, acquired: Int32) {
+        var holds = false
+        while true {
+            var count: UInt64 = 0
+            guard unsafe read(orders.wakeUp.number, &count, 8) == 8 else { continue }
+            let wants = orders.wantsToHold.load(ordering: .acquiring)
+            if wants, !holds {
+                let result = unsafe clinux_sentinel_lock(record.sentinel)
+                holds = result == 0 || result == EOWNERDEAD
+                orders.predecessorDied.store(result == EOWNERDEAD, ordering: .releasing)
+                orders.failure.store(holds ? 0 : result, ordering: .releasing)
+                signalEvent(acquired)
+            } else if !wants, holds {
+                _ = unsafe clinux_sentinel_unlock(record.sentinel)
+                holds = false
+            }
+        }
+    }
+}
+
+/// Waits until threads of a dying process run no more: until each is gone or on its way out. They may go on for
+/// milliseconds on another CPU after the sentinel has fallen, and only then is what they leave behind final.
+///
+/// - Parameter milliseconds: how long at most.
+/// - Returns: whether all have stopped.
+public func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> Bool {
+    let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
+    for thread in threads {
+        while isRunning(thread, of: process) {
+            if monotonicNanoseconds() > end { return false }
+            spinHint()
+        }
+    }
+    return true
+}
+
+/// PF_EXITING | PF_POSTCOREDUMP
+private let exitingFlags: UInt32 = 0x4 | 0x8
+
+private func isRunning(_ thread: Int32, of process: Int32) -> Bool {
+    guard let text = readSmallFile("/proc/\(process)/task/\(thread)/stat") else { return false }
+    // The name, in parentheses, may hold anything: what counts follows the last one.
+    guard let afterName = text.lastIndex(of: ")") else { return false }
+    let fields = text[text.index(after: afterName)...].split(separator: " ")
+    guard fields.count > 6, let flags = UInt32(fields[6]) else { return false }
+    return flags & exitingFlags == 0 && fields[0] != "Z" && fields[0] != "X"
+}
