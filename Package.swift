@@ -88,7 +88,7 @@ let package = Package(
         tests(of: "Inflight", ["CWire", "Platform"]),
         tests(
             of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
-        tests(of: "SimulationKit", ["CWire", "Platform", "TestSupport"]),
+        tests(of: "SimulationKit", ["CWire", "TestSupport"]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",

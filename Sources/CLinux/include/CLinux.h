@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+// liburing's copy, as CLiburing has it: the kernel's own of another version would be a second definition.
+#include <liburing/compat.h>
+#include <liburing/io_uring.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <linux/io_uring.h>
 #include <linux/stat.h>
 #include <pthread.h>
 #include <pwd.h>

@@ -107,7 +107,7 @@ struct ModelGuest {
     }
 
     private func chooseKind(_ random: inout SeededRandom) -> ModelRequest.Kind {
-        switch random.below(scenario.isFaulty ? 20 : 16) {
+        switch random.below(scenario.isFaulty ? 24 : 16) {
         case 0..<7: .write
         case 7..<11: .read
         case 11..<13: .writeZeroes

@@ -6,7 +6,7 @@ internal import Virtio
 
 /// The memory that outlives a worker: guest memory, ring included, and behind it the log of the requests in flight.
 /// One file; the driver and every worker have it mapped, each at addresses of its own.
-public final class OutlivingMemory {
+final class OutlivingMemory {
     /// Guest physical address of the first byte.
     static let guestStart: UInt64 = 0x10_0000
     static let frontendShift: UInt64 = 0x0100_0000_0000

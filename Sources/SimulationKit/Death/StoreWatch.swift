@@ -1,5 +1,5 @@
 internal import CStoreWatch
-public import Platform
+internal import Platform
 
 /// The stores that a worker makes to memory which outlives it: what that memory held before each of them.
 ///
@@ -7,13 +7,13 @@ public import Platform
 /// `CStoreWatch.h` for how.
 @safe public final class StoreWatch {
     /// A state in which death could have left the memory.
-    public struct Point: Sendable {
+    struct Point: Sendable {
         /// Stores seen before it.
-        public var stores: Int
+        var stores: Int
         /// Where in the file the last of them went, in bytes; nil when there was none.
-        public var lastStore: Int?
+        var lastStore: Int?
         /// The number given to `resume`.
-        public var world: Int
+        var world: Int
     }
 
     /// Whether this processor lets a program step through itself. Where not, there is nothing to watch with.
@@ -26,7 +26,7 @@ public import Platform
     ///
     /// - Parameter capacity: how many points are kept.
     /// - Throws: `noMemory`; `notSupported` when the mappings are not found.
-    public init(_ memory: OutlivingMemory, capacity: Int) throws(Errno) {
+    init(_ memory: OutlivingMemory, capacity: Int) throws(Errno) {
         guard let watch = unsafe store_watch_create(memory.base, memory.count, capacity) else { throw .noMemory }
         unsafe self.watch = watch
         self.memory = memory
@@ -36,22 +36,22 @@ public import Platform
     deinit { unsafe store_watch_destroy(watch) }
 
     /// Watches this thread from now on. It must not be watched already.
-    public func begin() { unsafe store_watch_begin(watch) }
-    public func end() { unsafe store_watch_end(watch) }
+    func begin() { unsafe store_watch_begin(watch) }
+    func end() { unsafe store_watch_end(watch) }
 
     /// Lets this thread store unseen: it plays somebody else.
-    public func pause() { unsafe store_watch_pause(watch) }
+    func pause() { unsafe store_watch_pause(watch) }
     /// - Parameter world: what the points from here on belong to.
-    public func resume(world: Int) { unsafe store_watch_resume(watch, UInt32(world)) }
+    func resume(world: Int) { unsafe store_watch_resume(watch, UInt32(world)) }
 
     /// Stores seen.
-    public var stores: Int { unsafe store_watch_stores(watch) }
+    var stores: Int { unsafe store_watch_stores(watch) }
     /// Points kept.
-    public var count: Int { unsafe min(store_watch_due(watch), store_watch_capacity(watch)) }
+    var count: Int { unsafe min(store_watch_due(watch), store_watch_capacity(watch)) }
     /// Points for which there was no room.
-    public var lost: Int { unsafe store_watch_due(watch) - count }
+    var lost: Int { unsafe store_watch_due(watch) - count }
 
-    public subscript(index: Int) -> Point {
+    subscript(index: Int) -> Point {
         precondition(index >= 0 && index < count)
         let point = unsafe store_watch_point_at(watch, index)
         return Point(
@@ -60,7 +60,7 @@ public import Platform
     }
 
     /// Takes the memory back to a point.
-    public func restore(_ index: Int) {
+    func restore(_ index: Int) {
         precondition(index >= 0 && index < count)
         unsafe memory.base.copyMemory(from: store_watch_snapshot(watch, index), byteCount: memory.count)
     }
