@@ -4,8 +4,8 @@ import Platform
 import Testing
 import Virtio
 
-/// Rings and logs as other front-ends and back-ends leave them, set up byte by byte: states in which targets in wide use
-/// lose a request, complete one twice, or stall.
+/// Rings and logs as other front-ends and back-ends leave them, set up byte by byte: states in which targets in wide
+/// use lose a request, complete one twice, or stall.
 @Suite struct FoundStateTests {
     static let size = 8
 
@@ -94,7 +94,9 @@ import Virtio
 
     // MARK: Split
 
-    @Test func `a fresh log on a running ring, two requests outstanding: each comes back once, none is struck off for another`()
+    @Test
+    func
+        `a fresh log on a running ring: each request outstanding comes back once, none is struck off for another`()
         throws
     {
         let remains = try Remains(isPacked: false)
@@ -205,7 +207,9 @@ import Virtio
         #expect(remains.returned(3) == 13)
     }
 
-    @Test func `a packed ring, death between the mark and inflight = 0: nothing runs twice and the ring goes on`() throws {
+    @Test func `a packed ring, death between the mark and inflight = 0: nothing runs twice and the ring goes on`()
+        throws
+    {
         try expectContinuation(try publishedPacked())
     }
 
@@ -227,7 +231,8 @@ import Virtio
         #expect((0..<3).map(remains.returned) == [11, 12, 10])
     }
 
-    @Test func `a packed request is carried out again from its copy, its place in the ring being written over`() throws {
+    @Test func `a packed request is carried out again from its copy, its place in the ring being written over`() throws
+    {
         let remains = try Remains(isPacked: true)
         for index in 0..<2 { remains.makeAvailable(id: UInt16(20 + index), at: index) }
         unsafe wire_store64(remains.ring.base, 0x1000)

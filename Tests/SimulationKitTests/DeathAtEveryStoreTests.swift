@@ -7,11 +7,11 @@ import Testing
 @Suite(.enabled(if: StoreWatch.isSupported)) struct DeathAtEveryStoreTests {
     /// What a ring can be like.
     struct Shape: CustomTestStringConvertible {
-        var ring: RingKind
+        var ring: VirtqueueKind
         var usesEventIndex: Bool
         var usesIndirect: Bool
 
-        static let all = RingKind.allCases.flatMap { ring in
+        static let all = VirtqueueKind.allCases.flatMap { ring in
             [false, true].flatMap { eventIndex in
                 [false, true].map { Shape(ring: ring, usesEventIndex: eventIndex, usesIndirect: $0) }
             }
@@ -87,8 +87,8 @@ import Testing
         try survive(scenario)
     }
 
-    @Test(arguments: RingKind.allCases)
-    func `nor do three deaths in a row`(ring: RingKind) throws {
+    @Test(arguments: VirtqueueKind.allCases)
+    func `nor do three deaths in a row`(ring: VirtqueueKind) throws {
         let seed = makeSeed()
         print("three deaths: \(ring): seed \(seed)")
         var scenario = Shape(ring: ring, usesEventIndex: true, usesIndirect: false).scenario(seed: seed)

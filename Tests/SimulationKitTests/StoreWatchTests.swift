@@ -10,7 +10,7 @@ import Testing
 
     init() throws {
         memory = try OutlivingMemory(guestBytes: 8192, queueSize: 8)
-        watch = try StoreWatch(memory, capacity: 64)
+        watch = try StoreWatch(memory, capacity: 4096)
     }
 
     /// What lies at an offset after each point.

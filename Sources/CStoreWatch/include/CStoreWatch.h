@@ -1,10 +1,10 @@
 // Sees every store that a thread makes to shared memory, and keeps what the memory held before each.
 //
-// The memory is a file, mapped more than once. The views that the watched code uses are read-only while it runs, so each
-// of its stores faults. The handler keeps a snapshot of the memory, taken through a view of its own, makes the page
-// writable, sets the processor's trap flag and returns: the store is carried out, and nothing but it, because the trap
-// comes behind one instruction. The trap's handler takes the permission back. So every instruction that stores is seen,
-// whoever compiled it, and the watched code need not know.
+// The memory is a file, mapped more than once. The views that the watched code uses are read-only while it runs, so
+// each of its stores faults. The handler keeps a snapshot of the memory, taken through a view of its own, makes the
+// page writable, sets the processor's trap flag and returns: the store is carried out, and nothing but it, because the
+// trap comes behind one instruction. The trap's handler takes the permission back. So every instruction that stores is
+// seen, whoever compiled it, and the watched code need not know.
 //
 // What it cannot see: stores by the kernel. Test code that plays the kernel's part does it in a pause.
 #pragma once

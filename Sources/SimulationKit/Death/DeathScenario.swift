@@ -1,6 +1,6 @@
 /// A run of a guest and a disk in which the worker dies: everything in it follows from these numbers.
 public struct DeathScenario: Sendable, CustomStringConvertible {
-    public var ring = RingKind.split
+    public var ring = VirtqueueKind.split
     /// Descriptors of the ring, a power of two. Without indirect tables each request has four of them to itself.
     public var ringSize = 16
     /// Requests in all.

@@ -34,8 +34,8 @@ struct World {
 
 /// Where a worker lives and dies: memory, storage and guest, and the moments at which they act.
 ///
-/// They act within the worker's calls on the I/O seam and between its turns. Each act leads to another `World`; a watch,
-/// where there is one, learns which snapshots of the memory belong to which.
+/// They act within the worker's calls on the I/O seam and between its turns. Each act leads to another `World`; a
+/// watch, where there is one, learns which snapshots of the memory belong to which.
 final class DeathStage {
     let scenario: DeathScenario
     let memory: OutlivingMemory

@@ -2,13 +2,13 @@ public import Platform
 
 /// Plays a scenario, and plays it again from every state in which death can leave it.
 ///
-/// The first run is watched: each store to memory that outlives the worker, and each call on the I/O seam, is a point at
-/// which the worker could have died. Then, point by point: memory and storage are taken back to it, the kernel ends what
-/// the worker had submitted, and a successor takes over and serves until all is done. Where the scenario asks for more
-/// deaths, the successor is watched in turn.
+/// The first run is watched: each store to memory that outlives the worker, and each call on the I/O seam, is a point
+/// at which the worker could have died. Then, point by point: memory and storage are taken back to it, the kernel ends
+/// what the worker had submitted, and a successor takes over and serves until all is done. Where the scenario asks for
+/// more deaths, the successor is watched in turn.
 ///
-/// What must hold at the end of each run: every request was returned exactly once, with the right data, in a legal order;
-/// nothing was executed for a request that had been returned; nothing waits for ever; the log is empty.
+/// What must hold at the end of each run: every request was returned exactly once, with the right data, in a legal
+/// order; nothing was executed for a request that had been returned; nothing waits for ever; the log is empty.
 public final class DeathTrial {
     /// What the runs came to.
     public struct Report: Sendable {

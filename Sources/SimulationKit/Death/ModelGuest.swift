@@ -34,8 +34,8 @@ struct ModelRequest {
     var status: UInt8 { kind == .outOfRange ? 1 : 0 }
 }
 
-/// A guest as a value: its driver, and what it must get to see. It sends requests that overlap, and takes offence at the
-/// first thing that a disk may not do.
+/// A guest as a value: its driver, and what it must get to see. It sends requests that overlap, and takes offence at
+/// the first thing that a disk may not do.
 struct ModelGuest {
     /// The disk's size; small, so that requests overlap.
     static let sectors = 6

@@ -103,12 +103,12 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
 }
 
 /// The kinds of virtqueue.
-public enum RingKind: String, Sendable, CaseIterable {
+public enum VirtqueueKind: String, Sendable, CaseIterable {
     case split
     case packed
 }
 
-extension RingKind {
+extension VirtqueueKind {
     /// The driver's side of a ring of this kind, near the wrap of all its indices.
     func makeDriverRing(_ scenario: DeathScenario, _ memory: OutlivingMemory) -> any DriverRing {
         let (size, usesEventIndex) = (scenario.ringSize, scenario.usesEventIndex)
