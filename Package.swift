@@ -66,7 +66,10 @@ let package = Package(
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
-        module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
+        .target(name: "CStoreWatch"),
+        module(
+            "SimulationKit",
+            ["BlockTarget", "CLinux", "CStoreWatch", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
@@ -93,6 +96,7 @@ let package = Package(
         tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
             of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
+        tests(of: "SimulationKit", ["CWire", "TestSupport"]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",

@@ -69,7 +69,7 @@ import Virtio
         }
 
         private func shareInflight() throws {
-            let file = try device.makeInflight(queueCount: 2, queueSize: 16)
+            let file = try device.makeInflight(queueCount: 2, queueSize: 16, packed: false)
             try device.setInflight(
                 InflightDescription(size: file.size, fileOffset: 0, queueCount: 2, queueSize: 16),
                 fd: file.fd.duplicate())
