@@ -53,8 +53,6 @@ public final class DiskImage: Sendable {
     public let memoryAlignment: Int
     /// The storage's physical block size, in bytes, as far as it tells.
     public let physicalBlockSize: Int
-    /// Space can be freed.
-    public let supportsDiscard: Bool
     /// Bytes at the end of the file that are in no whole sector and are not served.
     public let ignoredBytes: UInt64
 
@@ -127,7 +125,6 @@ public final class DiskImage: Sendable {
             unaligned = nil
         }
         physicalBlockSize = Self.physicalBlockSize(main.number, isBlockDevice: isBlockDevice, status)
-        supportsDiscard = !readOnly && Self.canDiscard(main.number, isBlockDevice: isBlockDevice, status)
         self.main = main
     }
 
@@ -244,10 +241,14 @@ public final class DiskImage: Sendable {
         return block >= 512 && block <= 65536 && block & (block - 1) == 0 ? block : 4096
     }
 
-    /// A hole punched behind the end of a file changes nothing and shows whether the file system can do it.
-    private static func canDiscard(_ fd: Int32, isBlockDevice: Bool, _ status: stat) -> Bool {
+    /// Whether space can be freed. A hole punched far behind the end of a file changes nothing and shows whether the
+    /// file system can do it; on one that is frozen it waits.
+    public func probeDiscard() -> Bool {
+        var status = stat()
+        guard !isReadOnly, unsafe fstat(main.number, &status) == 0 else { return false }
         if !isBlockDevice {
-            return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, status.st_size, 4096) == 0
+            let (place, isTooFar) = status.st_size.addingReportingOverflow(1 << 30)
+            return !isTooFar && fallocate(main.number, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, place, 4096) == 0
         }
         let device = "/sys/dev/block/\(gnu_dev_major(status.st_rdev)):\(gnu_dev_minor(status.st_rdev))"
         for place in ["\(device)/queue/discard_max_bytes", "\(device)/../queue/discard_max_bytes"] {

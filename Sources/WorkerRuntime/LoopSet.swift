@@ -29,7 +29,7 @@ extension WorkerConfiguration {
             opened = image
             tenure = try settle(image, path, predecessorWait(path, log, signals), log)
             disk.sectors = image.bytes / 512
-            disk.supportsDiscard = image.supportsDiscard
+            disk.supportsDiscard = image.probeDiscard()
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {

@@ -54,9 +54,9 @@ final class DiskImageTests {
     func probing() throws {
         try TestFile.create(path, count: 5000)
         try TestFile.write(pattern(5000), to: path, at: 0)
-        #expect(try DiskImage(path: path, readOnly: false, cache: .buffered).supportsDiscard)
+        #expect(try DiskImage(path: path, readOnly: false, cache: .buffered).probeDiscard())
         #expect(try TestFile.read(path, count: 10_000) == pattern(5000))
-        #expect(try !DiskImage(path: path, readOnly: true, cache: .buffered).supportsDiscard)
+        #expect(try !DiskImage(path: path, readOnly: true, cache: .buffered).probeDiscard())
     }
 
     @Test("what cannot be served is refused with a sentence that says what to do")

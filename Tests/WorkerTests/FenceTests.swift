@@ -57,7 +57,8 @@ import Testing
         var data: [UInt8] { rig.memory.read(FenceTests.writeCount * FenceTests.writeBytes, at: buffer) }
     }
 
-    private func makeOrphans() throws -> Orphans {
+    /// - Parameter beforeDeath: called while the worker still lives.
+    private func makeOrphans(beforeDeath: (String) throws -> Void = { _ in }) throws -> Orphans {
         let image = directory.value.file("disk.img")
         try TestFile.create(image, count: 8 << 20)
         let device = try LoopDevice(image, in: directory.value)
@@ -72,6 +73,7 @@ import Testing
             writtenBefore: device.bytesWritten)
         orphans.write(0x0a)
         while WorkerLook.operations(ofProcess: worker.program.pid).running < Self.writeCount { pause(milliseconds: 1) }
+        try beforeDeath(device.path)
         worker.program.send(signal: SIGKILL)
         worker.program.wait(milliseconds: 10_000)
         try TestFile.remove(worker.socketPath)
@@ -139,6 +141,44 @@ import Testing
         #expect(second.wait(milliseconds: 10_000) == .exited(code: 1))
         #expect(second.output.contains("requests of a worker that has died are still under way"), "\(second.output)")
         _ = consume orphans
+    }
+
+    /// A worker that was up before the other died, as the destination of a migration is, has not waited at its start.
+    @Test(.enabled(if: WriteThrottle.isAvailable))
+    func `a queue that starts waits a second at most, and is served when the front-end tries again`() throws {
+        let own = try TemporaryDirectory()
+        let socket = own.file("standby.sock")
+        var standby: Program?
+        let orphans = try makeOrphans { path in
+            var program = try Program(
+                WorkerProcess.executable, ["--socket-path=\(socket)", "--blk-file=\(path)"], in: own)
+            try program.waitForFile(socket, milliseconds: 60_000)
+            standby = consume program
+        }
+        let end = monotonicNanoseconds() + 60_000_000_000
+        var refusals = 0
+        while !startsQueue(at: socket) {
+            refusals += 1
+            try #require(monotonicNanoseconds() < end, "it never served")
+        }
+        let output = standby?.output ?? ""
+        #expect(refusals > 0, "all had landed before the queue came")
+        #expect(output.contains("ms requests of a worker that has died are still under way"), "\(output)")
+        let bytes = Self.writeCount * Self.writeBytes
+        #expect(orphans.device.bytesWritten - orphans.writtenBefore >= bytes, "it serves before the last has landed")
+        standby?.stop()
+    }
+
+    /// Whether the worker at a socket lets a queue start; one that does not ends the connection.
+    private func startsQueue(at socket: String) -> Bool {
+        do {
+            var rig = try Rig(connectingTo: socket)
+            _ = try rig.frontend.readConfiguration()
+            try rig.frontend.stop()
+            return true
+        } catch {
+            return false
+        }
     }
 
     /// The kernel cannot end a process while one of its requests waits for a frozen file system.

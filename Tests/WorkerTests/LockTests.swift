@@ -24,7 +24,6 @@ import VhostUser
     }
 
     /// A worker whose image is in use starts all the same: its guest may be about to move here.
-    /// A worker whose image is in use starts all the same: its guest may be about to move here.
     private func startWorker(
         _ image: String, _ more: [String] = [], in place: TemporaryDirectoryBox
     ) throws -> WorkerProcess {
@@ -137,45 +136,70 @@ import VhostUser
         return path
     }
 
-    @Test func `a device that is served is refused under every name`() throws {
+    /// An exclusive open, as mount(8) and other programs that know nothing of our locks do it.
+    private func isClaimed(_ node: String) -> Bool {
+        let number = unsafe open(node, O_RDWR | O_EXCL | O_CLOEXEC)
+        if number >= 0 { close(number) }
+        return number == -1 && Errno.current == .busy
+    }
+
+    @Test func `a device that is served is refused under every name, and changes hands as an image does`() throws {
         let device = try makeDevice()
         let node = try makeSecondNode(of: device)
-        let worker = try WorkerProcess(["--blk-file=\(node)"], in: directory.value)
-        for name in [device.path, node] {
-            let second = try secondWorker(name)
-            #expect(second.code == 1)
-            #expect(
-                second.output.contains("Another worker serves it, process \(worker.program.pid)"), "\(second.output)")
+        let first = try WorkerProcess(["--blk-file=\(node)"], in: directory.value)
+        for (name, place) in [(device.path, other), (node, third)] {
+            let second: WorkerProcess
+            do {
+                var source = try Rig(connectingTo: first.socketPath)
+                _ = try source.frontend.readConfiguration()
+                #expect(isClaimed(node) && isClaimed(device.path))
+                second = try startWorker(name, in: place)
+                #expect(
+                    second.program.output.contains("Another worker serves it, process \(first.program.pid)"),
+                    "\(second.program.output)")
+                #expect(!starts(at: second.socketPath))
+                try source.frontend.stop()
+            }
+            #expect(!isClaimed(node))
+            var moved = try Rig(connectingTo: second.socketPath)
+            var disk = moved.makeDriver()
+            #expect(try disk.write([UInt8](repeating: 3, count: 4096), sector: 0).status == .ok)
+            #expect(isClaimed(node))
+            #expect(!starts(at: first.socketPath))
+            #expect(first.program.output.contains("Another worker serves it, process \(second.program.pid)"))
+            try moved.frontend.stop()
         }
-        // The kernel itself refuses what knows nothing of our locks.
-        let number = unsafe open(node, O_RDWR | O_EXCL | O_CLOEXEC)
-        #expect(number == -1 && Errno.current == .busy)
-        _ = consume worker
+        #expect(starts(at: first.socketPath))
+        #expect(!isClaimed(node))
     }
 
     @Test func `readers share a device`() throws {
         let device = try makeDevice()
-        let other = try TemporaryDirectory()
         let first = try WorkerProcess(["--blk-file=\(device.path)", "--read-only"], in: directory.value)
-        let second = try WorkerProcess(["--blk-file=\(device.path)", "--read-only"], in: other)
-        #expect(try secondWorker(device.path).code == 1)
-        _ = consume first
-        _ = consume second
+        let second = try startWorker(device.path, ["--read-only"], in: other)
+        let writer = try startWorker(device.path, in: third)
+        let reader = try Rig(connectingTo: first.socketPath)
+        _ = try reader.frontend.readConfiguration()
+        #expect(starts(at: second.socketPath))
+        #expect(!starts(at: writer.socketPath))
     }
 
-    @Test func `a device that another program has for itself is refused after a moment`() throws {
+    /// It may be a worker that came by another node, and about to let go.
+    @Test func `a device that another program has for itself is served when that has let go`() throws {
         let device = try makeDevice()
         let fd = OwnedFD(owning: unsafe open(device.path, O_RDWR | O_EXCL | O_CLOEXEC))
-        let worker = try secondWorker(device.path)
-        #expect(worker.code == 1)
-        #expect(worker.output.contains("has the device for itself (O_EXCL)"), "\(worker.output)")
+        let worker = try startWorker(device.path, in: directory)
+        #expect(worker.program.output.contains("has the device for itself (O_EXCL)"), "\(worker.program.output)")
+        #expect(!starts(at: worker.socketPath))
         _ = consume fd
+        #expect(starts(at: worker.socketPath))
     }
 
     @Test func `a device that the host has mounted is refused, and the place is named`() throws {
         let device = try makeDevice()
         let mounted = try MountedFileSystem(device.path, at: directory.value.file("mnt"))
-        let worker = try secondWorker(device.path)
+        let socket = directory.value.file("mounted.sock")
+        let worker = try run(WorkerProcess.executable, ["--socket-path=\(socket)", "--blk-file=\(device.path)"])
         #expect(worker.code == 1)
         #expect(worker.output.contains("has it mounted at \(mounted.path)"), "\(worker.output)")
     }
