@@ -91,7 +91,10 @@ let package = Package(
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
-        module("SimulationKit", ["BlockTarget", "CLinux", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
+        .target(name: "CStoreWatch"),
+        module(
+            "SimulationKit",
+            ["BlockTarget", "CLinux", "CStoreWatch", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
@@ -106,14 +109,25 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
+        // Workers that are killed at chosen moments: for the tests, and as a program (Scripts/kills)
+        .target(name: "CTrace", path: "Tests/Kills/CTrace"),
+        .target(
+            name: "KillKit", dependencies: ["CTrace", "CWire", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            path: "Tests/Kills/KillKit", swiftSettings: settings),
+        .executableTarget(
+            name: "baton-kills", dependencies: ["FrontendKit", "KillKit", "Platform"],
+            path: "Tests/Kills/baton-kills", swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
         tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
             of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
+        tests(of: "SimulationKit", ["CWire", "TestSupport"]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",
-            dependencies: ["baton-worker", "CLinux", "FrontendKit", "Platform", "TestSupport", "VhostUser", "Virtio"],
+            dependencies: [
+                "baton-worker", "CLinux", "FrontendKit", "KillKit", "Platform", "TestSupport", "VhostUser", "Virtio",
+            ],
             swiftSettings: settings),
         // Workers that serve nothing, and fail as they are told
         .executableTarget(

@@ -53,15 +53,21 @@ public final class DiskImage: Sendable {
     public let memoryAlignment: Int
     /// The storage's physical block size, in bytes, as far as it tells.
     public let physicalBlockSize: Int
-    /// Space can be freed.
-    public let supportsDiscard: Bool
     /// Bytes at the end of the file that are in no whole sector and are not served.
     public let ignoredBytes: UInt64
 
+    /// The open file behind this number is another one while a block device is claimed.
     private let main: OwnedFD
     private let unaligned: OwnedFD?
-    /// Held for its locks; no request uses it.
-    private let custody: OwnedFD
+    /// Of a block device that is to be written: what `main` is while the device is not claimed.
+    private let unclaimed: OwnedFD?
+
+    var unclaimedNumber: Int32? {
+        switch unclaimed {
+        case .some(let fd): fd.number
+        case .none: nil
+        }
+    }
 
     /// How a backend reaches it. Whoever keeps this keeps the image.
     public var access: ImageAccess {
@@ -75,13 +81,15 @@ public final class DiskImage: Sendable {
             memoryAlignment: memoryAlignment, isBlockDevice: isBlockDevice, isReadOnly: isReadOnly)
     }
 
-    /// Opens an image.
+    /// Opens an image. That alone does not give the right to serve it: see `ImageTenure`.
     ///
-    /// - Parameter isInCustody: somebody else keeps others out, and has waited for earlier workers: only the lock is
-    ///   taken that tells that this one may have requests under way.
+    /// - Parameter allowsLeaseLocks: take an image on a file system whose locks do not fence (`LockWorth`).
     /// - Throws: what failed, and what to do.
-    public init(path: String, readOnly: Bool, cache: CacheMode, isInCustody: Bool = false) throws(SystemError) {
-        let main = try Self.open(path, readOnly: readOnly, direct: cache == .direct)
+    public init(
+        path: String, readOnly: Bool, cache: CacheMode, allowsLeaseLocks: Bool = false
+    ) throws(SystemError) {
+        let node = Self.node(at: path, readOnly: readOnly)
+        let main = try Self.open(node, readOnly: readOnly, direct: cache == .direct)
         var status = stat()
         guard unsafe fstat(main.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
         let kind = status.st_mode & S_IFMT
@@ -90,13 +98,8 @@ public final class DiskImage: Sendable {
                 cannot: "serve", path, nil,
                 advice: "It is neither a regular file nor a block device: give the path of an image or of a disk")
         }
-        custody = try Self.open(path, readOnly: readOnly, direct: false)
-        if isInCustody {
-            if !readOnly { try Self.share(main, path) }
-        } else {
-            try ImageLocks.takeCustody(custody, path: path, readOnly: readOnly)
-            if !readOnly { try ImageLocks.fence(main, path: path) }
-        }
+        if !readOnly, !allowsLeaseLocks { try Self.refuseLeases(main, path) }
+        unclaimed = kind == S_IFBLK && !readOnly ? try Self.duplicate(main, path) : nil
         isBlockDevice = kind == S_IFBLK
         var size = UInt64(max(0, status.st_size))
         if isBlockDevice, unsafe clinux_block_device_size(main.number, &size) != 0 {
@@ -115,14 +118,13 @@ public final class DiskImage: Sendable {
             let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
             offsetAlignment = alignment.offset
             memoryAlignment = alignment.memory
-            unaligned = try Self.openUnaligned(path, readOnly: readOnly)
+            unaligned = try Self.open(node, readOnly: readOnly, direct: false)
         } else {
             offsetAlignment = 1
             memoryAlignment = 1
             unaligned = nil
         }
         physicalBlockSize = Self.physicalBlockSize(main.number, isBlockDevice: isBlockDevice, status)
-        supportsDiscard = !readOnly && Self.canDiscard(main.number, isBlockDevice: isBlockDevice, status)
         self.main = main
     }
 
@@ -152,17 +154,31 @@ public final class DiskImage: Sendable {
         try retryingInterrupts { fdatasync(main.number) }
     }
 
-    private static func openUnaligned(_ path: String, readOnly: Bool) throws(SystemError) -> OwnedFD {
-        let fd = try open(path, readOnly: readOnly, direct: false)
-        if !readOnly { try share(fd, path) }
-        return fd
+    /// The path by which to open an image: of a block device that has several nodes the one that everybody uses, so
+    /// that all meet at the same locks.
+    private static func node(at path: String, readOnly: Bool) -> String {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFBLK,
+            let node = canonicalNode(ofDevice: status.st_rdev),
+            unsafe Glibc.access(node, readOnly ? R_OK : R_OK | W_OK) == 0
+        else { return path }
+        return node
     }
 
-    private static func share(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) {
+    private static func refuseLeases(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) {
+        guard case .lease(let name) = LockWorth(fileSystemMagic: clinux_file_system_magic(fd.number)) else { return }
+        throw SystemError(
+            cannot: "serve", path, nil,
+            advice: "It lies on \(name), whose locks do not hold back a dead worker's writes: they could land on newer"
+                + " ones. Use another file system, or --allow-lease-locks if nobody restarts workers before their"
+                + " writes have landed")
+    }
+
+    private static func duplicate(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) -> OwnedFD {
         do throws(Errno) {
-            try ImageLocks.share(fd)
+            return try fd.duplicate()
         } catch {
-            throw SystemError(cannot: "lock", path, error)
+            throw SystemError(cannot: "open again", path, error)
         }
     }
 
@@ -225,10 +241,14 @@ public final class DiskImage: Sendable {
         return block >= 512 && block <= 65536 && block & (block - 1) == 0 ? block : 4096
     }
 
-    /// A hole punched behind the end of a file changes nothing and shows whether the file system can do it.
-    private static func canDiscard(_ fd: Int32, isBlockDevice: Bool, _ status: stat) -> Bool {
+    /// Whether space can be freed. A hole punched far behind the end of a file changes nothing and shows whether the
+    /// file system can do it; on one that is frozen it waits.
+    public func probeDiscard() -> Bool {
+        var status = stat()
+        guard !isReadOnly, unsafe fstat(main.number, &status) == 0 else { return false }
         if !isBlockDevice {
-            return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, status.st_size, 4096) == 0
+            let (place, isTooFar) = status.st_size.addingReportingOverflow(1 << 30)
+            return !isTooFar && fallocate(main.number, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, place, 4096) == 0
         }
         let device = "/sys/dev/block/\(gnu_dev_major(status.st_rdev)):\(gnu_dev_minor(status.st_rdev))"
         for place in ["\(device)/queue/discard_max_bytes", "\(device)/../queue/discard_max_bytes"] {

@@ -22,3 +22,37 @@ public func readSmallFile(_ path: String) -> String? {
         return text.hasSuffix("\n") ? String(text.dropLast()) : text
     }
 }
+
+/// Reads a file whose length is not known beforehand, such as the larger ones of /proc.
+///
+/// - Parameter limit: the most that is read, in bytes.
+/// - Returns: nil when it cannot be read.
+public func readFile(_ path: String, limit: Int) -> String? {
+    guard let number = try? retryingInterrupts({ unsafe open(path, O_RDONLY | O_CLOEXEC) }) else { return nil }
+    let fd = OwnedFD(owning: number)
+    var bytes: [UInt8] = []
+    var piece = [UInt8](repeating: 0, count: 1 << 16)
+    while bytes.count < limit {
+        let count = unsafe piece.withUnsafeMutableBytes { buffer in
+            try? retryingInterrupts { unsafe read(fd.number, buffer.baseAddress, buffer.count) }
+        }
+        guard let count else { return nil }
+        if count == 0 { break }
+        bytes += piece[..<min(count, limit - bytes.count)]
+    }
+    return String(decoding: bytes, as: UTF8.self)
+}
+
+/// The names of what a directory holds, "." and ".." left out; none when it cannot be read.
+public func directoryNames(_ path: String) -> [String] {
+    guard let stream = unsafe opendir(path) else { return [] }
+    defer { unsafe closedir(stream) }
+    var names: [String] = []
+    while let entry = unsafe readdir(stream) {
+        let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+            unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+        }
+        if name != ".", name != ".." { names.append(name) }
+    }
+    return names
+}

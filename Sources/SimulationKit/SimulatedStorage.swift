@@ -32,39 +32,43 @@ public final class SimulatedStorage {
     /// Everything carried out, in order.
     public private(set) var history: [SimulatedOperation] = []
     /// Operations taken and not yet carried out, oldest first.
-    public private(set) var taken: [SimulatedOperation] = []
+    public var taken: [SimulatedOperation] { moment.taken }
     /// Operations that reached behind the end of the file, or a descriptor that is none: what no backend may ask for.
     public private(set) var absurdities = 0
 
-    private var bytes: [UInt8]
-    private var random: SeededRandom
-    private var queued: [(IOOperation, UInt64)] = []
-    private var completions: [IOCompletion] = []
+    /// The file and what is under way: all of a storage that matters to what happens next.
+    struct Moment {
+        var bytes: [UInt8]
+        var random: SeededRandom
+        var queued: [(IOOperation, UInt64)] = []
+        var taken: [SimulatedOperation] = []
+        var completions: [IOCompletion] = []
+    }
+    private var moment: Moment
 
     public init(bytes: [UInt8], seed: UInt64 = 1) {
-        self.bytes = bytes
-        random = SeededRandom(seed: seed)
+        moment = Moment(bytes: bytes, random: SeededRandom(seed: seed))
     }
 
     /// The file.
-    public var contents: [UInt8] { bytes }
+    public var contents: [UInt8] { moment.bytes }
 
     /// What an engine has queued and the storage has not taken.
-    public var queuedCount: Int { queued.count }
+    public var queuedCount: Int { moment.queued.count }
 
     /// Forgets what was carried out.
     public func clearHistory() { history = [] }
 
     /// Carries out the operation at `index` of `taken`.
     public func carryOut(at index: Int) {
-        let operation = taken.remove(at: index)
+        let operation = moment.taken.remove(at: index)
         history.append(operation)
-        completions.append(IOCompletion(token: operation.token, result: result(of: operation)))
+        moment.completions.append(IOCompletion(token: operation.token, result: result(of: operation)))
     }
 
     /// Delivers a completion that belongs to nothing.
     public func deliver(token: UInt64, result: Int32) {
-        completions.append(IOCompletion(token: token, result: result))
+        moment.completions.append(IOCompletion(token: token, result: result))
     }
 
     func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
@@ -72,27 +76,27 @@ public final class SimulatedStorage {
             refusals -= 1
             return false
         }
-        guard queued.count < queueDepth else { return false }
-        queued.append((operation, token))
+        guard moment.queued.count < queueDepth else { return false }
+        moment.queued.append((operation, token))
         return true
     }
 
     func submit() {
-        let count = min(queued.count, takenPerSubmit)
-        for (operation, token) in queued.prefix(count) { taken.append(Self.copy(operation, token)) }
-        queued.removeFirst(count)
+        let count = min(moment.queued.count, takenPerSubmit)
+        for (operation, token) in moment.queued.prefix(count) { moment.taken.append(Self.copy(operation, token)) }
+        moment.queued.removeFirst(count)
     }
 
     func nextCompletion() -> IOCompletion? {
-        if completions.isEmpty, !taken.isEmpty {
+        if moment.completions.isEmpty, !taken.isEmpty {
             switch order {
             case .oldestFirst: carryOut(at: 0)
             case .newestFirst: carryOut(at: taken.count - 1)
-            case .random: carryOut(at: random.below(taken.count))
+            case .random: carryOut(at: moment.random.below(taken.count))
             case .held: break
             }
         }
-        return completions.isEmpty ? nil : completions.removeFirst()
+        return moment.completions.isEmpty ? nil : moment.completions.removeFirst()
     }
 
     private static func copy(_ operation: IOOperation, _ token: UInt64) -> SimulatedOperation {
@@ -119,17 +123,61 @@ public final class SimulatedStorage {
     }
 }
 
+// MARK: - The death of who submitted
+
+extension SimulatedStorage {
+    /// What outlives a process that submits: the file, and the operations that the kernel has taken from it.
+    struct Remains {
+        fileprivate var moment: Moment
+        /// Queued: taken only if death comes within the call that submits.
+        fileprivate var entering: [SimulatedOperation]
+    }
+
+    /// What would be left if the process that submits died now. Buffers of operations must stay where they are.
+    var remains: Remains {
+        var kept = moment
+        kept.queued = []
+        kept.completions = []
+        return Remains(moment: kept, entering: moment.queued.map { Self.copy($0.0, $0.1) })
+    }
+
+    /// Goes back to such a moment and lets the kernel end what it had taken: each operation in full, short or not at
+    /// all, in any order, and nobody is told.
+    func outlive(_ remains: Remains, seed: UInt64) {
+        moment = remains.moment
+        moment.random = SeededRandom(seed: seed)
+        var left = moment.taken + remains.entering.prefix(moment.random.below(remains.entering.count + 1))
+        moment.taken = []
+        let allComplete = moment.random.happens(1, in: 4)
+        while !left.isEmpty {
+            let operation = left.remove(at: moment.random.below(left.count))
+            switch allComplete ? 0 : moment.random.below(3) {
+            case 0: _ = carriedOut(operation, operation.length)
+            case 1 where operation.isTransfer:
+                // The smallest unit of a disk is written whole.
+                _ = carriedOut(operation, UInt64(512 * moment.random.below(Int(operation.length / 512))))
+            default: break
+            }
+        }
+    }
+}
+
 // MARK: - Carrying out
 
 extension SimulatedStorage {
     private func result(of operation: SimulatedOperation) -> Int32 {
         var limit = operation.length
-        switch outcome(operation, &random) {
+        switch outcome(operation, &moment.random) {
         case .complete: break
         case .fails(let error): return -error.rawValue
         case .short(let count): limit = min(limit, count)
         case .endOfFile: limit = 0
         }
+        return carriedOut(operation, limit)
+    }
+
+    /// - Parameter limit: bytes that a transfer moves at most.
+    private func carriedOut(_ operation: SimulatedOperation, _ limit: UInt64) -> Int32 {
         guard operation.file == Self.directFile || operation.file == Self.bufferedFile else {
             absurdities += 1
             return -EBADF
@@ -152,7 +200,7 @@ extension SimulatedStorage {
 
     private func transfer(_ operation: SimulatedOperation, _ limit: UInt64) -> Int32 {
         guard isAligned(operation) else { return -EINVAL }
-        let end = UInt64(bytes.count)
+        let end = UInt64(moment.bytes.count)
         if operation.isWrite, operation.offset > end || operation.length > end - operation.offset {
             absurdities += 1
             return -EFBIG
@@ -166,7 +214,7 @@ extension SimulatedStorage {
             if operation.isWrite {
                 store(buffer.bytes(part), at: position)
             } else {
-                buffer.set(bytes[position..<position + part])
+                buffer.set(moment.bytes[position..<position + part])
             }
             position += part
             rest -= part
@@ -182,7 +230,7 @@ extension SimulatedStorage {
         let keepSize = UInt32(FALLOC_FL_KEEP_SIZE)
         let modes = [UInt32(FALLOC_FL_PUNCH_HOLE) | keepSize, UInt32(FALLOC_FL_ZERO_RANGE) | keepSize]
         guard operation.kind == .discardDevice || modes.contains(operation.flags) else { return -EOPNOTSUPP }
-        let end = UInt64(bytes.count)
+        let end = UInt64(moment.bytes.count)
         guard operation.offset <= end, operation.length <= end - operation.offset else {
             absurdities += 1
             return -EFBIG
@@ -192,6 +240,6 @@ extension SimulatedStorage {
     }
 
     private func store(_ new: [UInt8], at position: Int) {
-        bytes.replaceSubrange(position..<position + new.count, with: new)
+        moment.bytes.replaceSubrange(position..<position + new.count, with: new)
     }
 }

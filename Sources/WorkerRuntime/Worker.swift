@@ -33,7 +33,7 @@ public struct Worker: ~Copyable {
         let hangups = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
         let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
-        let (disk, image, loops) = try configuration.startLoops(log: log)
+        let (disk, image, tenure, loops) = try configuration.startLoops(log: log, signals: signals.number)
         watch = Self.watch(image, log)
         self.memoryLoss = memoryLoss
         self.log = log
@@ -42,7 +42,8 @@ public struct Worker: ~Copyable {
         self.loops = loops
         meeting = configuration.meeting
         device = DiskDevice(
-            disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            disk: disk, image: image, tenure: tenure, loops: loops,
+            drainMilliseconds: WorkerConfiguration.drainMilliseconds,
             pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
             allowsShrinking: configuration.allowsShrinking, log: log)
         log.info(

@@ -41,6 +41,11 @@ public struct WorkerConfiguration: Sendable, Equatable {
     /// The longest a loop polls before it sleeps, in microseconds; 0 never polls.
     public var pollMicroseconds = 50
 
+    /// Serve an image on a file system whose locks are leases (`LockWorth`).
+    public var allowsLeaseLocks = false
+    /// How long to wait at the start for what a worker that has died has left under way, in seconds.
+    public var predecessorSeconds = 300
+
     /// Keep all guest memory present while it is mapped.
     public var pinsGuestMemory = false
     /// Offer to leave requests in the inflight log when a queue stops (GET_VRING_BASE_INFLIGHT and _SKIP_DRAIN).
@@ -51,6 +56,7 @@ public struct WorkerConfiguration: Sendable, Equatable {
     /// How long a queue that is stopped may take to finish what the storage has of it, in milliseconds.
     public static let drainMilliseconds = 60_000
     public static let maximumQueueCount = 64
+    public static let predecessorSecondsRange = 0...86_400
     public static let queueSizes = 2...1024
     public static let maximumPollMicroseconds = 1_000_000
 

@@ -39,6 +39,8 @@ private enum Option: String, CaseIterable {
     case size
     case readOnly = "read-only"
     case cache
+    case allowLeaseLocks = "allow-lease-locks"
+    case predecessorWait = "predecessor-wait"
     case blockSize = "block-size"
     case serial
     case queues
@@ -59,7 +61,9 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities, .version, .help: false
+        case .readOnly, .allowLeaseLocks, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities, .version,
+            .help:
+            false
         default: true
         }
     }
@@ -119,6 +123,10 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
     if let poll = try number(options, .pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
         configuration.pollMicroseconds = poll
     }
+    if let seconds = try number(options, .predecessorWait, WorkerConfiguration.predecessorSecondsRange) {
+        configuration.predecessorSeconds = seconds
+    }
+    configuration.allowsLeaseLocks = options.has(.allowLeaseLocks)
     configuration.pinsGuestMemory = options.has(.pinMemory)
     configuration.parksRequests = options.has(.parkRequests)
     configuration.allowsShrinking = options.has(.allowShrink)
@@ -214,7 +222,7 @@ private func storage(_ options: RawOptions) throws(UsageError) -> Storage {
     guard kind == "memory" || kind == "null" else {
         throw UsageError("--backend is file, memory or null, not '\(kind)'")
     }
-    for option in [Option.blkFile, .cache] where options.has(option) {
+    for option in [Option.blkFile, .cache, .allowLeaseLocks, .predecessorWait] where options.has(option) {
         throw UsageError("--\(option.rawValue) does not go with --backend=\(kind)")
     }
     let bytes = try byteCount(options[.size] ?? "1G")

@@ -19,6 +19,8 @@ let usage = """
       --size=BYTES          capacity for memory and null; K, M, G and T are understood (1G)
       --read-only           refuse writes
       --cache=MODE          direct: past the host's page cache; buffered: through it (direct)
+      --allow-lease-locks   take an image on NFS, SMB, FUSE and the like, whose locks fence nothing
+      --predecessor-wait=S  wait at most S seconds for requests that a killed worker has left, 0 to 86400 (300)
       --block-size=BYTES    logical block size told to the guest, 512 or 4096 (what the storage has)
       --allow-shrink        let the disk become smaller when its file does: what lies behind is lost to the guest
       --serial=TEXT         serial number told to the guest, at most 20 bytes

@@ -54,9 +54,9 @@ final class DiskImageTests {
     func probing() throws {
         try TestFile.create(path, count: 5000)
         try TestFile.write(pattern(5000), to: path, at: 0)
-        #expect(try DiskImage(path: path, readOnly: false, cache: .buffered).supportsDiscard)
+        #expect(try DiskImage(path: path, readOnly: false, cache: .buffered).probeDiscard())
         #expect(try TestFile.read(path, count: 10_000) == pattern(5000))
-        #expect(try !DiskImage(path: path, readOnly: true, cache: .buffered).supportsDiscard)
+        #expect(try !DiskImage(path: path, readOnly: true, cache: .buffered).probeDiscard())
     }
 
     @Test("what cannot be served is refused with a sentence that says what to do")
@@ -75,5 +75,21 @@ final class DiskImageTests {
     func withoutDirect() {
         // /proc has regular files that cannot be opened so.
         #expect(refusal("/proc/self/status", readOnly: true, cache: .direct)?.contains("--cache=buffered") == true)
+    }
+
+    @Test(
+        arguments: [
+            (0x6969, "NFS"), (0xff53_4d42, "SMB"), (0xfe53_4d42, "SMB"), (0x6573_5546, "FUSE"), (0x00c3_6400, "CephFS"),
+            (0x0102_1997, "9p"),
+        ] as [(UInt32, String)])
+    func `locks that a server keeps are leases`(magic: UInt32, name: String) {
+        #expect(LockWorth(fileSystemMagic: magic) == .lease(name))
+    }
+
+    /// ext4, XFS, Btrfs, tmpfs, overlayfs, GFS2, and one that nobody has heard of.
+    @Test(
+        arguments: [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x0116_1970, 0x1234_5678] as [UInt32])
+    func `locks that this kernel keeps are fences`(magic: UInt32) {
+        #expect(LockWorth(fileSystemMagic: magic) == .fence)
     }
 }

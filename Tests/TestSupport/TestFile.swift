@@ -38,18 +38,7 @@ public enum TestFile {
     }
 
     /// The names of what a directory holds, "." and ".." left out; none when it cannot be read.
-    public static func names(in directory: String) -> [String] {
-        guard let stream = unsafe opendir(directory) else { return [] }
-        defer { unsafe closedir(stream) }
-        var names: [String] = []
-        while let entry = unsafe readdir(stream) {
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in
-                unsafe tuple.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            if name != ".", name != ".." { names.append(name) }
-        }
-        return names
-    }
+    public static func names(in directory: String) -> [String] { directoryNames(directory) }
 
     /// Whether there is something at a path.
     public static func exists(_ path: String) -> Bool {

@@ -26,22 +26,3 @@ enum Medium: String, CaseIterable, CustomTestStringConvertible {
         }
     }
 }
-
-/// A loop device on a file, gone with its owner.
-final class LoopDevice {
-    let path: String
-    private let directory: String
-
-    init(_ image: String, sectorSize: Int, in directory: borrowing TemporaryDirectory) throws {
-        let result = try run(
-            "losetup", ["--find", "--show", "--sector-size=\(sectorSize)", image], in: try TemporaryDirectory())
-        try #require(result.code == 0, "losetup: \(result.output)")
-        path = String(result.output.split(separator: "\n")[0])
-        self.directory = directory.path
-    }
-
-    deinit {
-        guard let own = try? TemporaryDirectory() else { return }
-        _ = try? run("losetup", ["--detach", path], in: own)
-    }
-}

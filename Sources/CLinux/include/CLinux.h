@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@
 #include "memory_guard.h"
 
 // glibc declares these only under _GNU_SOURCE.
+extern int dup3(int fd, int number, int flags);
 extern int memfd_create(const char *name, unsigned int flags);
 extern int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
 extern int pipe2(int fds[2], int flags);
@@ -256,14 +258,28 @@ static inline int clinux_peer_pid(int fd) {
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) ? -1 : credentials.pid;
 }
 
-/// Open file description locks (F_OFD_SETLK, F_OFD_SETLKW, F_OFD_GETLK) on one byte: fcntl is variadic and glibc hides
+/// Open file description locks (F_OFD_SETLK, F_OFD_GETLK) on one byte: fcntl is variadic and glibc hides
 /// the numbers behind _GNU_SOURCE. `type` is F_RDLCK, F_WRLCK or F_UNLCK. Returns fcntl's result; for a test 1 means
 /// "locked".
-enum { CLINUX_LOCK_TEST = 36, CLINUX_LOCK_TRY = 37, CLINUX_LOCK_WAIT = 38 };
+/// CLINUX_LOCK_TRY_PROCESS is the older F_SETLK, whose locks belong to the process.
+enum { CLINUX_LOCK_TRY_PROCESS = 6, CLINUX_LOCK_TEST = 36, CLINUX_LOCK_TRY = 37 };
 static inline int clinux_lock_byte(int fd, int command, short type, int64_t byte) {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     int result = fcntl(fd, command, &lock);
     return command == CLINUX_LOCK_TEST && result == 0 ? lock.l_type != F_UNLCK : result;
+}
+
+/// The process that keeps us from locking a byte with a lock of its own (F_GETLK); 0 when none does or it is in another
+/// PID namespace, -1 when an open file description does.
+static inline int clinux_lock_holder(int fd, short type, int64_t byte) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, F_GETLK, &lock) || lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+}
+
+/// The magic number of the file system that a file lies on (statfs.f_type), 0 when it cannot be told.
+static inline uint32_t clinux_file_system_magic(int fd) {
+    struct statfs information;
+    return fstatfs(fd, &information) ? 0 : (uint32_t)information.f_type;
 }
 
 /// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.

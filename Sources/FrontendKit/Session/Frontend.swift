@@ -1,4 +1,4 @@
-internal import Platform
+public import Platform
 public import VhostUser
 
 /// The front-end of a vhost-user session: connects to a back-end, agrees with it, gives it memory and queues, stops it.
@@ -92,8 +92,10 @@ public struct Frontend: ~Copyable {
     ///
     /// - Parameter endpoints: queue 0 and up, at most `queueCount`.
     /// - Parameter bases: where each ring goes on; nil: at the beginning, a packed one where its last driver left it.
+    /// - Parameter beforeQueues: called when the back-end has its memory and knows of no queue yet.
     public mutating func start(
-        _ memory: GuestMemory, _ endpoints: [QueueEndpoint], bases: [UInt32]? = nil
+        _ memory: GuestMemory, _ endpoints: [QueueEndpoint], bases: [UInt32]? = nil,
+        beforeQueues: (() -> Void)? = nil
     ) throws(FrontendError) {
         precondition(endpoints.count <= queueCount, "the back-end has \(queueCount) queues")
         let bases = bases ?? endpoints.map { $0.isPacked ? $0.packedBase : 0 }
@@ -105,6 +107,7 @@ public struct Frontend: ~Copyable {
         if behaviour.enabling == .first { try enableAll() }
         try tell(.setFeatures(features))
         try shareMemory(memory)
+        beforeQueues?()
         for (index, endpoint) in endpoints.enumerated() {
             try setUp(endpoint, queue: index, base: bases[index])
             if behaviour.enabling == .eachQueue { try setEnabled(true, queue: index) }
@@ -136,7 +139,9 @@ public struct Frontend: ~Copyable {
     /// The back-end is told to go on at used.idx (of a packed ring, which does not show it, something that its inflight
     /// region knows better), and kicked: it may have missed kicks while it was away. What it
     /// offers must not be less than before.
-    public mutating func reconnect() throws(FrontendError) {
+    ///
+    /// - Parameter beforeQueues: called when the back-end has mapped everything and knows of no queue yet.
+    public mutating func reconnect(beforeQueues: (() -> Void)? = nil) throws(FrontendError) {
         guard let memory else { preconditionFailure("nothing was started that could be taken up again") }
         let agreed = (features, protocolFeatures)
         channel = try FrontendChannel(connectingTo: path, milliseconds: timeouts.connect)
@@ -144,7 +149,9 @@ public struct Frontend: ~Copyable {
         guard (features, protocolFeatures) == agreed else {
             throw FrontendError(nil, .missing("the features of the session that was lost"))
         }
-        try start(memory, endpoints, bases: endpoints.map { $0.isPacked ? $0.packedBase : UInt32($0.usedIndex) })
+        try start(
+            memory, endpoints, bases: endpoints.map { $0.isPacked ? $0.packedBase : UInt32($0.usedIndex) },
+            beforeQueues: beforeQueues)
         for endpoint in endpoints { endpoint.kick.signal() }
     }
 
@@ -159,6 +166,16 @@ public struct Frontend: ~Copyable {
         // libblkio sends the file again, against the specification.
         let fds = behaviour.acknowledgement == .everything ? [region.file.number] : []
         try tell(.removeMemoryRegion(region.description), fds: fds, changesMemory: true)
+    }
+
+    /// The inflight region, mapped: what a back-end that has died has left there. Nil before `start`, and where there
+    /// is none.
+    public borrowing func mapInflight() throws(Errno) -> InflightMapping? {
+        guard let inflight else { return nil }
+        switch inflightFile {
+        case .some(let file): return try InflightMapping(inflight, file: file)
+        case .none: return nil
+        }
     }
 
     // MARK: Any message

@@ -22,6 +22,8 @@ final class DiskDevice: VhostUserDevice {
     var disk: DiskDescription
     /// The storage, where its size can change.
     let image: DiskImage?
+    /// The right to serve the image, held while a queue runs; nil for a disk without one.
+    private let tenure: ImageTenure?
     let loops: [LoopThread]
     let log: Logger
     private(set) var memory = GuestMemory([])
@@ -51,14 +53,15 @@ final class DiskDevice: VhostUserDevice {
 
     /// - Parameter image: the storage, where its size can change.
     init(
-        disk: DiskDescription, image: DiskImage? = nil, loops: [LoopThread], drainMilliseconds: Int,
-        pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false,
+        disk: DiskDescription, image: DiskImage? = nil, tenure: ImageTenure? = nil, loops: [LoopThread],
+        drainMilliseconds: Int, pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false,
         ownership: Ownership? = nil, privateInflight: InflightRegion? = nil, log: Logger
     ) {
         self.ownership = ownership
         self.privateInflight = privateInflight
         precondition(!loops.isEmpty)
         self.image = image
+        self.tenure = tenure
         self.pinsMemory = pinsMemory
         self.parksRequests = parksRequests
         self.allowsShrinking = allowsShrinking
@@ -158,7 +161,7 @@ extension DiskDevice {
         for index in queues.indices where refusal == nil {
             guard var setup = queues[index].setup else { continue }
             do throws(DeviceRefusal) {
-                setup.base = try stopQueue(index)
+                setup.base = try drainQueue(index)
                 stopped.append((index, setup))
             } catch {
                 refusal = error
@@ -173,6 +176,7 @@ extension DiskDevice {
                 log.warning("the queue stays stopped: \(error)", metadata: ["queue": "\(index)"])
             }
         }
+        giveImageUpIfIdle()
         if let refusal { throw refusal }
     }
 }
@@ -262,13 +266,23 @@ extension DiskDevice {
             descriptors: try resolve(setup.descriptorTable, layout.descriptors, index, "descriptor table"),
             available: try resolve(setup.availableRing, layout.driver, index, "available ring"),
             used: try resolve(setup.usedRing, layout.device, index, "used ring"),
-            base: setup.base, memory: memory, inflight: inflight ?? privateInflight, writesThrough: writesThrough(setup.features),
-            signals: queues[index].signals, ownership: ownership, marks: marks(index, setup))
+            base: setup.base, memory: memory, inflight: inflight ?? privateInflight,
+            writesThrough: writesThrough(setup.features), signals: queues[index].signals, ownership: ownership,
+            marks: marks(index, setup))
+        do throws(SystemError) {
+            try tenure?.take()
+        } catch {
+            throw DeviceRefusal("\(error)")
+        }
+        defer { giveImageUpIfIdle() }
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
             let mailbox = loop(of: index).mailbox
-            mailbox.abandon(mailbox.post(.detach(queue: index)))
+            let detaching = mailbox.post(.detach(queue: index))
+            if mailbox.answer(to: detaching, until: monotonicNanoseconds() + 1_000_000_000) == nil {
+                abandon(detaching, mailbox)
+            }
             throw DeviceRefusal(reason)
         case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
             log.notice(
@@ -298,9 +312,28 @@ extension DiskDevice {
         return UInt(bitPattern: host)
     }
 
-    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: false) }
+    func stopQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 {
+        defer { giveImageUpIfIdle() }
+        return try drainQueue(index)
+    }
 
-    func parkQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: true) }
+    func parkQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 {
+        defer { giveImageUpIfIdle() }
+        return try stop(index, parking: true)
+    }
+
+    /// The image is ours as long as a queue runs.
+    private func giveImageUpIfIdle() {
+        if queues.allSatisfy({ $0.setup == nil }) { tenure?.giveUp() }
+    }
+
+    /// Waits no more for a loop's answer. What the loop has taken from a ring may be under way without end.
+    private func abandon(_ command: UInt64, _ mailbox: LoopMailbox) {
+        mailbox.abandon(command)
+        tenure?.keepForGood()
+    }
+
+    private func drainQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: false) }
 
     private func stop(_ index: Int, parking: Bool) throws(DeviceRefusal) -> UInt32 {
         guard queues[index].setup != nil else { return queues[index].lastBase }
@@ -347,12 +380,13 @@ extension DiskDevice {
                 continue
             }
             // The loop goes on waiting, with its own hold on the memory.
-            mailbox.abandon(number)
+            abandon(number, mailbox)
             log.error(
                 "the storage has not finished all requests in time: the queue is refused until it has",
                 metadata: ["queue": "\(index)", "milliseconds": "\(drainMilliseconds)"])
         }
         queues = Array(repeating: Queue(), count: queues.count)
+        giveImageUpIfIdle()
         writeback = true
         inflight = nil
         guard !keepingMemory else { return }

@@ -73,7 +73,7 @@ public struct CustodyWorker: ~Copyable {
                     .ready, value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
                         | UInt64(versions.upperBound) << 32, text: version))
             while let claim = try awaitDevice(record, sentinel) {
-                var tenure = try Tenure(claim, configuration, record, link, rings, log)
+                var tenure = try Tenure(claim, configuration, record, link, rings, signals: signals.number, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
                 sentinel.release()

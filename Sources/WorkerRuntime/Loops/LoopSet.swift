@@ -6,25 +6,37 @@ internal import Uring
 extension WorkerConfiguration {
     /// Opens the storage and starts the loops on it.
     ///
-    /// - Parameter takeOver: a device that is in custody; nil: this worker is on its own.
+    /// - Parameters:
+    ///   - signals: a descriptor whose input ends a wait for the storage.
+    ///   - takeOver: a device that is in custody; nil: this worker is on its own.
+    /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
-    func startLoops(log: Logger, takeOver: TakeOver? = nil) throws(SystemError) -> (DiskDescription, DiskImage?, [LoopThread]) {
+    func startLoops(
+        log: Logger, signals: Int32, takeOver: TakeOver? = nil
+    ) throws(SystemError) -> (DiskDescription, DiskImage?, ImageTenure?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
         disk.offersPackedRings = offersPackedRings
         var loops: [LoopThread] = []
+        var tenure: ImageTenure?
         var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
             let image = try DiskImage(
-                path: path, readOnly: isReadOnly, cache: cache, isInCustody: takeOver != nil)
+                path: path, readOnly: isReadOnly, cache: cache, allowsLeaseLocks: allowsLeaseLocks)
             if image.ignoredBytes > 0 {
                 log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
             }
             opened = image
+            if takeOver == nil {
+                tenure = try settle(image, path, predecessorWait(path, log, signals), log)
+            } else if !isReadOnly {
+                // Whoever keeps the device keeps others out, and has waited for earlier workers.
+                try image.lock(path)
+            }
             disk.sectors = image.bytes / 512
-            disk.supportsDiscard = image.supportsDiscard
+            disk.supportsDiscard = image.probeDiscard()
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
@@ -47,7 +59,36 @@ extension WorkerConfiguration {
                 loops.append(try startLoop(index, NullBackend(), disk, takeOver?.ownership, log))
             }
         }
-        return (disk, opened, loops)
+        return (disk, opened, tenure, loops)
+    }
+
+    /// Waits for what a dead worker has left in the storage. That another one serves the image is no reason not to
+    /// start: its guest may be about to move here.
+    private func settle(
+        _ image: DiskImage, _ path: String, _ wait: PredecessorWait, _ log: Logger
+    ) throws(SystemError) -> ImageTenure {
+        let tenure = ImageTenure(image, path: path, wait: wait)
+        do throws(SystemError) {
+            try tenure.settle()
+        } catch {
+            guard error.errno == .busy else { throw error }
+            log.warning("\(error); until then no queue starts here")
+        }
+        return tenure
+    }
+
+    private func predecessorWait(_ path: String, _ log: Logger, _ signals: Int32) -> PredecessorWait {
+        PredecessorWait(
+            limitMilliseconds: predecessorSeconds * 1000,
+            report: { stage in
+                switch stage {
+                case .begins(let obstacle): log.notice("waiting to serve \(path): \(obstacle)")
+                case .goesOn(let obstacle, let milliseconds):
+                    log.warning("still waiting after \(milliseconds / 1000) s to serve \(path): \(obstacle)")
+                case .ends(let milliseconds): log.notice("waited \(milliseconds) ms; \(path) is free now")
+                }
+            },
+            nap: { milliseconds in !waitForInput(signals, milliseconds: milliseconds) })
     }
 
     private func fileBackend(

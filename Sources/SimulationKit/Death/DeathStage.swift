@@ -1,0 +1,194 @@
+internal import BlockTarget
+internal import Platform
+internal import Uring
+
+/// What goes on around a worker: the guest, and what it and the kernel do next.
+struct Surroundings {
+    var guest: ModelGuest
+    var random: SeededRandom
+    /// The guest has been interrupted and has not looked.
+    var isInterrupted = false
+    /// The worker has been kicked and has not looked.
+    var isKicked = false
+    /// How often the disk has been made durable.
+    var synchronized = 0
+
+    /// The guest looks, if it was interrupted, and sends requests, if it has any.
+    mutating func act(_ memory: OutlivingMemory) throws(DeathFinding) {
+        if isInterrupted {
+            isInterrupted = false
+            try guest.look(synchronized: synchronized, memory)
+        }
+        if guest.canIssue {
+            try guest.issue(&random, synchronized: synchronized, memory)
+            if guest.ring.wantsKick(memory) { isKicked = true }
+        }
+    }
+}
+
+/// All that outlives a worker, but for the memory.
+struct World {
+    var surroundings: Surroundings
+    var storage: SimulatedStorage.Remains
+}
+
+/// Where a worker lives and dies: memory, storage and guest, and the moments at which they act.
+///
+/// They act within the worker's calls on the I/O seam and between its turns. Each act leads to another `World`; a
+/// watch, where there is one, learns which snapshots of the memory belong to which.
+final class DeathStage {
+    let scenario: DeathScenario
+    let memory: OutlivingMemory
+    let storage: SimulatedStorage
+    let call: EventFD
+    private(set) var surroundings: Surroundings
+    private(set) var worlds: [World] = []
+    private var watch: StoreWatch?
+    /// The first thing that was wrong.
+    private(set) var finding: DeathFinding?
+
+    init(_ scenario: DeathScenario) throws(Errno) {
+        self.scenario = scenario
+        memory = try OutlivingMemory(guestBytes: ModelGuest.memoryBytes, queueSize: scenario.ringSize)
+        storage = SimulatedStorage(bytes: ModelGuest.blankDisk(), seed: scenario.seed)
+        storage.order = .held
+        storage.queueDepth = scenario.queueDepth
+        storage.outcome = { operation, random in
+            switch random.below(12) {
+            case 0 where operation.isTransfer: .short(UInt64(512 * (1 + random.below(ModelGuest.mostSectors))))
+            case 1: .fails(.wouldBlock)
+            default: .complete
+            }
+        }
+        call = try EventFD()
+        let ring = scenario.ring.makeDriverRing(scenario, memory)
+        surroundings = Surroundings(
+            guest: ModelGuest(scenario, ring, memory), random: SeededRandom(seed: scenario.seed))
+    }
+
+    /// Has a worker live here from now on.
+    func open(_ watch: StoreWatch?) {
+        self.watch = watch
+        worlds = []
+        guard let watch else { return }
+        worlds.append(World(surroundings: surroundings, storage: storage.remains))
+        watch.begin()
+    }
+
+    func close() {
+        watch?.end()
+        watch = nil
+    }
+
+    /// Goes on where a worker has died: the kernel ends what it had, and the guest does what it likes until somebody
+    /// serves it again.
+    func outlive(_ world: World, seed: UInt64) {
+        surroundings = world.surroundings
+        surroundings.random = SeededRandom(seed: seed)
+        storage.outlive(world.storage, seed: surroundings.random.next())
+        call.clear()
+        guard surroundings.random.happens(1, in: 2) else { return }
+        // It polls: nobody would wake it.
+        surroundings.isInterrupted = true
+        actAsGuest()
+    }
+
+    /// Something happens that is not the worker's doing.
+    private func elsewhere<Result>(_ body: () -> Result) -> Result {
+        guard let watch else { return body() }
+        watch.pause()
+        let result = body()
+        worlds.append(World(surroundings: surroundings, storage: storage.remains))
+        watch.resume(world: worlds.count - 1)
+        return result
+    }
+
+    private func note(_ body: () throws(DeathFinding) -> Void) {
+        do throws(DeathFinding) {
+            try body()
+        } catch {
+            if finding == nil { finding = error }
+        }
+    }
+}
+
+// MARK: - The guest
+
+extension DeathStage {
+    /// The guest may do something.
+    ///
+    /// - Parameter mustAct: nobody else will: it does what it can.
+    /// - Returns: whether it had anything to do.
+    @discardableResult
+    func guestActs(mustAct: Bool = false) -> Bool {
+        if call.clear() { surroundings.isInterrupted = true }
+        let canAct = surroundings.isInterrupted || surroundings.guest.canIssue
+        guard canAct, mustAct || surroundings.random.happens(1, in: 2) else { return false }
+        elsewhere { actAsGuest() }
+        return true
+    }
+
+    private func actAsGuest() {
+        note { () throws(DeathFinding) in try surroundings.act(memory) }
+    }
+
+    /// Whether the worker was kicked; it has looked then.
+    func takeKick() -> Bool {
+        defer { surroundings.isKicked = false }
+        return surroundings.isKicked
+    }
+}
+
+// MARK: - The kernel
+
+extension DeathStage {
+    /// Operations that were queued or taken and have not ended.
+    var isStorageBusy: Bool { storage.queuedCount > 0 || !storage.taken.isEmpty }
+
+    func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
+        elsewhere { storage.enqueue(operation, token: token) }
+    }
+
+    func submit() {
+        guard storage.queuedCount > 0 else { return }
+        elsewhere {
+            let before = storage.taken.count
+            storage.submit()
+            for operation in storage.taken.dropFirst(before) {
+                let buffer = operation.buffers.first.map { offset(of: $0) }
+                note { () throws(DeathFinding) in
+                    try surroundings.guest.check(operation, buffer: buffer, memory)
+                }
+            }
+        }
+        guestActs()
+    }
+
+    func nextCompletion() -> IOCompletion? {
+        guard !storage.taken.isEmpty, !surroundings.random.happens(1, in: 3) else { return nil }
+        elsewhere {
+            let index = surroundings.random.below(storage.taken.count)
+            if storage.taken[index].kind == .synchronizeData { surroundings.synchronized += 1 }
+            storage.carryOut(at: index)
+        }
+        return storage.nextCompletion()
+    }
+
+    private func offset(of buffer: SimulatedBuffer) -> Int {
+        unsafe UnsafeRawPointer(buffer.base) - UnsafeRawPointer(memory.workerAddress(0, 1))
+    }
+}
+
+/// The kernel's ring, as the worker on a stage has it.
+struct StageEngine: ~Copyable, IOEngine {
+    let stage: DeathStage
+
+    mutating func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
+        stage.enqueue(operation, token: token)
+    }
+    mutating func submit() { stage.submit() }
+    mutating func runDeferredWork() {}
+    mutating func nextCompletion() -> IOCompletion? { stage.nextCompletion() }
+    var queuedCount: Int { stage.storage.queuedCount }
+    var pollDescriptor: Int32? { nil }
+}

@@ -1,0 +1,101 @@
+import SimulationKit
+import TestSupport
+import Testing
+
+/// A worker dies after every single store to memory that outlives it, and after every call on the I/O seam; a successor
+/// takes over each time. `DeathTrial` says what must hold.
+@Suite(.enabled(if: StoreWatch.isSupported)) struct DeathAtEveryStoreTests {
+    /// What a ring can be like.
+    struct Shape: CustomTestStringConvertible {
+        var ring: VirtqueueKind
+        var usesEventIndex: Bool
+        var usesIndirect: Bool
+
+        static let all = VirtqueueKind.allCases.flatMap { ring in
+            [false, true].flatMap { eventIndex in
+                [false, true].map { Shape(ring: ring, usesEventIndex: eventIndex, usesIndirect: $0) }
+            }
+        }
+
+        func scenario(seed: UInt64) -> DeathScenario {
+            var scenario = DeathScenario()
+            scenario.ring = ring
+            scenario.usesEventIndex = usesEventIndex
+            scenario.usesIndirect = usesIndirect
+            scenario.seed = seed
+            return scenario
+        }
+
+        var testDescription: String { scenario(seed: 0).description }
+    }
+
+    /// Plays a scenario to its end.
+    @discardableResult
+    private func survive(_ scenario: DeathScenario) throws -> DeathTrial.Report {
+        let report = try DeathTrial(scenario).run()
+        if let finding = report.finding { Issue.record("\(scenario): \(finding)") }
+        return report
+    }
+
+    @Test(arguments: Shape.all, [1, 4, 16])
+    func `no death loses, repeats or reorders a request`(shape: Shape, batch: Int) throws {
+        let seed = makeSeed()
+        print("deaths: \(shape.testDescription), \(batch) at once: seed \(seed)")
+        var random = SeededRandom(seed: seed)
+        var scenario = shape.scenario(seed: random.next())
+        scenario.ringSize = batch == 16 ? 64 : 16
+        scenario.batch = batch
+        scenario.requests = 16
+        let report = try survive(scenario)
+        // Each request makes at least four stores to the log: none was overlooked.
+        #expect(report.finding != nil || report.deaths > 4 * scenario.requests)
+    }
+
+    @Test(arguments: Shape.all)
+    func `nor does one while requests wait for room`(shape: Shape) throws {
+        let seed = makeSeed()
+        print("deaths while requests wait: \(shape.testDescription): seed \(seed)")
+        var scenario = shape.scenario(seed: seed)
+        scenario.ringSize = 64
+        scenario.batch = 16
+        scenario.requests = 16
+        scenario.queueDepth = 2
+        try survive(scenario)
+    }
+
+    @Test(arguments: Shape.all)
+    func `nor does one amid requests that make no sense`(shape: Shape) throws {
+        let seed = makeSeed()
+        print("deaths amid nonsense: \(shape.testDescription): seed \(seed)")
+        var random = SeededRandom(seed: seed)
+        for _ in 0..<3 {
+            var scenario = shape.scenario(seed: random.next())
+            scenario.requests = 12
+            scenario.isFaulty = true
+            try survive(scenario)
+        }
+    }
+
+    @Test(arguments: Shape.all.filter { $0.usesEventIndex == $0.usesIndirect })
+    func `nor does a second death, at any store of the successor`(shape: Shape) throws {
+        let seed = makeSeed()
+        print("second deaths: \(shape.testDescription): seed \(seed)")
+        var scenario = shape.scenario(seed: seed)
+        scenario.ringSize = 8
+        scenario.requests = 3
+        scenario.deaths = 2
+        try survive(scenario)
+    }
+
+    @Test(arguments: VirtqueueKind.allCases)
+    func `nor do three deaths in a row`(ring: VirtqueueKind) throws {
+        let seed = makeSeed()
+        print("three deaths: \(ring): seed \(seed)")
+        var scenario = Shape(ring: ring, usesEventIndex: true, usesIndirect: false).scenario(seed: seed)
+        scenario.ringSize = 8
+        scenario.requests = 4
+        scenario.deaths = 3
+        scenario.thinning = 32
+        try survive(scenario)
+    }
+}
