@@ -49,8 +49,8 @@ public struct PredecessorWait: Sendable {
     /// Waits until `isOver`.
     ///
     /// - Parameter obstacle: says what is in the way, or throws when waiting is no use.
-    /// - Throws: what `obstacle` throws; when the limit is reached, what was in the way (EBUSY when that is nothing of a
-    ///   predecessor); when `nap` gave up.
+    /// - Throws: what `obstacle` throws; when the limit is reached, what was in the way (EBUSY when that is nothing of
+    ///   a predecessor); when `nap` gave up.
     func until(
         _ path: String, isOver: () -> Bool, obstacle: () throws(SystemError) -> Obstacle
     ) throws(SystemError) {

@@ -8,22 +8,22 @@ public import Virtio
 /// copied into an entry here, and a request is carried out from the copies, the first time as well as by a successor.
 /// vhost-user: "Queue region, packed virtqueue".
 ///
-/// Entries are linked by `next`: the free ones from `free_head` on, those of a chain from its first on. A request's slot
-/// is the first entry of its chain.
+/// Entries are linked by `next`: the free ones from `free_head` on, those of a chain from its first on. A request's
+/// slot is the first entry of its chain.
 ///
 /// **Order of stores** (one writer; each leaves a state that a successor can read):
 ///
 /// 1. taken: copies of the descriptors into free entries;
-/// 2. recorded: `num`, `last`, `counter`, `inflight = 1` of the first entry, then `free_head` and `old_free_head` in one
-///    store, before which all of it is still free;
+/// 2. recorded: `num`, `last`, `counter`, `inflight = 1` of the first entry, then `free_head` and `old_free_head` in
+///    one store, before which all of it is still free;
 /// 3. about to be published: for each request of the batch `next[last]`, then `free_head`; then the `used` position in
 ///    one store, which leaves the `old` one behind;
 /// 4. published (ring), then `inflight = 0` of the batch, then `free_head` and `old_free_head` in one store, then all
 ///    of the `used` positions in one store.
 ///
-/// What decides between 3 and 4 is the mark of the first used descriptor in the ring, at the `old` position: not marked,
-/// 3 is undone by going back to what is `old`; marked, 4 is completed. The specification stores these fields one by one;
-/// a death between `old_used_idx` and its wrap counter would then make a successor look in the wrong place.
+/// What decides between 3 and 4 is the mark of the first used descriptor in the ring, at the `old` position: not
+/// marked, 3 is undone by going back to what is `old`; marked, 4 is completed. The specification stores these fields
+/// one by one; a death between `old_used_idx` and its wrap counter would then make a successor look in the wrong place.
 ///
 /// This process has its own copy of every link, and reads the shared ones only to recover.
 @safe public struct PackedInflightLog: ~Copyable {
@@ -156,7 +156,8 @@ public import Virtio
         unsafe wire_store32(base + 12, UInt32(freeHead) | UInt32(freeHead) << 16)
     }
 
-    /// A descriptor as it was copied. Its flags and its address are to be checked as if the guest had just written them.
+    /// A descriptor as it was copied. Its flags and its address are to be checked as if the guest had just written
+    /// them.
     @inlinable
     @inline(__always)
     func descriptor(_ index: UInt16) -> Descriptor {

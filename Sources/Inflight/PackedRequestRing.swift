@@ -9,7 +9,8 @@ public import Virtio
 /// | `take` | log: copies of the descriptors, in free entries |
 /// | `record` | log: `last`, `num`, `counter`, `inflight = 1`, both free heads |
 /// | `giveBack` | none that anybody shares: the batch is kept here until it is published |
-/// | `publish` | log: links of the batch, `free_head`, `used` position; ring: id and length of each, flags of each but the first, flags of the first; log: `inflight = 0` of the batch, both free heads, both positions |
+/// | `publish` | log: links of the batch, `free_head`, `used` position; ring: id and length of each, flags of each but
+/// the first, flags of the first; log: `inflight = 0` of the batch, both free heads, both positions |
 ///
 /// A batch is linked into the free list only when it is published, so that no request is taken in between: the log has
 /// one free list that is committed, not two.

@@ -1,8 +1,8 @@
 public import CWire
 public import Synchronization
 
-/// A place in a packed ring and the wrap counter there (VIRTIO 1.2, 2.8.1): 1 in the first lap, and the other value each
-/// time that the ring begins again.
+/// A place in a packed ring and the wrap counter there (VIRTIO 1.2, 2.8.1): 1 in the first lap, and the other value
+/// each time that the ring begins again.
 public struct RingPosition: Hashable, Sendable {
     /// Index of a descriptor, below the ring's size.
     public var index: UInt16

@@ -61,8 +61,8 @@ private enum Option: String, CaseIterable {
 
     var takesValue: Bool {
         switch self {
-        case .readOnly, .allowLeaseLocks, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities, .version,
-            .help:
+        case .readOnly, .allowLeaseLocks, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities,
+            .version, .help:
             false
         default: true
         }

@@ -22,7 +22,8 @@ import Virtio
         var driver: DriverQueue
         var setups: [QueueSetup]
 
-        /// - Parameter hasNoRoom: the storage begins with nothing before it is told to, and requests in flight are logged.
+        /// - Parameter hasNoRoom: the storage begins with nothing before it is told to, and requests in flight are
+        ///   logged.
         init(drainMilliseconds: Int = 50, hasNoRoom: Bool = false) throws {
             let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
             let disk = DiskDescription(sectors: 1024, queueCount: 2)

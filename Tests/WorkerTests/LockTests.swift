@@ -143,23 +143,27 @@ import VhostUser
         return number == -1 && Errno.current == .busy
     }
 
+    /// Starts a second worker of a device while the first one serves it, which has stopped when this returns.
+    private func startWorker(
+        _ name: String, in place: TemporaryDirectoryBox, whileServing node: String, _ first: borrowing WorkerProcess
+    ) throws -> WorkerProcess {
+        var source = try Rig(connectingTo: first.socketPath)
+        _ = try source.frontend.readConfiguration()
+        #expect(isClaimed(node) && isClaimed(name))
+        let second = try startWorker(name, in: place)
+        let output = second.program.output
+        #expect(output.contains("Another worker serves it, process \(first.program.pid)"), "\(output)")
+        #expect(!starts(at: second.socketPath))
+        try source.frontend.stop()
+        return second
+    }
+
     @Test func `a device that is served is refused under every name, and changes hands as an image does`() throws {
         let device = try makeDevice()
         let node = try makeSecondNode(of: device)
         let first = try WorkerProcess(["--blk-file=\(node)"], in: directory.value)
         for (name, place) in [(device.path, other), (node, third)] {
-            let second: WorkerProcess
-            do {
-                var source = try Rig(connectingTo: first.socketPath)
-                _ = try source.frontend.readConfiguration()
-                #expect(isClaimed(node) && isClaimed(device.path))
-                second = try startWorker(name, in: place)
-                #expect(
-                    second.program.output.contains("Another worker serves it, process \(first.program.pid)"),
-                    "\(second.program.output)")
-                #expect(!starts(at: second.socketPath))
-                try source.frontend.stop()
-            }
+            let second = try startWorker(name, in: place, whileServing: node, first)
             #expect(!isClaimed(node))
             var moved = try Rig(connectingTo: second.socketPath)
             var disk = moved.makeDriver()

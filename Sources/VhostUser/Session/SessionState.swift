@@ -129,8 +129,8 @@ struct SessionState: Hashable, Sendable {
         vrings[queue].size = Int(state.value)
     }
 
-    /// Virtio 2.7: the descriptor table is aligned to 16 bytes, the available ring to 2, the used ring to 4. All areas of
-    /// a packed ring, of which nothing may be known yet, are aligned at least as well; the device looks again.
+    /// Virtio 2.7: the descriptor table is aligned to 16 bytes, the available ring to 2, the used ring to 4. All areas
+    /// of a packed ring, of which nothing may be known yet, are aligned at least as well; the device looks again.
     private mutating func setAddress(_ address: VringAddress) throws(RequestRefusal.Reason) {
         let queue = try queue(address.index)
         let parts = [(address.descriptorTable, 16 as UInt64), (address.availableRing, 2), (address.usedRing, 4)]
