@@ -56,8 +56,10 @@ struct Cost: ParsableCommand {
         print("  split ring, log          \(decimal(on))")
         print("  the log of a split ring  \(decimal(on - off))")
         if packed {
-            // Requests are carried out from its log, shared or not.
+            // It has a log in any case, from which requests are carried out: with a region, a successor finds it.
+            let own = try perRequest(runs, Variant(isPacked: true, hasLog: false))
             let kept = try perRequest(runs, Variant(isPacked: true, hasLog: true))
+            print("  packed ring, log of own  \(decimal(own))")
             print("  packed ring, log         \(decimal(kept))")
         }
         if let limit, on - off > limit {
