@@ -28,5 +28,13 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
+        .executableTarget(
+            name: "baton-cost",
+            dependencies: [
+                .product(name: "FrontendKit", package: "baton"),
+                .product(name: "Platform", package: "baton"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
     ]
 )

@@ -1,4 +1,4 @@
-internal import CWire
+public import CWire
 public import Glibc
 public import Virtio
 
@@ -125,7 +125,9 @@ public struct BlockRange: Sendable {
     }
 
     /// Answers: the guest's status byte.
-    @usableFromInline
+    // Called, it would be given a copy of the whole slot.
+    @inlinable
+    @inline(__always)
     func writeStatus(_ value: BlockStatus) {
         if let status = unsafe status { unsafe wire_store8(status, value.rawValue) }
     }

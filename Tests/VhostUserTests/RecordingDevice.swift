@@ -31,7 +31,7 @@ enum DeviceEvent: Hashable {
 /// A device that does nothing but remember. It checks the session's side of the contract: what may not be asked of a
 /// real device is recorded as an issue here.
 final class RecordingDevice: VhostUserDevice {
-    let offeredFeatures: UInt64 = 1 << 34 | 1 << 32 | 1 << 29 | 1 << 9
+    var offeredFeatures: UInt64 = 1 << 32 | 1 << 29 | 1 << 9
     let queueCount: Int
     let maximumQueueSize = 1024
     let maximumMemoryRegions: Int

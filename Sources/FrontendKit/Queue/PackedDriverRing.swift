@@ -129,8 +129,9 @@ internal import Virtio
     private mutating func finishChain(_ head: Int, count: Int) {
         precondition(count <= freeDescriptors, "the ring is full")
         freeDescriptors -= count
-        unsafe flights[head].count += 1
-        unsafe flights[head].descriptors = UInt16(count)
+        let flight = unsafe flights + head
+        unsafe flight.pointee.count += 1
+        unsafe flight.pointee.descriptors = UInt16(count)
         outstanding += 1
         unpublished += UInt16(count)
     }
@@ -164,9 +165,10 @@ internal import Virtio
         guard hasCompletion else { return nil }
         let (id, length) = unsafe (ring[Int(nextUsed.index)].id, ring[Int(nextUsed.index)].len)
         guard Int(id) < size else { throw .idOutOfRange(UInt32(id), size: size) }
-        guard unsafe flights[Int(id)].count > 0 else { throw .idNotInFlight(UInt32(id)) }
-        unsafe flights[Int(id)].count -= 1
-        let count = unsafe flights[Int(id)].descriptors
+        let flight = unsafe flights + Int(id)
+        guard unsafe flight.pointee.count > 0 else { throw .idNotInFlight(UInt32(id)) }
+        unsafe flight.pointee.count -= 1
+        let count = unsafe flight.pointee.descriptors
         outstanding -= 1
         freeDescriptors += Int(count)
         nextUsed.advance(by: count, size: UInt16(size))
