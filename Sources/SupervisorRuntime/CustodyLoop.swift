@@ -84,10 +84,23 @@ final class CustodyLoop: CustodySite {
             } catch {
                 // It is made anew from its description; its front-end connects again.
                 report(DeviceMachine.Report(kind: .failed, worker: nil, text: "\(error)"), device: name)
-                for name in files.keys { store.remove("device/\(name)") }
+                for (file, descriptor) in files {
+                    if file.hasSuffix("/process") { Self.end(descriptor) }
+                    store.remove("device/\(name)/\(file)")
+                }
             }
         }
+        if devices.count < groups.count {
+            groups = [:]
+            store.synchronize()
+        }
         for device in devices.values { device.resume() }
+    }
+
+    /// A worker of a device that nobody can go on with; what it has under way holds the image until it has landed.
+    private static func end(_ process: SharedFD) {
+        guard let pidfd = try? process.fd.duplicate() else { return }
+        DetachedProcess(adopting: 0, pidfd: pidfd).send(signal: SIGKILL)
     }
 
     /// Where an open program lies, for people.
@@ -196,9 +209,8 @@ extension CustodyLoop {
         guard devices.count < Self.maximumDevices else { throw .failed("there are \(devices.count) devices already") }
         let device: DeviceCustody
         do throws(SystemError) {
-            // Before the socket appears.
-            if !isRestored { _ = try ImageFiles.open(configuration) }
-            device = try DeviceCustody(configuration, program: currentProgram, site: self)
+            let image = isRestored ? nil : try ImageCustody.take(configuration)
+            device = try DeviceCustody(configuration, image: image, program: currentProgram, site: self)
         } catch {
             throw .failed("\(error)")
         }

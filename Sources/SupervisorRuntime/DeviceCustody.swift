@@ -36,6 +36,10 @@ final class DeviceCustody {
     private let rings: [SharedFD]
     private let listener: UnixListener
     private let stateFile: StateFile
+    /// What keeps others off the image; nil when there is none, or it could not be had yet.
+    private var imageCustody: SharedFD?
+    /// No worker of this device has ever run that we know of: what others left under way is waited for first.
+    private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
     private var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
     /// Open files of the image for workers that have just been spawned.
@@ -52,8 +56,11 @@ final class DeviceCustody {
 
     /// Makes a device that nobody has served yet: session record, kernel rings, listening socket.
     ///
+    /// - Parameter image: in custody already, or nil: before the first worker.
     /// - Throws: what failed, and what to do; nothing is left behind.
-    init(_ configuration: DeviceConfiguration, program: Int, site: any CustodySite) throws(SystemError) {
+    init(
+        _ configuration: DeviceConfiguration, image: SharedFD?, program: Int, site: any CustodySite
+    ) throws(SystemError) {
         let ringCount = configuration.threadCount + 1
         self.configuration = configuration
         self.site = site
@@ -86,6 +93,7 @@ final class DeviceCustody {
             throw SystemError(cannot: "listen at", configuration.socketPath, error)
         }
         machine = DeviceMachine(program: program, recordVersion: SessionRecord.readableVersions.upperBound)
+        if let image { secure(image) }
         site.store.put(recordFile.number, as: storeName("record"))
         site.store.put(listener.fd.number, as: storeName("listener"))
         saveState()
@@ -126,6 +134,7 @@ final class DeviceCustody {
         } catch {
             throw SystemError(cannot: "take over", name, error)
         }
+        imageCustody = found["image"]
         for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
     }
@@ -198,6 +207,22 @@ final class DeviceCustody {
         let state = DeviceState(
             configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers))
         stateFile.commit(site.coder.encode(state))
+    }
+
+    private func secure(_ image: SharedFD) {
+        imageCustody = image
+        isCold = !configuration.isReadOnly
+        site.store.put(image.number, as: storeName("image"))
+    }
+
+    /// What a worker may rely on before it is started: nobody else has the image, and nobody's requests are under way.
+    ///
+    /// - Throws: a sentence that says what is in the way; it is tried again.
+    private func secureImage() throws(SystemError) {
+        if imageCustody == nil, let image = try ImageCustody.take(configuration) { secure(image) }
+        if isCold, let imageCustody, let path = configuration.imagePath {
+            try ImageCustody.fence(imageCustody, path: path)
+        }
     }
 
     private static func makeRecord(_ geometry: RecordGeometry) throws(SessionRecordError) -> OwnedFD {
@@ -394,6 +419,7 @@ extension DeviceCustody {
         guard let file = site.program(program) else {
             throw SystemError(cannot: "start", "a worker", nil, advice: "Its program is not known any more")
         }
+        try secureImage()
         let files = try ImageFiles.open(configuration)
         let ours: OwnedFD
         let theirs: OwnedFD
@@ -418,6 +444,7 @@ extension DeviceCustody {
             process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
         links[id] = link
         images[id] = files
+        isCold = false
         site.store.put(link.process.pidfd.number, as: storeName("worker/\(id)/process"))
         saveState()
         watch(.channel(device: configuration.name, id), link.channel.fd.number)
@@ -462,7 +489,7 @@ extension DeviceCustody {
         watchListener(false)
         for key in custody.keys { site.store.remove(storeName(Self.storeName(key))) }
         custody = [:]
-        for name in ["state", "record", "listener"] { site.store.remove(storeName(name)) }
+        for name in ["state", "record", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
         site.dissolve(configuration.name)
     }

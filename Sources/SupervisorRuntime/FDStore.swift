@@ -11,6 +11,8 @@ public protocol FDStore: AnyObject {
     func takeAll() throws(SystemError) -> [StoredFD]
     func put(_ number: Int32, as name: String)
     func remove(_ name: String)
+    /// Returns when what was removed is closed, as far as the store is concerned: locks and listening sockets with it.
+    func synchronize()
 }
 
 /// A descriptor that was found in a store.
@@ -27,7 +29,7 @@ public final class StoredFD: Sendable {
 /// A store in a small process of its own, for machines without systemd and for tests. It does nothing but hold.
 ///
 /// Messages on its channel: `give` and `drop` with the name as text; `prepare` asks for everything, answered by a `give`
-/// for each and a `kept`. A message that the supervisor has sent is in the keeper's hands, whatever becomes of the
+/// for each and a `kept`; `freeze` is answered by `frozen`, so that one knows how far it is. A message that the supervisor has sent is in the keeper's hands, whatever becomes of the
 /// supervisor: the kernel holds the descriptors that are under way.
 public final class KeeperStore: FDStore {
     private let path: String
@@ -124,6 +126,17 @@ public final class KeeperStore: FDStore {
         tell(CustodyMessage(.drop, text: name), nil)
     }
 
+    public func synchronize() {
+        tell(CustodyMessage(.freeze), nil)
+        while let number = channel?.fd.number, waitForInput(number, milliseconds: Self.patience) {
+            switch try? channel?.receive() {
+            case .message(let message, fds: _): if message.kind == .frozen { return }
+            case .nothing: continue
+            default: return
+            }
+        }
+    }
+
     private func tell(_ message: CustodyMessage, _ number: Int32?) {
         do throws(Errno) {
             try channel?.send(message, with: number)
@@ -199,6 +212,7 @@ public struct DescriptorKeeper: ~Copyable {
                 case .give:
                     if held.count < KeeperStore.capacity, let fd = fds.takeFirst() { held[message.text] = SharedFD(fd) }
                 case .drop: held[message.text] = nil
+                case .freeze: try channel?.send(CustodyMessage(.frozen))
                 case .prepare:
                     for (name, file) in held {
                         try channel?.send(CustodyMessage(.give, text: name), with: file.number)

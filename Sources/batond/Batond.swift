@@ -69,7 +69,10 @@ struct Batond: ParsableCommand {
         for disk in saved.load(log) {
             let configuration = DeviceConfiguration(disk, directory: stateDirectory)
             supervisor.create(configuration, isRestored: true) { result in
-                if case .failure(let error) = result { log.error("cannot restore \(configuration.name): \(error)") }
+                // One that was taken over needs nothing.
+                if case .failure(let error) = result, error != .deviceExists(configuration.name) {
+                    log.error("cannot restore \(configuration.name): \(error)")
+                }
             }
         }
         let successor = Successor(bell: try EventFD())

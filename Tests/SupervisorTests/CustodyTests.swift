@@ -193,6 +193,47 @@ import Testing
         try supervisor.end()
     }
 
+    @Test func nobodyElseGetsTheImage() throws {
+        var supervisor = try makeSupervisor()
+        let image = supervisor.directory.value.file("disk.img")
+        try TestFile.create(image, count: 1 << 20)
+        #expect(try supervisor.baton("create", "disk", "e", "--file", image).code == 0)
+        _ = try supervisor.wait("e", "a standby") { $0.isStaffed }
+        for _ in 0..<2 {
+            let second = try supervisor.baton("create", "disk", "f", "--file", image)
+            #expect(second.code == 1)
+            #expect(second.output.contains("Another worker or supervisor serves it"), "\(second.output)")
+            #expect(!TestFile.exists(supervisor.directory.value.file("f.sock")))
+            let alone = try run(
+                WorkerProcess.executable,
+                ["--socket-path=\(supervisor.directory.value.file("w.sock"))", "--blk-file=\(image)"],
+                in: supervisor.directory.value)
+            #expect(alone.code == 1)
+            // The lock is not the supervisor's alone.
+            try supervisor.killAndRestart()
+        }
+        _ = try supervisor.baton("delete", "e")
+        #expect(try supervisor.baton("create", "disk", "f", "--file", image).code == 0)
+        try supervisor.end()
+    }
+
+    @Test func whenAllAreKilledTheDeviceIsMadeAnew() throws {
+        var supervisor = try makeSupervisor()
+        let image = supervisor.directory.value.file("disk.img")
+        try TestFile.create(image, count: 1 << 20)
+        #expect(try supervisor.baton("create", "disk", "e", "--file", image).code == 0)
+        let before = try supervisor.wait("e", "a standby") { $0.isStaffed }
+        supervisor.program.send(signal: 9)
+        supervisor.program.wait(milliseconds: 10_000)
+        for worker in before.workers { kill(worker.pid, 9) }
+        try supervisor.killAndRestart()
+        let after = try supervisor.wait("e", "a new worker") { $0.isStaffed }
+        #expect(after.connections == 0)
+        let stream = try UnixStream(connectingTo: supervisor.directory.value.file("e.sock"))
+        #expect(try ask(stream, "k") == "1")
+        try supervisor.end()
+    }
+
     @Test func aDeviceWhoseWorkerRefusesKeepsItsSocket() throws {
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
         let path = try worker("refuses", in: directory)

@@ -38,7 +38,7 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
             features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
-        queue.resubmit(plan.heads, &backend)
+        _ = queue.resume(plan.heads, &backend)
         self.queue = queue
         self.backend = backend
         self.stage = stage
