@@ -53,8 +53,8 @@ public struct CustodyChannel: ~Copyable, Sendable {
 
     /// Takes the next message; returns at once.
     ///
-    /// - Parameter peeking: leaves the message where it is, and gives duplicates of its descriptors: whoever dies before
-    ///   it is carried out finds it again.
+    /// - Parameter peeking: leaves the message where it is, and gives duplicates of its descriptors: whoever dies
+    ///   before it is carried out finds it again.
     /// - Throws: recvmsg's error.
     public borrowing func receive(peeking: Bool = false) throws(Errno) -> Arrival {
         let flags = Int32(MSG_DONTWAIT) | (peeking ? Int32(MSG_PEEK) : 0)

@@ -76,8 +76,8 @@ public struct DetachedProcess: ~Copyable, Sendable {
     ///   - path: of the program; `/proc/self/fd/N` starts an open one.
     ///   - name: as `ps` shows it.
     ///   - output: where its standard output and error go.
-    ///   - inherited: descriptors that stay open in it, under the same numbers. It gets no others, except from libraries
-    ///     that open some without close-on-exec at this very moment.
+    ///   - inherited: descriptors that stay open in it, under the same numbers. It gets no others, except from
+    ///     libraries that open some without close-on-exec at this very moment.
     /// - Throws: posix_spawn's or pidfd_open's error.
     public init(
         path: String, name: String, arguments: [String], output: borrowing OwnedFD, inheriting inherited: [Int32]

@@ -128,7 +128,7 @@ final class CustodyLoop: CustodySite {
             for index in 0..<count {
                 guard let target = targets[poller.token(at: index)] else { continue }
                 switch target {
-                case .mailbox: mailbox.takeAll().forEach { $0(self) }
+                case .mailbox: for command in mailbox.takeAll() { command(self) }
                 case .listener(let device), .channel(let device, _), .process(let device, _):
                     devices[device]?.arrival(target)
                 }
@@ -191,7 +191,7 @@ final class CustodyLoop: CustodySite {
         report(DeviceMachine.Report(kind: .deleted, worker: nil, text: ""), device: name)
         // It is still carrying out its last event.
         if let device = devices.removeValue(forKey: name) { ended.append(device) }
-        deletions.removeValue(forKey: name)?.forEach { $0(.success(())) }
+        for reply in deletions.removeValue(forKey: name) ?? [] { reply(.success(())) }
         run?.ended(name, .failed("the device was deleted"))
     }
 }
@@ -199,8 +199,8 @@ final class CustodyLoop: CustodySite {
 // MARK: - Commands
 
 extension CustodyLoop {
-    /// - Parameter isRestored: it was made earlier: an image that is not there now is the device's problem, not a reason
-    ///   not to have it.
+    /// - Parameter isRestored: it was made earlier: an image that is not there now is the device's problem, not a
+    ///   reason not to have it.
     func create(
         _ configuration: DeviceConfiguration, isRestored: Bool
     ) throws(SupervisorError) -> DeviceStatus {

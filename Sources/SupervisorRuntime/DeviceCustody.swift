@@ -139,8 +139,8 @@ final class DeviceCustody {
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
     }
 
-    /// A worker that was started, and not noted, before the supervisor died: nobody may take the device up unknown to us.
-    /// (One whose process was not even stored has been told nothing: it ends with its channel.)
+    /// A worker that was started, and not noted, before the supervisor died: nobody may take the device up unknown to
+    /// us. (One whose process was not even stored has been told nothing: it ends with its channel.)
     private static func killUnknownWorkers(of state: DeviceState, from found: [String: SharedFD]) {
         let known = Set(state.machine.workers.map { "worker/\($0.id)/process" })
         for (name, pidfd) in found where name.hasPrefix("worker/") && name.hasSuffix("/process") {
@@ -430,7 +430,8 @@ extension DeviceCustody {
         } catch {
             throw SystemError(cannot: "start", "a worker", error)
         }
-        // Before the worker is there: a successor of ours that finds it without its channel closes it, and the worker ends.
+        // Before the worker is there: a successor of ours that finds it without its channel closes it, and the worker
+        // ends.
         site.store.put(ours.number, as: storeName("worker/\(id)/channel"))
         let ringNumbers = rings.map(\.number)
         let arguments = [

@@ -1,12 +1,12 @@
 public import Custody
 internal import Platform
 
-/// What a device's custody does next: a pure state machine. It takes events, one at a time, and returns actions; the edge
-/// (`DeviceCustody`) carries them out in order. It is a value, so that it can be written down for the supervisor's
+/// What a device's custody does next: a pure state machine. It takes events, one at a time, and returns actions; the
+/// edge (`DeviceCustody`) carries them out in order. It is a value, so that it can be written down for the supervisor's
 /// successor after every event.
 ///
-/// Of a device's workers at most one is active, because only one can hold the record's mutex; the kernel hands it to the
-/// standby when the active one dies. So the machine never promotes: it hears `active`, and sees to it that there is
+/// Of a device's workers at most one is active, because only one can hold the record's mutex; the kernel hands it to
+/// the standby when the active one dies. So the machine never promotes: it hears `active`, and sees to it that there is
 /// somebody to promote.
 public struct DeviceMachine: Codable, Hashable, Sendable {
     /// All living workers, in the order in which they were started; at most `maximumWorkers`.

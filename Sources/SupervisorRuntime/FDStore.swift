@@ -28,9 +28,10 @@ public final class StoredFD: Sendable {
 
 /// A store in a small process of its own, for machines without systemd and for tests. It does nothing but hold.
 ///
-/// Messages on its channel: `give` and `drop` with the name as text; `prepare` asks for everything, answered by a `give`
-/// for each and a `kept`; `freeze` is answered by `frozen`, so that one knows how far it is. A message that the supervisor has sent is in the keeper's hands, whatever becomes of the
-/// supervisor: the kernel holds the descriptors that are under way.
+/// Messages on its channel: `give` and `drop` with the name as text; `prepare` asks for everything, answered by a
+/// `give` for each and a `kept`; `freeze` is answered by `frozen`, so that one knows how far it is. A message that the
+/// supervisor has sent is in the keeper's hands, whatever becomes of the supervisor: the kernel holds the descriptors
+/// that are under way.
 public final class KeeperStore: FDStore {
     private let path: String
     private let start: (borrowing OwnedFD) throws(SystemError) -> Void

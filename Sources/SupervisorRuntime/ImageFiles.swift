@@ -75,8 +75,8 @@ enum ImageCustody {
         return SharedFD(file)
     }
 
-    /// Makes sure that nothing is written to an image any more on behalf of workers of which nothing is known. Whoever has
-    /// custody asks, so nobody starts meanwhile; it is asked again until it is so.
+    /// Makes sure that nothing is written to an image any more on behalf of workers of which nothing is known. Whoever
+    /// has custody asks, so nobody starts meanwhile; it is asked again until it is so.
     ///
     /// - Throws: a sentence when something is under way.
     static func fence(_ file: SharedFD, path: String) throws(SystemError) {

@@ -53,6 +53,7 @@ struct Batond: ParsableCommand {
     }
 
     private func serve(_ log: Logger) throws {
+        raiseDescriptorLimit()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
@@ -92,8 +93,16 @@ struct Batond: ParsableCommand {
         log.info("ended; the workers live on")
     }
 
-    /// Runs the new program in this process; the store gives it everything back, as after a kill. If it cannot be run, this
-    /// one starts again.
+    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
+    private func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+
+    /// Runs the new program in this process; the store gives it everything back, as after a kill. If it cannot be run,
+    /// this one starts again.
     private func becomeSuccessor(_ path: String, _ log: Logger) {
         log.info("becoming \(path)")
         let error = replaceProcess(path: path, arguments: CommandLine.arguments)

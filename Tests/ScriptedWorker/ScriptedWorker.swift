@@ -2,12 +2,12 @@ import Custody
 import Glibc
 import Platform
 
-// A worker that serves nothing and does as its file's name says, so that a supervisor can be tried with builds that fail:
-// `refuses`, `mute` (never ready), `other-record` (reads other records), `traps` (when it gets the device), `traps-later`
-// (when it is told to keep something), else a good one, whose version is its name.
+// A worker that serves nothing and does as its file's name says, so that a supervisor can be tried with builds that
+// fail: `refuses`, `mute` (never ready), `other-record` (reads other records), `traps` (when it gets the device),
+// `traps-later` (when it is told to keep something), else a good one, whose version is its name.
 //
-// The test reaches it through the front-end's connection: each byte that is sent there is answered by the number of kicks
-// in custody, as a digit; `k` gives one more first, `x` ends the connection.
+// The test reaches it through the front-end's connection: each byte that is sent there is answered by the number of
+// kicks in custody, as a digit; `k` gives one more first, `x` ends the connection.
 
 func fileName() -> String {
     unsafe withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in

@@ -186,9 +186,9 @@ static inline void clinux_relax(void) {
 }
 
 /// Starts a program (found along PATH) with standard input from /dev/null, standard output and error into `output`, and
-/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. `inherited` stay open in
-/// it under the same numbers (a dup2 onto itself clears close-on-exec); `detached` gives it a session of its own. Returns
-/// an error number.
+/// no signal blocked or ignored. posix_spawn's attribute calls and `environ` are noise in Swift. `inherited` stay open
+/// in it under the same numbers (a dup2 onto itself clears close-on-exec); `detached` gives it a session of its own.
+/// Returns an error number.
 static inline int clinux_spawn(int *pid, const char *program, char *const arguments[], int output, const int *inherited,
                                unsigned inherited_count, int detached) {
     extern char **environ;
