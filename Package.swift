@@ -141,6 +141,16 @@ let package = Package(
                 "TestSupport",
             ],
             swiftSettings: settings),
+        // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
+        .target(
+            name: "ChaosKit", dependencies: ["ControlAPI", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
+        .executableTarget(
+            name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",
+            swiftSettings: settings),
+        .testTarget(
+            name: "TakeOverTests", dependencies: ["baton-worker", "batond", "ChaosKit", "TestSupport"],
+            swiftSettings: settings),
         tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]

@@ -1,4 +1,5 @@
 public import Custody
+internal import Inflight
 
 extension RequestSlot {
     /// How far the request had come before the operation under way, for its record.
@@ -67,21 +68,33 @@ extension FileBackend where Engine: ~Copyable {
 }
 
 extension BlockQueue where Ring: ~Copyable {
-    /// Goes on with what a worker before has taken and not returned: waits for what the kernel has of it, starts the rest.
+    /// Takes up what a worker before has taken and not returned, as far as the kernel has it: its completion comes.
+    ///
+    /// All queues that share a backend come before anything is started (`start`): what is started now takes bounce
+    /// buffers and submission queue indices, which must not be those of what the kernel has.
     ///
     /// - Parameter heads: of the log, in the order in which they were taken.
-    /// - Returns: how many were found with the kernel; the others were started.
-    public mutating func resume<Backend: StorageBackend & ~Copyable>(
+    /// - Returns: the others, in the same order.
+    public mutating func adopt<Backend: StorageBackend & ~Copyable>(
         _ heads: [UInt16], _ backend: inout Backend
-    ) -> Int {
-        var adopted = 0
-        // What the kernel has is recognised first: what is started now takes submission queue indices anew.
-        var anew: [UInt16] = []
-        for head in heads {
-            if adopt(head, &backend) { adopted += 1 } else { anew.append(head) }
+    ) -> [UInt16] {
+        continueSequences()
+        return heads.filter { !adopt($0, &backend) }
+    }
+
+    /// Carries out what a worker before has taken and the kernel has not.
+    public mutating func start<Backend: StorageBackend & ~Copyable>(_ heads: [UInt16], _ backend: inout Backend) {
+        for head in heads { admit(head, &backend) }
+    }
+
+    /// Completions of requests that were returned long ago may lie in the completion queue yet, for heads that are in use
+    /// again soon: no sequence number may come twice.
+    private mutating func continueSequences() {
+        guard records.isKept else { return }
+        for head in 0..<ring.size {
+            let token = RequestToken(sequence: records.entry(of: head).sequence, queue: UInt16(index), head: head)
+            unsafe storage.slots[Int(head)].token = token.rawValue
         }
-        for head in anew { admit(head, &backend) }
-        return adopted
     }
 
     /// Goes on with a request if the kernel has its operation.
@@ -91,9 +104,11 @@ extension BlockQueue where Ring: ~Copyable {
         guard records.isKept else { return false }
         let entry = records.entry(of: head)
         let slot = unsafe storage.slots + Int(head)
-        let token = RequestToken(sequence: entry.sequence, queue: UInt16(index), head: head)
-        unsafe slot.pointee.token = token.rawValue
-        guard entry.isIssued, entry.isKnownStarted || backend.hadTaken(entry.index) else { return false }
+        guard entry.isIssued, entry.isKnownStarted || backend.hadTaken(entry.index) else {
+            // Its index will be another operation's soon: the next worker must not take that one for this.
+            records.begin(head)
+            return false
+        }
         records.markStarted(head)
         let parsed = parse(head)
         unsafe slot.pointee.prepare(queue: UInt16(index), head: head, durable: writesThrough)

@@ -188,6 +188,11 @@ internal import Synchronization
         return completion
     }
 
+    /// Completions that have not been taken, of which this process may have been told nothing yet.
+    public var waitingCompletionCount: Int {
+        Int(unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring) &- completionHead)
+    }
+
     /// The result of an operation whose completion has not been let go of; nil while there is none.
     func result(of token: UInt64) -> Int32? {
         let end = unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring)

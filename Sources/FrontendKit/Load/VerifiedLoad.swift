@@ -161,7 +161,13 @@ public struct VerifiedLoad: Sendable {
 /// What other threads may see of a load, and do to it.
 public final class LoadMonitor: Sendable {
     private let completed = Atomic<Int>(0)
+    private let published = Atomic<Int>(0)
     private let stop = Atomic<Bool>(false)
+    /// When the mark was set; 0: no mark.
+    private let mark = Atomic<UInt64>(0)
+    /// From the mark to the completion that it waited for; 0: none yet.
+    private let gap = Atomic<UInt64>(0)
+    private let pause = Atomic<UInt64>(0)
     private let beforeSweep: (@Sendable () -> Void)?
 
     /// - Parameter beforeSweep: called by each thread when nothing of its own is in flight, before it reads every
@@ -173,12 +179,44 @@ public final class LoadMonitor: Sendable {
     /// Requests that have completed so far.
     public var completedRequests: Int { completed.load(ordering: .relaxed) }
 
+    /// Requests that were made available so far.
+    public var publishedRequests: Int { published.load(ordering: .relaxed) }
+
     /// Ends the load: it waits for what is in flight, sweeps, and reports.
     public func requestStop() { stop.store(true, ordering: .relaxed) }
+
+    /// Looks, from now on, for the first completion of a request that is made available after this call: how long it takes
+    /// until somebody serves again. One thread marks at a time.
+    public func setMark() {
+        gap.store(0, ordering: .relaxed)
+        mark.store(monotonicNanoseconds(), ordering: .releasing)
+    }
+
+    /// From the mark to that completion, in nanoseconds; nil while there was none.
+    public var nanosecondsSinceMark: UInt64? {
+        let value = gap.load(ordering: .acquiring)
+        return value == 0 ? nil : value
+    }
+
+    /// The longest time without any completion, on one thread, in nanoseconds; begins anew. What is under way does not
+    /// count yet.
+    public func takeLongestPause() -> UInt64 { pause.exchange(0, ordering: .relaxed) }
+
+    func note(pause nanoseconds: UInt64) { pause.max(nanoseconds, ordering: .relaxed) }
+
+    /// - Parameter submitted: no later than the request was made available.
+    func completed(requestOf submitted: UInt64, at now: UInt64) {
+        let marked = mark.load(ordering: .acquiring)
+        guard marked != 0, submitted > marked else { return }
+        let (mine, _) = mark.compareExchange(expected: marked, desired: 0, ordering: .relaxed)
+        if mine { gap.store(max(1, now - marked), ordering: .releasing) }
+    }
 
     var isStopRequested: Bool { stop.load(ordering: .relaxed) }
 
     func sweepBegins() { beforeSweep?() }
+
+    func add(published count: Int) { published.add(count, ordering: .relaxed) }
 
     func add(_ count: Int) { completed.add(count, ordering: .relaxed) }
 }

@@ -85,7 +85,9 @@ struct VerifiedWorker: ~Copyable {
             submitted += 1
             count += 1
         }
-        if count > 0 { lanes[index].queue.publish() }
+        guard count > 0 else { return }
+        lanes[index].queue.publish()
+        monitor.add(published: count)
     }
 
     private mutating func takeCompletions() throws(LoadError) -> Int {
@@ -110,6 +112,7 @@ struct VerifiedWorker: ~Copyable {
 
     private mutating func notePause(until now: UInt64) {
         report.longestPause = max(report.longestPause, now - lastProgress)
+        monitor.note(pause: now - lastProgress)
         lastProgress = now
     }
 
@@ -201,6 +204,7 @@ struct VerifiedWorker: ~Copyable {
     private mutating func finish(_ request: LoadRequest, _ completion: BlockCompletion, lane: Int) {
         let succeeded = completion.status == .ok
         let now = monotonicNanoseconds()
+        monitor.completed(requestOf: request.submitted, at: now)
         report[request.operation].requests += 1
         report[request.operation].latency.record(now - request.submitted)
         if !succeeded { report[request.operation].errors += 1 }

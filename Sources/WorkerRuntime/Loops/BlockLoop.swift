@@ -127,7 +127,9 @@ extension BlockLoop where Backend: ~Copyable {
         while let (number, command) = office.mailbox.take() {
             switch command {
             case .attach(let attachment):
-                office.mailbox.answer(number, attach(attachment))
+                let reply = attach(attachment)
+                if !isHolding { startWaiting() }
+                office.mailbox.answer(number, reply)
             case .detach(let queue, let parking):
                 if contains(queue) {
                     setDetachCommand(of: queue, number, parking: parking)
@@ -156,6 +158,7 @@ extension BlockLoop where Backend: ~Copyable {
                 office.mailbox.answer(number, .done)
             case .begin:
                 isHolding = false
+                startWaiting()
                 office.mailbox.answer(number, .done)
             case .park:
                 if !isHolding { park() }
@@ -165,6 +168,11 @@ extension BlockLoop where Backend: ~Copyable {
                 office.mailbox.answer(number, .done)
             }
         }
+    }
+
+    private mutating func startWaiting() {
+        split.startWaiting(&backend)
+        packed.startWaiting(&backend)
     }
 
     private func contains(_ queue: Int) -> Bool { split.contains(queue) || packed.contains(queue) }

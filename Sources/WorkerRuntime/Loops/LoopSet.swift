@@ -40,7 +40,7 @@ extension WorkerConfiguration {
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
-                let backend = try fileBackend(image, loop: index, takeOver)
+                let backend = try fileBackend(image, loop: index, takeOver, log)
                 loops.append(try startLoop(index, backend, disk, takeOver?.ownership, log))
             }
         case .memory(let bytes):
@@ -92,14 +92,20 @@ extension WorkerConfiguration {
     }
 
     private func fileBackend(
-        _ image: DiskImage, loop: Int, _ takeOver: TakeOver?
+        _ image: DiskImage, loop: Int, _ takeOver: TakeOver?, _ log: Logger
     ) throws(SystemError) -> FileBackend<Ring> {
         do {
             guard let takeOver else {
                 return try FileBackend(image, engine: try Ring(entries: 256, completions: ringCompletions))
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)
-            return try FileBackend(image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory)
+            let ring = try takeOver.ring(loop)
+            if ring.waitingCompletionCount > 0 {
+                log.notice(
+                    "the kernel has finished requests of a worker before",
+                    metadata: ["loop": "\(loop)", "completions": "\(ring.waitingCompletionCount)"])
+            }
+            return try FileBackend(image, engine: ring, bounceMemory: bounceMemory)
         } catch let error as SystemError {
             throw error
         } catch {

@@ -32,6 +32,8 @@ struct LoopOffice: ~Copyable {
         /// Keeps what the queue marks its writes with.
         var marks: QueueMarks?
         var reportedBroken = false
+        /// Of the log, to be started when all queues have been taken over.
+        var waiting: [UInt16] = []
     }
 
     /// The first `count` are initialised, in no order.
@@ -163,7 +165,7 @@ extension QueueTable where Ring: ~Copyable {
 // MARK: - Commands
 
 extension QueueTable where Ring: ~Copyable {
-    /// Takes up a queue, and carries out again what its log has.
+    /// Takes up a queue. What its log has goes on with `startWaiting`.
     mutating func attach<Backend: StorageBackend & ~Copyable>(
         _ attachment: QueueAttachment, _ backend: inout Backend, _ office: borrowing LoopOffice
     ) -> LoopReply {
@@ -200,8 +202,19 @@ extension QueueTable where Ring: ~Copyable {
         setMarks(of: index, attachment.marks)
         setSignals(of: index, attachment.signals, office)
         unsafe places[count - 1].queue.disableKicks()
-        plan.adopted = unsafe places[count - 1].queue.resume(plan.heads, &backend)
+        let rest = unsafe places[count - 1].queue.adopt(plan.heads, &backend)
+        plan.adopted = plan.heads.count - rest.count
+        unsafe places[count - 1].waiting = rest
         return .attached(plan)
+    }
+
+    /// Starts what the logs of queues have and the kernel has not. Nothing else may be taken before.
+    mutating func startWaiting<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
+        for place in 0..<count {
+            let heads = unsafe places[place].waiting
+            unsafe places[place].waiting = []
+            unsafe places[place].queue.start(heads, &backend)
+        }
     }
 
     /// Takes no more requests of a queue and lets go of it when it has finished, or takes that back.

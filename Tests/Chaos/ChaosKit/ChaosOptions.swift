@@ -1,0 +1,27 @@
+/// What a chaos run does, and to what.
+public struct ChaosOptions: Sendable {
+    /// SIGKILLs of the worker that has the device.
+    public var kills = 20
+    /// SIGTRAPs of it: to the supervisor, the worker's own fault.
+    public var traps = 0
+    /// Upgrades, to and fro between two copies of the worker.
+    public var upgrades = 0
+    /// Of the load, and of the order and the moments of all this.
+    public var seed: UInt64
+    public var isPacked = false
+    public var queueCount = 1
+    /// Loop threads of the worker.
+    public var threadCount = 1
+    /// Past the host's page cache.
+    public var isDirect = false
+    /// GiB of guest memory, all of it touched; 0: as much as the load needs.
+    public var memoryGiB = 0
+    /// The driver sleeps until it is interrupted, instead of polling: an interrupt that a successor owes must come.
+    public var usesInterrupts = false
+    /// Of 8 kills, so many do not wait until a standby is ready.
+    public var coldKillsOfEight: UInt64 = 1
+
+    public init(seed: UInt64) {
+        self.seed = seed
+    }
+}

@@ -1,0 +1,139 @@
+internal import ControlAPI
+internal import Foundation
+internal import Glibc
+internal import Platform
+internal import TestSupport
+
+/// A real supervisor with one disk, in a directory of its own. Nothing of it is left when it is let go of.
+struct SupervisedDisk: ~Copyable {
+    /// Where the front-end connects.
+    let socketPath: String
+    private let directory: TemporaryDirectory
+    private var supervisor: Program
+    private var control: ControlConnection
+    private let workerPath: String
+
+    static let name = "chaos"
+    static let size = 32 << 20
+
+    /// - Throws: what the supervisor printed, when it does not serve.
+    init(_ options: ChaosOptions) throws {
+        let directory = try TemporaryDirectory()
+        let worker = WorkerProcess.executable
+        let image = directory.file("image")
+        try TestFile.create(image, count: Self.size)
+        let socket = directory.file("control.sock")
+        let batond = worker.replacing("/baton-worker", with: "/batond")
+        var supervisor = try Program(
+            batond, ["--control-socket", socket, "--state-directory", directory.path, "--worker", worker], in: directory
+        )
+        try supervisor.waitForFile(socket)
+        var control = try ControlConnection(socket)
+        let disk = DiskParameters(
+            name: Self.name, file: image, queues: options.queueCount, threads: options.threadCount,
+            cache: options.isDirect ? "direct" : "buffered")
+        let made = try control.call(.create, disk, as: DeviceInfo.self)
+        guard let socketPath = made.disk.socket else { throw SystemError(cannot: "find", "the disk's socket", nil) }
+        self.socketPath = socketPath
+        self.directory = directory
+        self.supervisor = supervisor
+        self.control = control
+        workerPath = worker
+    }
+
+    /// How the device is.
+    mutating func status() throws -> DeviceInfo {
+        let devices = try control.call(.status, StatusParameters(name: Self.name), as: [DeviceInfo].self)
+        guard let device = devices.first else { throw SystemError(cannot: "find", "the disk", nil) }
+        return device
+    }
+
+    /// Replaces the worker's program by another one.
+    ///
+    /// - Returns: why it was not replaced; nil when it was.
+    mutating func upgrade(to program: String) throws -> String? {
+        let parameters = UpgradeParameters(devices: [Self.name], worker: program, canary: 0, dryRun: false)
+        do {
+            let result = try control.call(.upgrade, parameters, as: UpgradeResult.self)
+            return result.devices.first?.failure
+        } catch let fault as JSONRPC.Fault {
+            return fault.message
+        }
+    }
+
+    /// Copies of the worker under paths of their own: to the supervisor, different programs.
+    func copyWorker(as name: String) throws -> String {
+        let path = directory.file(name)
+        try FileManager.default.copyItem(atPath: workerPath, toPath: path)
+        return path
+    }
+
+    /// Everything that supervisor and workers have printed.
+    func log() throws -> String {
+        var text: [UInt8] = []
+        while true {
+            let part = try TestFile.read(directory.file("batond.log"), at: text.count, count: 1 << 20)
+            if part.isEmpty { return String(decoding: text, as: UTF8.self) }
+            text += part
+        }
+    }
+
+    /// Ends disk and supervisor. Workers that do not go are killed: they outlive a supervisor.
+    mutating func end() {
+        let workers = (try? status().workers.map(\.pid)) ?? []
+        _ = try? control.call(.delete, NameParameters(name: Self.name), as: Empty.self)
+        let end = monotonicNanoseconds() + 10_000_000_000
+        while workers.contains(where: isRunning), monotonicNanoseconds() < end { pause(milliseconds: 5) }
+        for worker in workers where isRunning(worker) { kill(worker, SIGKILL) }
+        supervisor.stop()
+    }
+}
+
+/// Not a zombie, either.
+private func isRunning(_ process: Int32) -> Bool {
+    guard let stat = readSmallFile("/proc/\(process)/stat") else { return false }
+    return !stat.contains(") Z")
+}
+
+/// The supervisor's control socket.
+struct ControlConnection: ~Copyable {
+    private let stream: UnixStream
+    private var pending: [UInt8] = []
+    private var lastID = 0
+
+    init(_ path: String) throws {
+        stream = try UnixStream(connectingTo: path, milliseconds: 5_000)
+    }
+
+    /// Asks, and waits for the answer; notifications are passed over.
+    mutating func call<Result: Decodable>(
+        _ method: ControlMethod, _ parameters: some Encodable, as type: Result.Type
+    ) throws -> Result {
+        lastID += 1
+        let request = try JSONRPC.encode(method.rawValue, parameters, id: lastID)
+        try unsafe request.withUnsafeBytes { try unsafe stream.send($0) }
+        while true {
+            let line = try nextLine()
+            if (try? JSONRPC.head(of: line)) == nil { return try JSONRPC.result(of: line, as: type) }
+        }
+    }
+
+    private mutating func nextLine() throws -> Data {
+        while true {
+            if let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
+                let line = Data(pending[..<end])
+                pending.removeSubrange(...end)
+                return line
+            }
+            var buffer = [UInt8](repeating: 0, count: 65536)
+            guard waitForInput(stream.fd.number, milliseconds: 60_000) else {
+                throw SystemError(cannot: "hear", "the supervisor", nil, advice: "It does not answer")
+            }
+            let count = try unsafe buffer.withUnsafeMutableBytes { bytes throws(Errno) in
+                try unsafe stream.receive(into: bytes).byteCount
+            }
+            guard count > 0 else { throw SystemError(cannot: "hear", "the supervisor", nil, advice: "It has hung up") }
+            pending += buffer[..<count]
+        }
+    }
+}
