@@ -115,7 +115,7 @@ let package = Package(
             name: "KillKit", dependencies: ["CTrace", "CWire", "FrontendKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Kills/KillKit", swiftSettings: settings),
         .executableTarget(
-            name: "baton-kills", dependencies: ["FrontendKit", "KillKit", "Platform"],
+            name: "baton-kills", dependencies: ["FrontendKit", "KillKit", "Platform", "TestSupport"],
             path: "Tests/Kills/baton-kills", swiftSettings: settings),
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
         tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),

@@ -11,6 +11,13 @@ import Testing
         try check(KillTrial(medium, queueCount: queues, kills: 16, seed: makeSeed()))
     }
 
+    @Test(arguments: [KillMedium.direct, .loop], [1, 4])
+    func `every request on packed rings is completed once, whenever the worker is killed`(
+        medium: KillMedium, queues: Int
+    ) throws {
+        try check(KillTrial(medium, queueCount: queues, rings: .packed, kills: 12, seed: makeSeed()))
+    }
+
     @Test(.enabled(if: WriteThrottle.isAvailable), arguments: [1, 4])
     func `writes that land long after their worker's death do no harm`(queues: Int) throws {
         try check(KillTrial(.throttled, queueCount: queues, kills: 8, seed: makeSeed()))

@@ -2,19 +2,24 @@ internal import FrontendKit
 internal import Glibc
 internal import Platform
 internal import Synchronization
-internal import TestSupport
+public import TestSupport
 
 /// A front-end under load whose worker is killed and started again, over and over.
 public struct KillTrial: Sendable {
     public var medium: KillMedium
     public var queueCount = 1
     public var seed: UInt64
+    /// Packed rings are hit at random moments and at calls only: the stores that are aimed at are those of a split ring.
+    public var rings: RingKind
     /// Kills to come.
     public var kills: Int
     /// Loops that the queues are shared out to.
     public var threadCount: Int { queueCount > 1 ? 2 : 1 }
 
-    public init(_ medium: KillMedium, queueCount: Int, kills: Int, seed: UInt64) {
+    public init(
+        _ medium: KillMedium, queueCount: Int, rings: RingKind = .split, kills: Int, seed: UInt64
+    ) {
+        self.rings = rings
         self.medium = medium
         self.queueCount = queueCount
         self.kills = kills
@@ -47,6 +52,7 @@ public struct KillTrial: Sendable {
     private func aim(ofKill number: Int) -> KillAim {
         let turn = Int(seed % 97) + number / 2
         if number % 2 == 0 { return turn % 2 == 0 ? .looked : .blind }
+        if rings == .packed { return turn % 2 == 0 ? .queued : .submitted }
         if turn % 3 == 2, number + 2 <= kills { return KillAim.inRecovery[turn / 3 % KillAim.inRecovery.count] }
         return KillAim.aimed[turn % KillAim.aimed.count]
     }
@@ -77,7 +83,12 @@ struct KillSession: ~Copyable {
         arguments = ["--queues=\(trial.queueCount)", "--threads=\(trial.threadCount)", "--log-level=warning"]
         threadCount = trial.threadCount
         let worker = try storage.start(arguments, number: 1, in: directory)
-        var rig = try Rig(connectingTo: worker.socketPath, queueCount: trial.queueCount, memorySize: 64 << 20)
+        var rig = try Rig(
+            connectingTo: worker.socketPath, behaviour: trial.rings.behaviour, queueCount: trial.queueCount,
+            memorySize: 64 << 20)
+        guard rig.frontend.usesPackedRings == (trial.rings == .packed) else {
+            throw KillFailure("the worker does not offer \(trial.rings) rings")
+        }
         guard let inflight = try rig.frontend.mapInflight() else {
             throw SystemError(cannot: "find", "the inflight region", nil)
         }

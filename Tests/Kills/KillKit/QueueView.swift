@@ -4,7 +4,7 @@ internal import Platform
 internal import Virtio
 
 /// What a queue's ring and log say of its requests, read in the front-end's own mapping. The one type here that knows
-/// the layout of a split ring and its log.
+/// the layout of rings and logs: of a split ring all of it, of a packed one which requests a kill has hit.
 @safe struct QueueView {
     /// A place that both sides map, for a watch.
     enum Place {
@@ -15,6 +15,7 @@ internal import Virtio
     }
 
     let size: Int
+    private let isPacked: Bool
     private let available: UnsafeMutableRawPointer
     private let used: UnsafeMutableRawPointer
     private let log: UnsafeMutableRawPointer
@@ -25,6 +26,7 @@ internal import Virtio
     init(_ endpoint: QueueEndpoint, queue: Int, inflight: borrowing InflightMapping) {
         let (memory, ring) = (endpoint.memory, endpoint.ring)
         size = ring.size
+        isPacked = endpoint.isPacked
         unsafe available = memory.pointer(to: ring.availableRing, count: SplitRing.availableRingCount(ring.size))
         unsafe used = memory.pointer(to: ring.usedRing, count: SplitRing.usedRingCount(ring.size))
         usedOffset = Int(ring.usedRing - memory.regions[0].description.guestAddress)
@@ -39,7 +41,7 @@ internal import Virtio
     private func next(_ head: UInt16) -> UInt16 { unsafe wire_load16(log + 16 + 16 * Int(head) + 6) }
 
     func isInFlight(_ head: UInt16) -> Bool {
-        unsafe Int(head) < size && wire_load8(log + 16 + 16 * Int(head)) != 0
+        unsafe Int(head) < size && wire_load8(log + (isPacked ? 32 + 32 * Int(head) : 16 + 16 * Int(head))) != 0
     }
 
     /// The heads that were made available last, at most `count`.
@@ -88,10 +90,27 @@ internal import Virtio
     var hit: KillHit {
         var hit = KillHit()
         let flagged = (0..<UInt16(size)).count { isInFlight($0) }
+        guard !isPacked else {
+            // What is in the list of free entries has been returned, whether the guest sees it yet or not.
+            hit.returned = packedFreeHeads.count { isInFlight($0) }
+            hit.taken = max(0, flagged - hit.returned)
+            return hit
+        }
         hit.published = publishedHeads.count
         hit.returned = returnedCount
         hit.taken = max(0, flagged - hit.published - hit.returned)
         return hit
+    }
+
+    /// The list of free entries of a packed ring's log.
+    private var packedFreeHeads: [UInt16] {
+        var heads: [UInt16] = []
+        var head = unsafe wire_load16(log + 12)
+        while heads.count < size, Int(head) < size {
+            heads.append(head)
+            head = unsafe wire_load16(log + 32 + 32 * Int(head) + 2)
+        }
+        return heads
     }
 
     // MARK: Places

@@ -2,6 +2,7 @@
 internal import Glibc
 internal import KillKit
 internal import Platform
+internal import TestSupport
 
 /// What the command line asks for.
 struct Options {
@@ -10,6 +11,7 @@ struct Options {
     var media: [KillMedium] = []
     var queueCounts: [Int] = []
     var json: String?
+    var rings: [RingKind] = []
 
     /// - Throws: a sentence about what is wrong.
     init(_ arguments: [String]) throws(SystemError) {
@@ -17,6 +19,10 @@ struct Options {
         while let option = rest.popFirst() {
             if let medium = KillMedium.allCases.first(where: { "--\($0.rawValue)" == option }) {
                 media.append(medium)
+                continue
+            }
+            if let kind = RingKind.allCases.first(where: { "--\($0.rawValue)" == option }) {
+                rings.append(kind)
                 continue
             }
             guard let value = rest.popFirst() else {
@@ -31,6 +37,7 @@ struct Options {
             }
         }
         if media.isEmpty { media = KillMedium.allCases }
+        if rings.isEmpty { rings = RingKind.allCases }
         if queueCounts.isEmpty { queueCounts = [1, 4] }
     }
 
@@ -48,16 +55,18 @@ struct Options {
 
 /// Shares the kills out to all combinations, and adds up what they find.
 func run(_ options: Options) throws -> KillReport {
-    let places = options.media.flatMap { medium in options.queueCounts.map { (medium, $0) } }
+    let places = options.media.flatMap { medium in
+        options.queueCounts.flatMap { count in options.rings.map { (medium, count, $0) } }
+    }
     var sum = KillReport()
-    for (index, (medium, queueCount)) in places.enumerated() {
+    for (index, (medium, queueCount, rings)) in places.enumerated() {
         let kills = options.kills * (index + 1) / places.count - options.kills * index / places.count
         let trial = KillTrial(
-            medium, queueCount: queueCount, kills: kills, seed: max(1, options.seed / 2 &+ UInt64(index)))
+            medium, queueCount: queueCount, rings: rings, kills: kills, seed: max(1, options.seed / 2 &+ UInt64(index)))
         let report = try trial.run()
         let total = report.total
         printText(
-            "\(medium.rawValue), \(queueCount) queues: \(total.kills) kills, \(total.kills - total.nothing) of them"
+            "\(medium.rawValue), \(queueCount) \(rings) queues: \(total.kills) kills, \(total.kills - total.nothing) of them"
                 + " with requests in flight; \(report.requests) requests, "
                 + (report.isClean ? "all right\n" : "NOT RIGHT\n"), to: STDOUT_FILENO)
         sum.add(report)
