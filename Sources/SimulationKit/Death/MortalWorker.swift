@@ -38,7 +38,8 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
             features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
-        _ = queue.resume(plan.heads, &backend)
+        let anew = queue.adopt(plan.heads, &backend)
+        queue.start(anew, &backend)
         self.queue = queue
         self.backend = backend
         self.stage = stage
