@@ -4,8 +4,8 @@ internal import Inflight
 extension RequestSlot {
     /// How far the request had come before the operation under way, for its record.
     ///
-    /// `state`, from bit 0: method (8 bits), range index (8), flags (8: 1 synchronizing, 2 durable), bounce buffer + 1 (8),
-    /// bytes of the part under way (32; more than that no operation transfers).
+    /// `state`, from bit 0: method (8 bits), range index (8), flags (8: 1 synchronizing, 2 durable), bounce buffer + 1
+    /// (8), bytes of the part under way (32; more than that no operation transfers).
     @inlinable
     @inline(__always)
     var progress: RequestProgress {
@@ -87,8 +87,8 @@ extension BlockQueue where Ring: ~Copyable {
         for head in heads { admit(head, &backend) }
     }
 
-    /// Completions of requests that were returned long ago may lie in the completion queue yet, for heads that are in use
-    /// again soon: no sequence number may come twice.
+    /// Completions of requests that were returned long ago may lie in the completion queue yet, for heads that are in
+    /// use again soon: no sequence number may come twice.
     private mutating func continueSequences() {
         guard records.isKept else { return }
         for head in 0..<ring.size {
@@ -126,8 +126,8 @@ extension BlockQueue where Ring: ~Copyable {
 
     /// The operation of an adopted request has completed.
     ///
-    /// An error says nothing: it may be due to the death of the worker that had started it. Such a request is carried out
-    /// anew, in full.
+    /// An error says nothing: it may be due to the death of the worker that had started it. Such a request is carried
+    /// out anew, in full.
     @usableFromInline
     mutating func finishAdopted<Backend: StorageBackend & ~Copyable>(
         _ head: UInt16, _ result: Int32, _ backend: inout Backend

@@ -110,7 +110,6 @@ public struct BlockRange: Sendable {
         bounce = -1
         method = 0
         partLength = 0
-        droppedBytes = 0
     }
 
     /// A buffer that the device writes, whole: also what was dropped of it.
@@ -201,6 +200,8 @@ extension RequestSlot {
     {
         writableCount = 0
         unsafe status = nil
+        // Of the slot's last request, which may have ended part-way: this one may be answered without being started.
+        droppedBytes = 0
         if case .endless = verdict { return .unanswerable }
         guard segments.writableCount > 0 else { return .unanswerable }
         let lastIndex = segments.readableCount + segments.writableCount - 1

@@ -14,8 +14,8 @@ public struct RequestProgress: Hashable, Sendable {
     }
 }
 
-/// The request records of one queue: which operation the kernel has of each request. The inflight log says that a request
-/// is in flight; its record says what became of it.
+/// The request records of one queue: which operation the kernel has of each request. The inflight log says that a
+/// request is in flight; its record says what became of it.
 ///
 /// **Order of stores**:
 ///

@@ -5,8 +5,8 @@ internal import Platform
 /// A ring for the system calls of a conversation, one after the other, each of which must be known to have happened or
 /// not, even when the caller is killed in it: the completion queue is the journal of them.
 ///
-/// The owner notes an operation's token and index where its successor finds them, then performs it. Its completion stays
-/// in the queue until `forget`.
+/// The owner notes an operation's token and index where its successor finds them, then performs it. Its completion
+/// stays in the queue until `forget`.
 public struct JournalRing: ~Copyable {
     private var ring: Ring
 

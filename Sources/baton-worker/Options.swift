@@ -78,7 +78,8 @@ func parseCommandLine() throws(UsageError) -> Invocation {
     if let text = options[.custody] {
         let numbers = ([text] + (options[.rings] ?? "").split(separator: ",").map(String.init)).map { Int32($0) ?? -1 }
         guard numbers.count >= 3, numbers.allSatisfy({ $0 >= 0 }) else {
-            throw UsageError("--custody=FD and --rings=FD,FD,... are a supervisor's to give: they name inherited descriptors")
+            throw UsageError(
+                "--custody=FD and --rings=FD,FD,... are a supervisor's to give: they name inherited descriptors")
         }
         return .serveInCustody(channel: numbers[0], rings: Array(numbers[1...]), try logLevel(options))
     }

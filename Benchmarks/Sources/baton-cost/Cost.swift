@@ -11,7 +11,8 @@ struct Cost: ParsableCommand {
         discussion: """
             The worker runs under callgrind, which counts and does not measure time. It polls never (--poll-us=0), and \
             each batch of requests is sent when it sleeps: so a batch costs one sleep, one turn that finds all of it \
-            and one that finds nothing, whatever the machine does meanwhile. Two runs, one with twice the requests, are \
+            and one that finds nothing, whatever the machine does meanwhile. Two runs, one with twice the \
+            requests, are \
             subtracted from one another: what is left has neither start nor end in it.
 
             Requests have the usual three descriptors. With a batch of 1 the whole turn and the sleep are that one \

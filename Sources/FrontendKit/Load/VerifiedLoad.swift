@@ -185,8 +185,8 @@ public final class LoadMonitor: Sendable {
     /// Ends the load: it waits for what is in flight, sweeps, and reports.
     public func requestStop() { stop.store(true, ordering: .relaxed) }
 
-    /// Looks, from now on, for the first completion of a request that is made available after this call: how long it takes
-    /// until somebody serves again. One thread marks at a time.
+    /// Looks, from now on, for the first completion of a request that is made available after this call: how long it
+    /// takes until somebody serves again. One thread marks at a time.
     public func setMark() {
         gap.store(0, ordering: .relaxed)
         mark.store(monotonicNanoseconds(), ordering: .releasing)

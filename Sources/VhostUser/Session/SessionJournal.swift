@@ -16,9 +16,9 @@ public struct JournalSlot: Hashable, Sendable {
     }
 }
 
-/// What a front-end has set up, as the messages that would set it up anew. A worker that takes a session over gives them
-/// to a fresh `Session`, in order, with the descriptors that were kept: so the state of a session is checked by the same
-/// code whoever brings it, and its form is that of the protocol, which all versions of a worker know.
+/// What a front-end has set up, as the messages that would set it up anew. A worker that takes a session over gives
+/// them to a fresh `Session`, in order, with the descriptors that were kept: so the state of a session is checked by
+/// the same code whoever brings it, and its form is that of the protocol, which all versions of a worker know.
 ///
 /// - Invariant: `messages` brings a session of the same offer to the state in which the last noted message has left it.
 public struct SessionJournal: Hashable, Sendable {
@@ -147,7 +147,8 @@ public struct SessionJournal: Hashable, Sendable {
         ]
         all += rest.compactMap { general[$0] }
         let order: [RequestKind] = [
-            .setVringSize, .setVringBase, .setVringAddress, .setVringError, .setVringCall, .setVringEnable, .setVringKick,
+            .setVringSize, .setVringBase, .setVringAddress, .setVringError, .setVringCall, .setVringEnable,
+            .setVringKick,
         ]
         for (_, vring) in vrings.sorted(by: { $0.key < $1.key }) { all += order.compactMap { vring[$0] } }
         return all

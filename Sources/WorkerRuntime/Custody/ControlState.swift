@@ -1,12 +1,12 @@
 internal import VhostUser
 
-/// What a worker commits to the session record for its successor: what the front-end has set up, and the message that is
-/// being answered.
+/// What a worker commits to the session record for its successor: what the front-end has set up, and the message that
+/// is being answered.
 ///
-/// Layout, little-endian: version (4 bytes); number of entries (4); each entry: number of slots (2), each slot's role (1),
-/// padding (1) and index (2); the message's length (4) and its bytes as the front-end would send them. Then the exchange:
-/// 1 if there is one (4), bytes to take from the socket (4), serial number (8), index in the journal ring (4), slot of the
-/// reply's descriptor as above or role 0 (4), length (4) and bytes of the reply.
+/// Layout, little-endian: version (4 bytes); number of entries (4); each entry: number of slots (2), each slot's role
+/// (1), padding (1) and index (2); the message's length (4) and its bytes as the front-end would send them. Then the
+/// exchange: 1 if there is one (4), bytes to take from the socket (4), serial number (8), index in the journal ring
+/// (4), slot of the reply's descriptor as above or role 0 (4), length (4) and bytes of the reply.
 struct ControlState: Hashable {
     var journal: [SessionJournal.Entry] = []
     var exchange: Exchange?
@@ -91,7 +91,9 @@ private struct ByteWriter {
     var bytes: [UInt8] = []
 
     mutating func put<Word: FixedWidthInteger>(_ word: Word) {
-        for shift in stride(from: 0, to: Word.bitWidth, by: 8) { bytes.append(UInt8(truncatingIfNeeded: word >> shift)) }
+        for shift in stride(from: 0, to: Word.bitWidth, by: 8) {
+            bytes.append(UInt8(truncatingIfNeeded: word >> shift))
+        }
     }
 
     mutating func put(_ slot: JournalSlot) {

@@ -70,7 +70,8 @@ public struct CustodyWorker: ~Copyable {
             let versions = SessionRecord.readableVersions
             link.tell(
                 CustodyMessage(
-                    .ready, value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
+                    .ready,
+                    value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
                         | UInt64(versions.upperBound) << 32, text: version))
             while let claim = try awaitDevice(record, sentinel) {
                 var tenure = try Tenure(claim, configuration, record, link, rings, signals: signals.number, log)
@@ -88,7 +89,11 @@ public struct CustodyWorker: ~Copyable {
 
     // MARK: Waiting
 
-    private enum Wake { case order(SupervisorOrder), end, other }
+    private enum Wake {
+        case order(SupervisorOrder)
+        case end
+        case other
+    }
 
     /// Waits for an order, a signal, or one of the descriptors.
     private borrowing func wait(_ numbers: [Int32]) -> Wake {

@@ -147,8 +147,8 @@ struct KeptConnection: ~Copyable {
 
     /// Makes the calls of a message.
     ///
-    /// - Parameter committing: the message, which is committed before a queue starts: what a queue has taken is lost for
-    ///   a successor that does not know that it ran.
+    /// - Parameter committing: the message, which is committed before a queue starts: what a queue has taken is lost
+    ///   for a successor that does not know that it ran.
     private mutating func carryOut(
         _ first: SessionStep, _ fds: inout ReceivedFDs, committing: (FrontendMessage, [JournalSlot])? = nil
     ) -> Outcome {

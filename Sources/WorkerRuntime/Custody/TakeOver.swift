@@ -16,7 +16,8 @@ struct TakeOver {
         guard index < ringNumbers.count else {
             throw SystemError(
                 cannot: "take over", "the device", nil,
-                advice: "It has \(ringNumbers.count) kernel rings, too few: make it anew with as many threads as it had")
+                advice: "It has \(ringNumbers.count) kernel rings, too few: make it anew with as many threads as it had"
+            )
         }
         let copy: OwnedFD
         do throws(Errno) {

@@ -111,8 +111,8 @@ struct Tenure: ~Copyable {
         link.tell(CustodyMessage(.disconnected, text: reason))
     }
 
-    /// Gives the device up: nothing is taken or answered any more, what is finished is published. What the kernel has of
-    /// this worker's threads goes on, and completes for the successor; the threads stay, asleep.
+    /// Gives the device up: nothing is taken or answered any more, what is finished is published. What the kernel has
+    /// of this worker's threads goes on, and completes for the successor; the threads stay, asleep.
     mutating func freeze() {
         for loop in loops { _ = loop.command(.park) }
         connection = nil

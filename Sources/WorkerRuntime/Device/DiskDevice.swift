@@ -213,8 +213,8 @@ extension DiskDevice {
 }
 
 extension DiskDevice {
-    /// Makes the log of every queue that does not run say nothing: what it says is of a driver that has gone. Not before
-    /// a successor of this worker would know that the queue does not run.
+    /// Makes the log of every queue that does not run say nothing: what it says is of a driver that has gone. Not
+    /// before a successor of this worker would know that the queue does not run.
     func forgetStoppedQueues() {
         guard let privateInflight else { return }
         for index in queues.indices where queues[index].setup == nil { privateInflight.clear(queue: index) }

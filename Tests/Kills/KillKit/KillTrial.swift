@@ -9,7 +9,8 @@ public struct KillTrial: Sendable {
     public var medium: KillMedium
     public var queueCount = 1
     public var seed: UInt64
-    /// Packed rings are hit at random moments and at calls only: the stores that are aimed at are those of a split ring.
+    /// Packed rings are hit at random moments and at calls only: the stores that are aimed at are those of a split
+    /// ring.
     public var rings: RingKind
     /// Kills to come.
     public var kills: Int

@@ -66,7 +66,8 @@ func run(_ options: Options) throws -> KillReport {
         let report = try trial.run()
         let total = report.total
         printText(
-            "\(medium.rawValue), \(queueCount) \(rings) queues: \(total.kills) kills, \(total.kills - total.nothing) of them"
+            "\(medium.rawValue), \(queueCount) \(rings) queues: \(total.kills) kills,"
+                + " \(total.kills - total.nothing) of them"
                 + " with requests in flight; \(report.requests) requests, "
                 + (report.isClean ? "all right\n" : "NOT RIGHT\n"), to: STDOUT_FILENO)
         sum.add(report)
