@@ -24,11 +24,14 @@ final class RingTests {
         file = OwnedFD(owning: try retryingInterrupts { unsafe open(path, O_RDWR | O_CLOEXEC) })
     }
 
-    /// Waits for one completion.
+    /// Waits for one completion, and lets go of it.
     static func next(_ ring: inout Ring) throws -> IOCompletion {
         for _ in 0..<1000 {
             ring.runDeferredWork()
-            if let completion = ring.nextCompletion() { return completion }
+            if let completion = ring.nextCompletion() {
+                ring.releaseCompletions()
+                return completion
+            }
             guard let descriptor = ring.pollDescriptor, waitForInput(descriptor, milliseconds: 10_000) else { break }
         }
         throw Errno.timedOut
