@@ -13,6 +13,9 @@ internal import Platform
     private let mapping: Mapping
     private var free = InlineArray<32, Int32>(repeating: -1)
     private var freeCount = 0
+    /// Given back, and not to be used before what they carried has been published.
+    private var retired = InlineArray<32, Int32>(repeating: -1)
+    private var retiredCount = 0
 
     /// - Parameter memory: a file that outlives this process, with what the kernel puts into it for a request; nil:
     ///   memory of this process.
@@ -41,6 +44,23 @@ internal import Platform
             return true
         }
         return false
+    }
+
+    /// Gives a buffer back that has carried a request. Until its completion is let go of, a successor would find it and
+    /// take from the buffer what it brought: so nobody else may use it before `recycle`.
+    mutating func retire(_ index: Int32) {
+        precondition(retiredCount < Self.bufferCount, "a bounce buffer was given back twice")
+        retired[retiredCount] = index
+        retiredCount += 1
+    }
+
+    /// The completions taken so far have been let go of: the buffers that they brought can be used again.
+    @usableFromInline
+    mutating func recycle() {
+        while retiredCount > 0 {
+            retiredCount -= 1
+            give(retired[retiredCount])
+        }
     }
 
     /// Gives a buffer back.

@@ -74,7 +74,10 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     @inlinable
     public mutating func runDeferredWork() { engine.runDeferredWork() }
     @inlinable
-    public mutating func releaseCompletions() { engine.releaseCompletions() }
+    public mutating func releaseCompletions() {
+        engine.releaseCompletions()
+        bounces.recycle()
+    }
     @inlinable
     public var lastIndex: UInt32 { engine.lastIndex }
     public func hadTaken(_ index: UInt32) -> Bool { engine.hadTaken(index) }
@@ -190,7 +193,7 @@ extension FileBackend where Engine: ~Copyable {
     @usableFromInline
     mutating func releaseBounce(_ slot: inout RequestSlot) {
         guard slot.bounce >= 0 else { return }
-        bounces.give(slot.bounce)
+        bounces.retire(slot.bounce)
         slot.bounce = -1
     }
 

@@ -64,13 +64,17 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
         self.queues = queues
     }
 
-    /// One round, as a loop of a worker has it: takes requests, submits, takes completions, starts what had stalled,
+    /// One round, as a loop of a worker has it: starts what had stalled, takes requests, submits, takes completions,
     /// shows the guests what is done.
     ///
     /// - Returns: whether there was anything to do.
     @discardableResult
     public func turn() -> Bool {
         var worked = false
+        firstToResume = (firstToResume + 1) % queues.count
+        for queue in queues[firstToResume...] + queues[..<firstToResume] where queue.hasStalled {
+            if queue.queue.resumeStalled(&backend) { worked = true }
+        }
         for queue in queues where queue.queue.service(&backend) > 0 { worked = true }
         backend.submit()
         backend.runDeferredWork()
@@ -80,11 +84,8 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
             guard Int(token.queue) < queues.count else { continue }
             queues[Int(token.queue)].queue.finish(token: token, result: completion.result, &backend)
         }
-        firstToResume = (firstToResume + 1) % queues.count
-        for queue in queues[firstToResume...] + queues[..<firstToResume] where queue.hasStalled {
-            if queue.queue.resumeStalled(&backend) { worked = true }
-        }
         for queue in queues { queue.queue.publish() }
+        backend.releaseCompletions()
         return worked
     }
 

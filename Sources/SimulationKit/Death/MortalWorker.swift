@@ -84,6 +84,7 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
         }
         if queue.resumeStalled(&backend) { worked = true }
         queue.publish()
+        backend.releaseCompletions()
         return worked
     }
 

@@ -72,13 +72,14 @@ struct QueueReport: Sendable {
     ///
     /// - Returns: whether there was any.
     private mutating func turn() -> Bool {
-        var worked = split.service(&backend)
+        // What has waited for room goes before what comes now.
+        var worked = split.resumeStalled(&backend)
+        if packed.resumeStalled(&backend) { worked = true }
+        if split.service(&backend) { worked = true }
         if packed.service(&backend) { worked = true }
         if backend.queuedCount > 0 { backend.submit() }
         backend.runDeferredWork()
         if reap() { worked = true }
-        if split.resumeStalled(&backend) { worked = true }
-        if packed.resumeStalled(&backend) { worked = true }
         split.publish(backend, &office)
         packed.publish(backend, &office)
         backend.releaseCompletions()
