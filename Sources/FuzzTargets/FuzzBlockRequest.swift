@@ -120,9 +120,9 @@ private func step(
         if input.below(4) == 3 {
             trial.claimNonsense(&input)
         } else {
-            // The token of a request in flight, one bit of it turned over: it must not complete anything. The lower
-            // half of the sequence number stays, or it could be that of another request.
-            let bit = input.below(48)
+            // The token of a request in flight, one bit of its queue or of the upper half of its sequence number turned
+            // over: it must not complete anything. Head and lower half stay, or it could be that of another request.
+            let bit = 16 + input.below(32)
             let token = (storage.taken.first?.token ?? 0) ^ 1 << UInt64(bit < 32 ? bit : bit + 16)
             storage.deliver(token: token, result: 512)
         }
