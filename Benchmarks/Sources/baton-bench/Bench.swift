@@ -28,6 +28,9 @@ struct Bench: ParsableCommand {
     @Option(help: ArgumentHelp("Only these cases: null-read, file-read, file-write, file-mixed.", valueName: "case"))
     var only: [String] = []
 
+    @Option(help: ArgumentHelp("Only these depths: 1, 32, 128 or others.", valueName: "requests"))
+    var depth: [Int] = []
+
     @Option(help: "How often each subject is measured at each point.")
     var rounds = 5
 
@@ -53,7 +56,7 @@ struct Bench: ParsableCommand {
     var json: String?
 
     func validate() throws {
-        guard rounds > 0, milliseconds > 0, fileSize > 0 else { throw ValidationError("Nothing would be measured.") }
+        guard rounds > 0, milliseconds > 0, fileSize > 0, depth.allSatisfy({ $0 > 0 }) else { throw ValidationError("Nothing would be measured.") }
         guard peer.allSatisfy({ $0.contains("=") }) else { throw ValidationError("A peer is NAME=SOCKET.") }
         guard serverCPU != clientCPU, max(serverCPU, clientCPU) < onlineCPUCount() else {
             throw ValidationError("Server and client need a CPU each; this machine has \(onlineCPUCount()).")
@@ -89,7 +92,7 @@ struct Bench: ParsableCommand {
         if !only.isEmpty { cases = cases.filter { only.contains($0.0) } }
         return cases.flatMap { name, backing, writes in
             (quick ? [1] : [1, 2, 4]).flatMap { queues in
-                [1, 32, 128].map { depth in
+                (depth.isEmpty ? [1, 32, 128] : depth).map { depth in
                     Point(name: name, backing: backing, writePercentage: writes, depth: depth, queueCount: queues)
                 }
             }
