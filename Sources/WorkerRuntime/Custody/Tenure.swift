@@ -40,7 +40,7 @@ struct Tenure: ~Copyable {
         let microseconds = (monotonicNanoseconds() - start) / 1000
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
-            + " in \(microseconds) us"
+            + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
         log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
         self.connection = connection
         self.summary = summary
