@@ -30,6 +30,13 @@ struct Batond: ParsableCommand {
     @Option(help: "The worker program.")
     var worker = "/usr/libexec/baton/baton-worker"
 
+    @Option(
+        help: "Where a duplicate of everything is kept for the next batond: keeper, a process of its own; or systemd.")
+    var fdStore = StoreKind.keeper
+
+    @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
+    var workerCgroup: String?
+
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
@@ -61,9 +68,10 @@ struct Batond: ParsableCommand {
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
-        let store = try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
         let supervisor = try Supervisor(
-            Supervisor.Options(programPath: worker, workerOutput: try standardError(), store: store, coder: coder))
+            Supervisor.Options(
+                programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
+                workerGroups: workerCgroup.map { WorkerGroups(in: $0) }))
         _ = supervisor.follow { event in
             log.info(
                 "\(event.report.kind.rawValue) \(event.report.text)",
@@ -89,9 +97,11 @@ struct Batond: ParsableCommand {
         let successor = Successor(bell: try EventFD())
         let service = ControlService(
             supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
-            replace: { successor.call($0) })
+            isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
         let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
+        ServiceManager.tell("READY=1")
+        try keepWatchdogQuiet(supervisor)
         let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
         // Answers are on their way out before their connections end.
         server.close()
@@ -99,8 +109,28 @@ struct Batond: ParsableCommand {
         let bell = stopped.fd.number
         supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
         _ = waitForInput(bell, milliseconds: 10_000)
-        if isReplaced { becomeSuccessor(successor.path ?? Self.ownPath, log) }
+        // The store gives everything to a process that its owner starts, and to no other.
+        if isReplaced, fdStore != .systemd { becomeSuccessor(successor.path ?? Self.ownPath, log) }
         log.info("ended; the workers live on")
+    }
+
+    private func makeStore() throws(SystemError) -> any FDStore {
+        switch fdStore {
+        case .keeper: try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
+        case .systemd: try SystemdStore()
+        }
+    }
+
+    /// Tells systemd, if it watches, that the custody thread goes round.
+    private func keepWatchdogQuiet(_ supervisor: Supervisor) throws {
+        guard let limit = ServiceManager.watchdogMilliseconds else { return }
+        let thread = try JoinableThread(name: "watchdog") {
+            while true {
+                supervisor.status(nil) { _ in ServiceManager.tell("WATCHDOG=1") }
+                pause(milliseconds: max(1, limit / 3))
+            }
+        }
+        thread.detach()
     }
 
     /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
@@ -161,6 +191,9 @@ struct Batond: ParsableCommand {
         return ControlAccess(mode: mode, group: group, groupName: controlGroup)
     }
 }
+
+/// Where descriptors are kept.
+enum StoreKind: String, ExpressibleByArgument { case keeper, systemd }
 
 /// What the supervisor is to become, as the control socket has said.
 private final class Successor: Sendable {
