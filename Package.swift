@@ -104,7 +104,9 @@ let package = Package(
         .target(name: "CKernelHeaders", dependencies: ["CWire"], path: "Tests/CKernelHeaders"),
         tests(of: "Virtio", ["CKernelHeaders", "Platform", "SimulationKit", "TestSupport"]),
         tests(of: "Uring", ["CLinux", "Platform", "TestSupport"]),
-        tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
+        tests(
+            of: "BlockTarget",
+            ["CLinux", "CWire", "Custody", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",

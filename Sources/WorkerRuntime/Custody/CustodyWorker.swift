@@ -66,6 +66,7 @@ public struct CustodyWorker: ~Copyable {
                 throw ControlStateError("was not given")
             }
             let record = try SessionRecord(fd)
+            let image = try GivenImage.take(configuration, from: link)
             let sentinel = try Sentinel(record)
             let versions = SessionRecord.readableVersions
             link.tell(
@@ -74,7 +75,8 @@ public struct CustodyWorker: ~Copyable {
                     value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
                         | UInt64(versions.upperBound) << 32, text: version))
             while let claim = try awaitDevice(record, sentinel) {
-                var tenure = try Tenure(claim, configuration, record, link, rings, signals: signals.number, log)
+                var tenure = try Tenure(
+                    claim, configuration, record, link, rings, image, signals: signals.number, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
                 sentinel.release()
