@@ -29,7 +29,9 @@ enum Autopsy {
         let place = "/proc/\(process)/task/\(thread)"
         func line(_ file: String) -> String { (readSmallFile("\(place)/\(file)") ?? "").replacing("\n", with: " ") }
         let state = line("stat").split(separator: ")").last?.prefix(2) ?? ""
-        return "\(thread) \(line("comm"))\(state) call \(line("syscall")) stack \(line("stack"))"
+        // Nanoseconds on a CPU, nanoseconds waiting for one, turns.
+        return
+            "\(thread) \(line("comm"))\(state) schedstat \(line("schedstat")) call \(line("syscall")) stack \(line("stack"))"
     }
 
     /// The counters of an io_uring; nil for another file.
@@ -61,23 +63,27 @@ enum Autopsy {
     }
 }
 
-/// Takes a look at everything, once, when nothing has gone on for a long time.
+/// Takes a look at everything when nothing has gone on for a long time, and again while that lasts.
 final class StandstillWatch: Sendable {
     private let lastStep = Atomic<UInt64>(monotonicNanoseconds())
     private let isOver = Atomic<Bool>(false)
-    private let found = Mutex<String?>(nil)
+    private let found = Mutex<[String]>([])
 
     /// In nanoseconds: shorter than any limit that ends what stands still.
-    private static let patience: UInt64 = 8_000_000_000
+    private static let patience: UInt64 = 3_000_000_000
+    private static let mostReports = 4
 
     /// Watches until `end`, in a thread of the caller's.
     func run(_ supervisor: Int32) {
-        while !isOver.load(ordering: .relaxed) {
+        var looks: UInt64 = 0
+        while !isOver.load(ordering: .relaxed), reports.count < Self.mostReports {
             pause(milliseconds: 50)
-            guard monotonicNanoseconds() - lastStep.load(ordering: .relaxed) > Self.patience else { continue }
-            let report = Autopsy.report(on: supervisor)
-            found.withLock { $0 = report }
-            return
+            let stood = monotonicNanoseconds() - lastStep.load(ordering: .relaxed)
+            if stood < Self.patience { looks = 0 }
+            guard stood > Self.patience * (looks + 1) else { continue }
+            looks += 1
+            let report = "nothing has gone on for \(stood / 1_000_000) ms:\n\(Autopsy.report(on: supervisor))"
+            found.withLock { $0.append(report) }
         }
     }
 
@@ -86,6 +92,6 @@ final class StandstillWatch: Sendable {
 
     func end() { isOver.store(true, ordering: .relaxed) }
 
-    /// What it saw; nil when it never had to look.
-    var report: String? { found.withLock { $0 } }
+    /// What it saw; empty when it never had to look.
+    var reports: [String] { found.withLock(\.self) }
 }

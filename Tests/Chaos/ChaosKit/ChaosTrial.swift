@@ -48,7 +48,7 @@ public struct ChaosTrial {
         thread.join()
         watch.end()
         watching.join()
-        if let seen = watch.report { report.note(seen) }
+        watch.reports.forEach { report.note($0) }
         load.add(to: &report)
         try outcome.get()
         check(&disk, rig, &report)
