@@ -79,8 +79,9 @@ public struct CustodyWorker: ~Copyable {
                     claim, configuration, record, link, rings, image, signals: signals.number, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
-                sentinel.release()
+                // In this order: the successor's `active` must not be heard first, which would mean that we died.
                 link.tell(CustodyMessage(.frozen))
+                sentinel.release()
                 guard awaitThaw() else { return }
             }
         } catch {
