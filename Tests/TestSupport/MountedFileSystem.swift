@@ -1,14 +1,13 @@
-import Platform
-import TestSupport
-import Testing
+internal import Platform
 
 /// An ext4 file system in a file, mounted, and gone with its owner.
-final class MountedFileSystem {
-    let path: String
+public final class MountedFileSystem {
+    public let path: String
     private var isFrozen = false
 
     /// - Parameter source: a file to make it in, or a device.
-    init(_ source: String, at path: String) throws {
+    /// - Throws: what the tool says that does not work.
+    public init(_ source: String, at path: String) throws {
         self.path = path
         try Self.run("mkfs.ext4", ["-q", "-F", source])
         try Self.run("mkdir", ["-p", path])
@@ -16,12 +15,12 @@ final class MountedFileSystem {
     }
 
     /// Whatever writes to it waits from now on.
-    func freeze() throws {
+    public func freeze() throws {
         try Self.run("fsfreeze", ["--freeze", path])
         isFrozen = true
     }
 
-    func thaw() {
+    public func thaw() {
         guard isFrozen else { return }
         try? Self.run("fsfreeze", ["--unfreeze", path])
         isFrozen = false
@@ -29,7 +28,7 @@ final class MountedFileSystem {
 
     private static func run(_ name: String, _ arguments: [String]) throws {
         let result = try TestSupport.run(name, arguments, in: try TemporaryDirectory())
-        try #require(result.code == 0, "\(name): \(result.output)")
+        guard result.code == 0 else { throw SystemError(cannot: "run", name, nil, advice: result.output) }
     }
 
     deinit {
