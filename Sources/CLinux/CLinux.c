@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include "fatal_signal.h"
 #include "memory_guard.h"
 // Not in the header: liburing has a copy of its own, and Swift takes the two for contradictory definitions.
 #include <linux/io_uring.h>
@@ -40,19 +41,17 @@ static int guard_replace(uintptr_t address) {
 }
 
 static void guard_handle(int signal_number, siginfo_t *info, void *context) {
-    (void)context;
     const int saved = errno;
     if (guard_replace((uintptr_t)info->si_addr)) {
         clinux_guard_report();
     } else {
-        // The access is made again when this returns, and ends the process.
-        signal(signal_number, SIG_DFL);
+        clinux_fatal_handle(signal_number, info, context);
     }
     errno = saved;
 }
 
 int clinux_guard_install(int event) {
-    struct sigaction action = {.sa_sigaction = guard_handle, .sa_flags = SA_SIGINFO};
+    struct sigaction action = {.sa_sigaction = guard_handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     atomic_store(&guard_event, event);
     sigemptyset(&action.sa_mask);
     return sigaction(SIGBUS, &action, NULL);
@@ -100,4 +99,19 @@ int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char
     }
     memcpy(parameters, &made, sizeof made);
     return ring;
+}
+
+int clinux_ring_has_work(const void *rings, const unsigned char parameters[120]) {
+    struct io_uring_params made;
+    memcpy(&made, parameters, sizeof made);
+    const unsigned last = 4096 - sizeof(uint32_t);
+    if (made.sq_off.flags > last || made.cq_off.head > last || made.cq_off.tail > last) return 0;
+    const char *base = rings;
+    const uint32_t flags = atomic_load_explicit((const _Atomic(uint32_t) *)(base + made.sq_off.flags),
+                                                memory_order_acquire);
+    const uint32_t head = atomic_load_explicit((const _Atomic(uint32_t) *)(base + made.cq_off.head),
+                                               memory_order_acquire);
+    const uint32_t tail = atomic_load_explicit((const _Atomic(uint32_t) *)(base + made.cq_off.tail),
+                                               memory_order_acquire);
+    return head != tail || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }

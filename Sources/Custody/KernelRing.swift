@@ -47,3 +47,22 @@ public struct KernelRing: ~Copyable, Sendable {
         self.parameters = parameters
     }
 }
+
+/// A look at a kernel ring that somebody else uses.
+public struct KernelRingSight: ~Copyable, Sendable {
+    private let mapping: Mapping
+    private let parameters: [UInt8]
+
+    /// - Parameters:
+    ///   - fd: of the ring; it may be closed afterwards.
+    ///   - parameters: as the session record has them.
+    /// - Throws: when it cannot be mapped.
+    public init(_ fd: borrowing OwnedFD, parameters: [UInt8]) throws(Errno) {
+        precondition(parameters.count == 120)
+        mapping = try Mapping(sharing: fd, count: 4096, writable: false)
+        self.parameters = parameters
+    }
+
+    /// Whether the kernel has something for the ring's user that he has not taken.
+    public var hasWork: Bool { unsafe clinux_ring_has_work(mapping.base, parameters) != 0 }
+}
