@@ -44,7 +44,9 @@ private final class ThreadStart: Sendable {
 private func threadMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
     let start = unsafe Unmanaged<ThreadStart>.fromOpaque(argument!).takeRetainedValue()
     nameCurrentThread(start.name)
+    let stack = unsafe clinux_fatal_enter_thread()
     start.body()
+    unsafe clinux_fatal_leave_thread(stack)
     return nil
 }
 

@@ -37,6 +37,9 @@ struct Batond: ParsableCommand {
     @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
     var workerCgroup: String?
 
+    @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
+    var hangLimit: UInt64 = 10
+
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
@@ -50,6 +53,7 @@ struct Batond: ParsableCommand {
             keeper.run()
             return
         }
+        guard hangLimit <= 86_400 else { throw ValidationError("--hang-limit is 0 to 86400 seconds") }
         guard let level = Logger.Level(rawValue: logLevel) else {
             throw ValidationError("--log-level is one of \(Logger.Level.allCases.map(\.rawValue))")
         }
@@ -68,10 +72,11 @@ struct Batond: ParsableCommand {
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
-        let supervisor = try Supervisor(
-            Supervisor.Options(
-                programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
-                workerGroups: workerCgroup.map { WorkerGroups(in: $0) }))
+        var options = Supervisor.Options(
+            programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
+            workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
+        options.hangMilliseconds = hangLimit * 1000
+        let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
             log.info(
                 "\(event.report.kind.rawValue) \(event.report.text)",
