@@ -74,10 +74,9 @@ let package = Package(
                 "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
                 log,
             ]),
+        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log]),
         .executableTarget(
-            name: "baton-worker",
-            dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
-            swiftSettings: settings),
+            name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 
         // Custody of what outlives workers: knows no device, ring or protocol
         module("SupervisorRuntime", ["CLinux", "Custody", "Platform"]),
@@ -135,12 +134,16 @@ let package = Package(
         .executableTarget(
             name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
             swiftSettings: settings),
+        // A worker of another version, whose session record has a field more
+        .executableTarget(
+            name: "next-worker", dependencies: ["Custody", "Platform", "WorkerProgram", "WorkerRuntime"],
+            path: "Tests/NextWorker", swiftSettings: settings),
         // The real programs, as processes
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "FrontendKit", "Platform",
-                "TestSupport",
+                "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker", "FrontendKit",
+                "Platform", "TestSupport",
             ],
             swiftSettings: settings),
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)

@@ -92,11 +92,12 @@ final class DeviceCustody {
         self.rings = rings
         do throws(Errno) {
             stateFile = try StateFile()
-            listener = try UnixListener(at: configuration.socketPath, backlog: 8)
+            listener = try UnixListener(
+                at: configuration.socketPath, access: configuration.socketAccess, backlog: 8)
         } catch {
             throw SystemError(cannot: "listen at", configuration.socketPath, error)
         }
-        machine = DeviceMachine(program: program, recordVersion: SessionRecord.readableVersions.upperBound)
+        machine = DeviceMachine(program: program, recordVersion: record.version)
         if let image { secure(image) }
         site.store.put(recordFile.number, as: storeName("record"))
         site.store.put(listener.fd.number, as: storeName("listener"))
@@ -451,7 +452,7 @@ extension DeviceCustody {
             "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
         ]
         let process = try DetachedProcess(
-            path: "/proc/self/fd/\(file.number)", name: "baton-worker", arguments: arguments,
+            path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)", arguments: arguments,
             output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
         let pid = process.pid
         let link = WorkerLink(

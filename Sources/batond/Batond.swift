@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import ControlAPI
 internal import Foundation
 internal import Glibc
 internal import Logging
@@ -17,7 +18,10 @@ struct Batond: ParsableCommand {
     @Option(help: "Where `baton` connects.")
     var controlSocket = "/run/baton/control.sock"
 
-    @Option(help: "Group that may use the control socket, besides root.")
+    @Option(help: "Permissions of the control socket, octal.")
+    var controlMode = "0660"
+
+    @Option(help: "Group of the control socket, whose members may use it, besides root.")
     var controlGroup: String?
 
     @Option(help: "What is kept here survives a restart; front-end sockets lie here unless told otherwise.")
@@ -74,7 +78,13 @@ struct Batond: ParsableCommand {
                 ])
         }
         for disk in saved.load(log) {
-            let configuration = DeviceConfiguration(disk, directory: stateDirectory)
+            let configuration: DeviceConfiguration
+            do throws(SupervisorError) {
+                configuration = try DeviceConfiguration(disk, directory: stateDirectory)
+            } catch {
+                log.error("cannot restore \(disk.name): \(error)")
+                continue
+            }
             supervisor.create(configuration, isRestored: true) { result in
                 // One that was taken over needs nothing.
                 if case .failure(let error) = result, error != .deviceExists(configuration.name) {
@@ -86,7 +96,7 @@ struct Batond: ParsableCommand {
         let service = ControlService(
             supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
             replace: { successor.call($0) })
-        let server = try ControlServer(path: controlSocket, group: try groupNumber(), service: service)
+        let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
         let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
         // Answers are on their way out before their connections end.
@@ -145,13 +155,16 @@ struct Batond: ParsableCommand {
         OwnedFD(owning: try retryingInterrupts { fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) })
     }
 
-    private func groupNumber() throws -> UInt32? {
-        guard let controlGroup else { return nil }
-        if let number = UInt32(controlGroup) { return number }
-        guard let entry = unsafe getgrnam(controlGroup) else {
+    /// Who may connect to the control socket, and change things there.
+    private func access() throws -> ControlAccess {
+        guard let mode = UInt32(controlMode, radix: 8), mode <= 0o777 else {
+            throw ValidationError("--control-mode is octal, such as 0660, not '\(controlMode)'")
+        }
+        guard let controlGroup else { return ControlAccess(mode: mode) }
+        guard let group = groupNumber(controlGroup) else {
             throw ValidationError("--control-group: there is no group '\(controlGroup)'")
         }
-        return unsafe entry.pointee.gr_gid
+        return ControlAccess(mode: mode, group: group, groupName: controlGroup)
     }
 }
 
