@@ -122,6 +122,7 @@ _Static_assert(offsetof(struct wire_record_header, sentinel) == 192, "layout");
 _Static_assert(offsetof(struct wire_record_header, given_up) == 256, "layout");
 _Static_assert(offsetof(struct wire_record_header, control_sequence) == 320, "layout");
 _Static_assert(offsetof(struct wire_record_header, lives) == 384, "layout");
+_Static_assert(offsetof(struct wire_record_header, additions) == 896, "layout");
 _Static_assert(offsetof(struct wire_record_header, rings) == 960, "layout");
 _Static_assert(offsetof(struct wire_record_header, loops) % 64 == 0, "layout");
 _Static_assert(sizeof(struct wire_record_queue) <= WIRE_RECORD_STATISTICS_BYTES, "layout");

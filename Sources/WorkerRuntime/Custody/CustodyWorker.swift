@@ -227,8 +227,8 @@ struct Claim {
         }
         suspect = predecessor == nil ? nil : record.life(of: owner).flatMap(Suspect.init)
         generation = try record.claim(from: owner, process: getpid())
-        note = record.takeUp(format)
         record.noteFatalSignals(generation)
+        note = record.takeUp(format)
     }
 }
 
