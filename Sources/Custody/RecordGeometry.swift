@@ -61,7 +61,8 @@ public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
         case .tooSmall(let count): "the session record has \(count) bytes, fewer than its header"
         case .notARecord: "the file is no session record"
         case .version(let version, let readable):
-            "the session record has version \(version); this build reads \(readable.lowerBound) to \(readable.upperBound)"
+            "the session record has version \(version); this build reads \(readable.lowerBound) to "
+                + "\(readable.upperBound)"
         case .size(let count, let expected): "the session record has \(count) bytes where it says \(expected)"
         case .control(let what): "the session record's control area \(what)"
         case .ownedBy(let generation): "worker \(generation) has the device"

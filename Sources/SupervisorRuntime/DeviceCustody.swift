@@ -456,8 +456,8 @@ extension DeviceCustody {
             "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
         ]
         let process = try DetachedProcess(
-            path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)", arguments: arguments,
-            output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
+            path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)",
+            arguments: arguments, output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
         let pid = process.pid
         do throws(SystemError) {
             try site.workerGroups?.take(pid, device: configuration.name)
