@@ -103,8 +103,10 @@ let package = Package(
         // The kernel's virtio headers, to compare our own with
         .target(name: "CKernelHeaders", dependencies: ["CWire"], path: "Tests/CKernelHeaders"),
         tests(of: "Virtio", ["CKernelHeaders", "Platform", "SimulationKit", "TestSupport"]),
-        tests(of: "Uring", ["CLinux", "Platform", "TestSupport"]),
-        tests(of: "BlockTarget", ["CLinux", "CWire", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
+        tests(of: "Uring", ["CLiburing", "CLinux", "Custody", "Platform", "TestSupport"]),
+        tests(
+            of: "BlockTarget",
+            ["CLinux", "CWire", "Custody", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
@@ -137,13 +139,14 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "FrontendKit", "Platform",
-                "TestSupport",
+                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "FrontendKit", "KillKit",
+                "Platform", "TestSupport",
             ],
             swiftSettings: settings),
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
         .target(
-            name: "ChaosKit", dependencies: ["ControlAPI", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            name: "ChaosKit",
+            dependencies: ["ControlAPI", "Custody", "FrontendKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",

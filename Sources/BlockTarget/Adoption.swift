@@ -212,8 +212,8 @@ extension BlockQueue where Ring: ~Copyable {
 
     /// The operation of an adopted request has completed.
     ///
-    /// An error says nothing: it may be due to the death of the worker that had started it. Such a request is carried
-    /// out anew, in full.
+    /// An error says nothing: it may be due to the death of the worker that had started it, and so may a transfer of
+    /// nothing. Such a request is carried out anew, in full.
     @usableFromInline
     mutating func finishAdopted<Backend: StorageBackend & ~Copyable>(
         _ head: UInt16, _ result: Int32, _ backend: inout Backend
@@ -225,13 +225,15 @@ extension BlockQueue where Ring: ~Copyable {
             unsafe slot.pointee.isRefused = false
             backend.abandon(&(unsafe slot.pointee))
             answerRefused(head)
-        } else if result < 0 {
+        } else if result < 0 || (unsafe result == 0 && slot.pointee.expectsBytes) {
             backend.abandon(&(unsafe slot.pointee))
             records.begin(head)
             outstandingCount -= 1
             admit(head, &backend)
         } else {
             let step = unsafe backend.finish(&slot.pointee, result: result)
+            // What the record says, that the kernel has it, is not true of the next operation.
+            if case .pending = step { records.begin(head) }
             carryOut(step, head, backend)
         }
     }

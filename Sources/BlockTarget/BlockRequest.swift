@@ -97,6 +97,9 @@ public struct BlockRange: Sendable {
     /// Bytes of the whole transfer.
     @usableFromInline var totalBytes: UInt64 = 0
 
+    /// Its operation moves data: a result of 0 says that none was moved.
+    var expectsBytes: Bool { (operation == .read || operation == .write) && !isSynchronizing }
+
     /// Makes an accepted request ready to be started.
     @usableFromInline
     mutating func prepare(queue: UInt16, head: UInt16, durable: Bool) {

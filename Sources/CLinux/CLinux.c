@@ -5,6 +5,7 @@
 #include "memory_guard.h"
 // Not in the header: liburing has a copy of its own, and Swift takes the two for contradictory definitions.
 #include <linux/io_uring.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -70,12 +71,32 @@ int clinux_guard_add(void *base, size_t count) {
 void clinux_guard_remove(int number) { atomic_store(&guards[number].base, GUARD_FREE); }
 
 _Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
-int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
+int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
+                     unsigned char parameters[120]) {
+    enum { LIMIT = 64 };
+    struct io_uring_restriction allowed[LIMIT];
+    if (operation_count > LIMIT) {
+        errno = EINVAL;
+        return -1;
+    }
+    memset(allowed, 0, sizeof allowed);
+    for (unsigned index = 0; index < operation_count; index++) {
+        allowed[index].opcode = IORING_RESTRICTION_SQE_OP;
+        allowed[index].sqe_op = operations[index];
+    }
     struct io_uring_params made = {
-        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
+        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED,
         .cq_entries = completions < entries ? entries : completions,
     };
     const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
+    if (ring < 0) return ring;
+    if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_RESTRICTIONS, allowed, operation_count) < 0 ||
+        syscall(SYS_io_uring_register, ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0) {
+        const int error = errno;
+        close(ring);
+        errno = error;
+        return -1;
+    }
     memcpy(parameters, &made, sizeof made);
     return ring;
 }

@@ -224,7 +224,7 @@ extension CustodyLoop {
         guard devices.count < Self.maximumDevices else { throw .failed("there are \(devices.count) devices already") }
         let device: DeviceCustody
         do throws(SystemError) {
-            let image = isRestored ? nil : try ImageCustody.take(configuration)
+            let image = isRestored ? nil : try ImageFiles.takeCustody(configuration)
             device = try DeviceCustody(configuration, image: image, program: currentProgram, site: self)
         } catch {
             throw .failed("\(error)")

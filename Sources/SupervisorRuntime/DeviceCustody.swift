@@ -223,9 +223,9 @@ final class DeviceCustody {
     ///
     /// - Throws: a sentence that says what is in the way; it is tried again.
     private func secureImage() throws(SystemError) {
-        if imageCustody == nil, let image = try ImageCustody.take(configuration) { secure(image) }
+        if imageCustody == nil, let image = try ImageFiles.takeCustody(configuration) { secure(image) }
         if isCold, let imageCustody, let path = configuration.imagePath {
-            try ImageCustody.fence(imageCustody, path: path)
+            try ImageFiles.fence(imageCustody, path: path)
         }
     }
 
@@ -470,7 +470,9 @@ extension DeviceCustody {
         guard let link = links[id] else { return }
         link.send(CustodyMessage(.give, CustodyKey(.record)), recordFile)
         for (key, descriptor) in custody { link.send(CustodyMessage(.give, key), descriptor) }
-        for (index, file) in (images.removeValue(forKey: id) ?? []).enumerated() {
+        // Not there when a supervisor before this one started the worker; without them it refuses the device.
+        let files = images.removeValue(forKey: id) ?? (try? ImageFiles.open(configuration)) ?? []
+        for (index, file) in files.enumerated() {
             link.send(CustodyMessage(.give, CustodyKey(.image, UInt16(index))), file)
         }
         link.send(CustodyMessage(.prepare, text: configuration.workerOptions), nil)

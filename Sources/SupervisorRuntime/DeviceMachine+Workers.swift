@@ -197,7 +197,12 @@ extension DeviceMachine {
         case .keep: keep(index, message, hasDescriptor: hasDescriptor, &actions)
         case .release: release(index, message.key, &actions)
         case .frozen:
-            guard workers[index].phase == .freezing else { return }
+            switch workers[index].phase {
+            case .freezing: break
+            // Its successor was heard first, and it was taken for dead.
+            case .superseded: takeOverCount -= 1
+            default: return
+            }
             workers[index].phase = .frozen
             report(.frozen, id, "", &actions)
         case .disconnected: disconnected(index, message.text, &actions)

@@ -86,6 +86,6 @@ extension DeviceCustody {
     /// A thread that the kernel does not let go of waits for storage: a kill would change nothing before that is over.
     private func waitsForStorage(_ loop: Int, of worker: DeviceMachine.Worker) -> Bool {
         guard let thread = record.ownerThread(ring: loop) else { return false }
-        return threadState(thread, of: worker.process) == "D"
+        return ThreadState(process: worker.process, thread: thread)?.letter == "D"
     }
 }

@@ -67,6 +67,7 @@ public struct CustodyWorker: ~Copyable {
                 throw ControlStateError("was not given")
             }
             let record = try SessionRecord(fd)
+            let image = try GivenImage.take(configuration, from: link)
             let sentinel = try Sentinel(record)
             let versions = SessionRecord.readableVersions
             link.tell(
@@ -75,11 +76,13 @@ public struct CustodyWorker: ~Copyable {
                     value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
                         | UInt64(versions.upperBound) << 32, text: version))
             while let claim = try awaitDevice(record, sentinel) {
-                var tenure = try Tenure(claim, configuration, record, link, rings, signals: signals.number, log)
+                var tenure = try Tenure(
+                    claim, configuration, record, link, rings, image, signals: signals.number, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
-                sentinel.release()
+                // In this order: the successor's `active` must not be heard first, which would mean that we died.
                 link.tell(CustodyMessage(.frozen))
+                sentinel.release()
                 guard awaitThaw() else { return }
             }
         } catch {

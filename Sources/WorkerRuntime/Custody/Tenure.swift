@@ -26,11 +26,11 @@ struct Tenure: ~Copyable {
     /// - Throws: why it cannot be served.
     init(
         _ claim: Claim, _ configuration: WorkerConfiguration, _ record: SessionRecord, _ link: SupervisorLink,
-        _ rings: [Int32], signals: Int32, _ log: Logger
+        _ rings: [Int32], _ image: GivenImage?, signals: Int32, _ log: Logger
     ) throws {
         let start = monotonicNanoseconds()
         let ownership = Ownership(record: record, generation: claim.generation, suspect: claim.suspect)
-        let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings)
+        let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings, image: image)
         let (disk, image, _, loops) = try configuration.startLoops(log: log, signals: signals, takeOver: takeOver)
         let device = DiskDevice(
             disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,

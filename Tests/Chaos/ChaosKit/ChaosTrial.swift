@@ -39,10 +39,16 @@ public struct ChaosTrial {
         touch(rig.memory)
         let load = RunningLoad(try makeLoad(&rig))
         let thread = try JoinableThread(name: "load") { load.run() }
+        let watch = StandstillWatch()
+        let supervisor = disk.supervisorProcess
+        let watching = try JoinableThread(name: "watch") { watch.run(supervisor) }
         var report = ChaosReport()
-        let outcome = Result { try disturb(&disk, load, &report) }
+        let outcome = Result { try disturb(&disk, load, watch, &report) }
         load.monitor.requestStop()
         thread.join()
+        watch.end()
+        watching.join()
+        watch.reports.forEach { report.note($0) }
         load.add(to: &report)
         try outcome.get()
         check(&disk, rig, &report)
@@ -101,7 +107,9 @@ extension ChaosTrial {
     private static let patience: UInt64 = 30_000_000_000
 
     /// Kills and upgrades at random moments of the load.
-    private func disturb(_ disk: inout SupervisedDisk, _ load: RunningLoad, _ report: inout ChaosReport) throws {
+    private func disturb(
+        _ disk: inout SupervisedDisk, _ load: RunningLoad, _ watch: StandstillWatch, _ report: inout ChaosReport
+    ) throws {
         var random = SeededGenerator(seed: options.seed &+ 1)
         var plan = Array(repeating: Disturbance.kill, count: options.kills)
         plan += Array(repeating: .trap, count: options.traps)
@@ -111,6 +119,7 @@ extension ChaosTrial {
             options.upgrades > 0 ? [try disk.copyWorker(as: "worker-a"), try disk.copyWorker(as: "worker-b")] : []
         var victim: Int32 = 0
         for disturbance in plan where !load.hasEnded {
+            watch.step()
             let isCold = disturbance != .upgrade && random.next(below: 8) < options.coldKillsOfEight
             victim = try waitForActive(&disk, after: victim, withStandby: !isCold)
             waitForRequests(Int(random.next(below: 1000)), load, microseconds: random.next(below: 300))

@@ -41,6 +41,8 @@ struct SupervisedDisk: ~Copyable {
         workerPath = worker
     }
 
+    var supervisorProcess: Int32 { supervisor.pid }
+
     /// How the device is.
     mutating func status() throws -> DeviceInfo {
         let devices = try control.call(.status, StatusParameters(name: Self.name), as: [DeviceInfo].self)
