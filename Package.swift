@@ -54,6 +54,8 @@ let package = Package(
         .target(name: "CWire"),
         .systemLibrary(
             name: "CLiburing", providers: [.apt(["liburing-dev"])]),
+        // The supervisor's only: no worker links it.
+        .systemLibrary(name: "CSystemd", providers: [.apt(["libsystemd-dev"])]),
 
         module("Platform", ["CLinux"]),
         module("Telemetry", ["Platform", log]),
@@ -79,7 +81,7 @@ let package = Package(
             name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 
         // Custody of what outlives workers: knows no device, ring or protocol
-        module("SupervisorRuntime", ["CLinux", "Custody", "Platform"]),
+        module("SupervisorRuntime", ["CLinux", "CSystemd", "Custody", "Platform"]),
         module("ControlAPI"),
         .executableTarget(
             name: "batond",

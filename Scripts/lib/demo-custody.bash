@@ -6,12 +6,44 @@ control=$work/control.sock
 export BATON_DEMO=$work
 baton() { "$programs/baton" "$@" --control-socket "$control"; }
 
+sandbox=$work/sandbox
+# inside COMMAND...: where the supervisor and the workers run, and their process numbers mean something.
+inside() { if [ "$systemd" = yes ]; then "$root/Scripts/lib/systemd-sandbox" run "$sandbox" "$@"; else "$@"; fi; }
+
+# The units as they are shipped, with the places of the demonstration.
+start_systemd() {
+    local units=/run/systemd/system
+    "$root/Scripts/lib/systemd-sandbox" start "$sandbox" "$work"
+    mkdir -p "$work/units/batond.service.d"
+    cp "$root"/share/systemd/*.service "$work/units"
+    cat >"$work/units/batond.service.d/demo.conf" <<-END
+	[Service]
+	ExecStart=
+	ExecStart=$programs/batond --control-socket $control --state-directory $work/state --worker $work/worker --fd-store systemd \
+	    --worker-cgroup /sys/fs/cgroup/system.slice/baton-workers.service
+	StandardOutput=append:$work/worker.log
+	StandardError=append:$work/worker.log
+	END
+    inside cp -r "$work/units/." "$units"
+    inside systemctl daemon-reload
+    inside systemctl start batond || fail "systemd does not start batond: $(inside systemctl status batond 2>&1 | tail -20)"
+}
+
+# What systemd knows of the supervisor.
+main_process() { inside systemctl show --property MainPID --value batond; }
+
 start_supervisor() {
     local limit
+    if [ "$systemd" = yes ]; then
+        start_systemd
+        supervisor_name="process $(main_process) of systemd"
+        return
+    fi
     rm -f "$control"
     "$programs/batond" --control-socket "$control" --state-directory "$work/state" --worker "$work/worker" \
         >>"$work/worker.log" 2>&1 </dev/null &
     supervisor_process=$!
+    supervisor_name="process $supervisor_process"
     for ((limit = 200; limit > 0; limit--)); do
         [ ! -S "$control" ] || return 0
         kill -0 "$supervisor_process" 2>/dev/null || break
@@ -21,6 +53,14 @@ start_supervisor() {
 }
 
 create_disk() {
+    local groups
+    if [ "$systemd" = yes ]; then
+        # What was built need not lie where the sandbox sees it.
+        mkdir "$work/programs"
+        cp "$programs"/{batond,baton,baton-worker,next-worker} "$work/programs"
+        worker=${worker/#"$programs"/"$work/programs"}
+        programs=$work/programs
+    fi
     # A file of our own: an upgrade without --worker takes what lies there.
     cp "$worker" "$work/worker"
     start_supervisor
@@ -29,6 +69,10 @@ create_disk() {
     next_worker=$programs/next-worker
     staffed || fail "nobody serves the disk. batond said: $(tail -20 "$work/worker.log")"
     first_version=$version
+    if [ "$systemd" = yes ]; then
+        groups=$(inside cat "/proc/$active/cgroup")
+        [[ $groups == *baton-workers.service/device-disk-a ]] || problem "the worker is in the control group $groups"
+    fi
 }
 
 # Every process that the supervisor has started, and itself, as far as they live.
@@ -67,7 +111,7 @@ staffed() {
 
 blow_kill() {
     local victim=$active
-    kill -KILL "$victim"
+    inside kill -KILL "$victim"
     staffed "$victim" || return 0
     tell "worker $victim was killed (SIGKILL); worker $active has the disk"
 }
@@ -84,26 +128,42 @@ blow_upgrade() {
     tell "the worker was upgraded from version $before to $version: process $active"
 }
 
+# Killed and started again; where systemd does that, one time after the other by SIGKILL, by a restart and by an upgrade.
 blow_supervisor() {
-    local before="$active $standby"
-    kill -KILL "$supervisor_process"
-    wait "$supervisor_process" 2>/dev/null || true
-    start_supervisor
+    local before="$active $standby" process how="killed and started again"
+    if [ "$systemd" = yes ]; then
+        process=$(main_process)
+        case $(($(count supervisor) % 3)) in
+        0) inside systemctl kill --signal KILL batond; how="killed by systemctl and started again by systemd" ;;
+        1) inside systemctl restart batond; how="restarted by systemctl" ;;
+        2) baton upgrade --supervisor >/dev/null; how="upgraded" ;;
+        esac
+        until [[ $(main_process) != "$process" && $(main_process) != 0 ]]; do sleep 0.05; done
+        supervisor_name="process $(main_process)"
+    else
+        kill -KILL "$supervisor_process"
+        wait "$supervisor_process" 2>/dev/null || true
+        start_supervisor
+    fi
     staffed || return 0
     [ "$active $standby" = "$before" ] || problem "the supervisor's death has cost workers: $before, now $active $standby"
-    tell "the supervisor was killed and started again: process $supervisor_process has the same workers"
+    tell "the supervisor was $how: $supervisor_name has the same workers"
 }
 
 # Nothing but the image, the saved description and QEMU are left.
 blow_disaster() {
-    local processes
-    processes=$(supervised_processes)
-    # shellcheck disable=SC2086 # several numbers
-    kill -KILL $processes
-    wait "$supervisor_process" 2>/dev/null || true
-    start_supervisor
-    staffed || return 0
-    tell "supervisor, keeper and workers were killed ($processes) and started again: QEMU connects anew"
+    local processes before=$active
+    if [ "$systemd" = yes ]; then
+        inside systemctl kill --signal KILL batond baton-workers
+    else
+        processes=$(supervised_processes)
+        # shellcheck disable=SC2086 # several numbers
+        kill -KILL $processes
+        wait "$supervisor_process" 2>/dev/null || true
+        start_supervisor
+    fi
+    staffed "$before" || return 0
+    tell "supervisor, keeper and workers were killed all at once and started again: QEMU connects anew, worker $active has the disk"
 }
 
 # Ends the disk as an operator would.
@@ -111,7 +171,7 @@ end_custody() {
     staffed || return 0
     [ "$connections" = 1 ] || problem "QEMU has connected $connections times"
     baton delete disk-a >/dev/null || problem "the disk was not deleted"
-    end_process "$supervisor_process"
+    if [ "$systemd" = yes ]; then inside systemctl stop batond baton-workers; else end_process "$supervisor_process"; fi
     supervisor_process=''
     tell "the disk was deleted; QEMU had connected $connections time$([ "$connections" = 1 ] || printf s)"
 }

@@ -146,7 +146,7 @@ extension SessionRecord {
         return note
     }
 
-    /// Room for fields that later versions add: 576 bytes, 8-aligned, valid while this lives.
+    /// Room for fields that later versions add: 64 bytes, 8-aligned, valid while this lives.
     @safe public var additions: UnsafeMutableRawBufferPointer {
         unsafe UnsafeMutableRawBufferPointer(
             start: mapping.base + WIRE_RECORD_ADDITIONS.asInt, count: WIRE_RECORD_ADDITIONS_BYTES.asInt)

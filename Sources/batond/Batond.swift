@@ -30,6 +30,13 @@ struct Batond: ParsableCommand {
     @Option(help: "The worker program.")
     var worker = "/usr/libexec/baton/baton-worker"
 
+    @Option(
+        help: "Where a duplicate of everything is kept for the next batond: keeper, a process of its own; or systemd.")
+    var fdStore = StoreKind.keeper
+
+    @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
+    var workerCgroup: String?
+
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
 
@@ -65,9 +72,9 @@ struct Batond: ParsableCommand {
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
-        let store = try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
         var options = Supervisor.Options(
-            programPath: worker, workerOutput: try standardError(), store: store, coder: coder)
+            programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
+            workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
@@ -95,9 +102,11 @@ struct Batond: ParsableCommand {
         let successor = Successor(bell: try EventFD())
         let service = ControlService(
             supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
-            replace: { successor.call($0) })
+            isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
         let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
+        ServiceManager.tell("READY=1")
+        try keepWatchdogQuiet(supervisor)
         let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
         // Answers are on their way out before their connections end.
         server.close()
@@ -105,8 +114,28 @@ struct Batond: ParsableCommand {
         let bell = stopped.fd.number
         supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
         _ = waitForInput(bell, milliseconds: 10_000)
-        if isReplaced { becomeSuccessor(successor.path ?? Self.ownPath, log) }
+        // The store gives everything to a process that its owner starts, and to no other.
+        if isReplaced, fdStore != .systemd { becomeSuccessor(successor.path ?? Self.ownPath, log) }
         log.info("ended; the workers live on")
+    }
+
+    private func makeStore() throws(SystemError) -> any FDStore {
+        switch fdStore {
+        case .keeper: try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
+        case .systemd: try SystemdStore()
+        }
+    }
+
+    /// Tells systemd, if it watches, that the custody thread goes round.
+    private func keepWatchdogQuiet(_ supervisor: Supervisor) throws {
+        guard let limit = ServiceManager.watchdogMilliseconds else { return }
+        let thread = try JoinableThread(name: "watchdog") {
+            while true {
+                supervisor.status(nil) { _ in ServiceManager.tell("WATCHDOG=1") }
+                pause(milliseconds: max(1, limit / 3))
+            }
+        }
+        thread.detach()
     }
 
     /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
@@ -167,6 +196,9 @@ struct Batond: ParsableCommand {
         return ControlAccess(mode: mode, group: group, groupName: controlGroup)
     }
 }
+
+/// Where descriptors are kept.
+enum StoreKind: String, ExpressibleByArgument { case keeper, systemd }
 
 /// What the supervisor is to become, as the control socket has said.
 private final class Successor: Sendable {

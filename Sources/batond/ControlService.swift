@@ -9,6 +9,8 @@ struct ControlService: Sendable {
     let saved: SavedDevices
     let directory: String
     let log: Logger
+    /// A service manager starts the supervisor again when it ends.
+    let isStartedAgain: Bool
     /// Has the supervisor replaced by the program at a path; nil: by what lies at its own.
     let replace: @Sendable (String?) -> Void
 
@@ -71,6 +73,11 @@ struct ControlService: Sendable {
             let path = try JSONRPC.parameters(of: line, as: SupervisorParameters.self).program
             if let path, !FileManager.default.isExecutableFile(atPath: path) {
                 throw JSONRPC.Fault(JSONRPC.Fault.refused, "there is no program at \(path)")
+            }
+            if path != nil, isStartedAgain {
+                throw JSONRPC.Fault(
+                    JSONRPC.Fault.refused,
+                    "systemd starts the supervisor: put the program where the unit has it, and leave --program out")
             }
             answer(.success(Empty()), id, caller)
             replace(path)

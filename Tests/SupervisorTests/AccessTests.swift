@@ -56,7 +56,7 @@ import Testing
         #expect(try supervisor.baton("create", "disk", "a-long-name", "--null").code == 0)
         let info = try supervisor.wait("a-long-name", "a standby") { $0.isStaffed }
         for worker in info.workers {
-            #expect(readSmallFile("/proc/\(worker.pid)/comm") == "baton:a-long-na\n")
+            #expect(readSmallFile("/proc/\(worker.pid)/comm") == "baton:a-long-na")
             #expect(readSmallFile("/proc/\(worker.pid)/cmdline")?.hasPrefix("baton-worker:a-long-name\0") == true)
         }
         try supervisor.end()

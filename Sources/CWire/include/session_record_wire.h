@@ -115,6 +115,7 @@ struct wire_request_record {
 
 _Static_assert(sizeof(struct wire_record_ring) == 128, "layout");
 _Static_assert(offsetof(struct wire_record_header, owner) == 64, "layout");
+_Static_assert(offsetof(struct wire_record_header, additions) == 896, "layout");
 _Static_assert(sizeof(struct wire_record_loop) == 64, "layout");
 _Static_assert(sizeof(struct wire_record_life) == 64, "layout");
 _Static_assert(offsetof(struct wire_record_header, sentinel) == 192, "layout");
