@@ -38,6 +38,8 @@ struct KillShot: ~Copyable {
         switch aim {
         case .counted, .logged, .clearing: view.recentHeads(4)
         case .recoveryClearing: Array(view.publishedHeads.prefix(4))
+        // Of a packed ring: when one of a batch is struck off, the others have been published.
+        case .published where view.isPacked: view.inFlightHeads(4)
         default: []
         }
     }
@@ -48,7 +50,7 @@ struct KillShot: ~Copyable {
         let length: Int
         let places: [QueueView.Place]
         switch aim {
-        case .published: (places, length) = ([view.usedIndexPlace], 2)
+        case .published where !view.isPacked: (places, length) = ([view.usedIndexPlace], 2)
         case .returned: (places, length) = ([view.lastBatchHeadPlace], 2)
         case .cleared, .recoveryCleared: (places, length) = ([view.loggedIndexPlace], 2)
         case .counted: (places, length) = (heads.map { view.counterPlace($0) }, 8)
@@ -109,6 +111,8 @@ struct KillShot: ~Copyable {
         case .logged: heads.contains { view.isInFlight($0) } && flags != heads.map { view.isInFlight($0) }
         case .clearing:
             view.usedIndex != view.loggedIndex && flags != heads.map { view.isInFlight($0) }
+        case .published where view.isPacked:
+            zip(heads, flags).contains { $1 && !view.isInFlight($0) } && view.packedReturnedCount > 0
         case .published: view.usedIndex != view.loggedIndex
         default: true
         }

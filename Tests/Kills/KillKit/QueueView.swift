@@ -4,7 +4,7 @@ internal import Platform
 internal import Virtio
 
 /// What a queue's ring and log say of its requests, read in the front-end's own mapping. The one type here that knows
-/// the layout of rings and logs: of a split ring all of it, of a packed one which requests a kill has hit.
+/// the layout of rings and logs: of a split ring all of it, of a packed one which requests a kill hits.
 @safe struct QueueView {
     /// A place that both sides map, for a watch.
     enum Place {
@@ -15,7 +15,7 @@ internal import Virtio
     }
 
     let size: Int
-    private let isPacked: Bool
+    let isPacked: Bool
     private let available: UnsafeMutableRawPointer
     private let used: UnsafeMutableRawPointer
     private let log: UnsafeMutableRawPointer
@@ -55,6 +55,14 @@ internal import Virtio
         return heads
     }
 
+    /// Some requests in flight, at most `count`.
+    func inFlightHeads(_ count: Int) -> [UInt16] {
+        Array((0..<UInt16(size)).lazy.filter { isInFlight($0) }.prefix(count))
+    }
+
+    /// Requests of a packed ring that have been returned, whether the guest sees it yet or not, and not struck off.
+    var packedReturnedCount: Int { packedFreeHeads.count { isInFlight($0) } }
+
     /// Requests that have been published and not struck off.
     var publishedHeads: [UInt16] {
         batch(Int(usedIndex &- loggedIndex)).filter { isInFlight($0) }
@@ -91,8 +99,7 @@ internal import Virtio
         var hit = KillHit()
         let flagged = (0..<UInt16(size)).count { isInFlight($0) }
         guard !isPacked else {
-            // What is in the list of free entries has been returned, whether the guest sees it yet or not.
-            hit.returned = packedFreeHeads.count { isInFlight($0) }
+            hit.returned = packedReturnedCount
             hit.taken = max(0, flagged - hit.returned)
             return hit
         }
@@ -118,7 +125,9 @@ internal import Virtio
     var usedIndexPlace: Place { .guest(usedOffset + 2) }
     var lastBatchHeadPlace: Place { .log(logOffset + 12) }
     var loggedIndexPlace: Place { .log(logOffset + 14) }
-    func flagPlace(_ head: UInt16) -> Place { .log(logOffset + 16 + 16 * Int(head)) }
+    func flagPlace(_ head: UInt16) -> Place {
+        .log(logOffset + (isPacked ? 32 + 32 * Int(head) : 16 + 16 * Int(head)))
+    }
     func counterPlace(_ head: UInt16) -> Place { .log(logOffset + 16 + 16 * Int(head) + 8) }
 }
 
