@@ -104,10 +104,14 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
     public var completed: UInt64
     /// The step of an upgrade that is under way.
     public var upgrade: String?
+    /// How the worker ended that died last; absent when none has.
+    public var lastDeath: String?
+    /// Requests that were answered with an error because workers had died over them.
+    public var givenUp: UInt64
 
     public init(
         state: String, disk: DiskParameters, problem: String?, workers: [WorkerInfo], takeOvers: Int, connections: Int,
-        generation: UInt64, completed: UInt64, upgrade: String?
+        generation: UInt64, completed: UInt64, upgrade: String?, lastDeath: String?, givenUp: UInt64
     ) {
         self.state = state
         self.disk = disk
@@ -118,6 +122,8 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
         self.generation = generation
         self.completed = completed
         self.upgrade = upgrade
+        self.lastDeath = lastDeath
+        self.givenUp = givenUp
     }
 }
 

@@ -28,6 +28,11 @@ public struct RecordGeometry: Hashable, Sendable {
 
     func controlOffset(_ area: Int) -> Int { WIRE_RECORD_HEADER_BYTES.asInt + area * Self.controlBytes }
 
+    func statisticsOffset(queue: Int) -> Int {
+        precondition(queue >= 0 && queue < queueCount)
+        return statisticsOffset + queue * WIRE_RECORD_STATISTICS_BYTES.asInt
+    }
+
     func requestsOffset(queue: Int) -> Int {
         requestsOffset + queue * queueSize * WIRE_RECORD_REQUEST_BYTES.asInt
     }

@@ -10,7 +10,7 @@ internal import Synchronization
 /// field says at any instant of a writer's death is in docs/crash-points.md.
 @safe public final class SessionRecord: Sendable {
     public let geometry: RecordGeometry
-    private let mapping: Mapping
+    let mapping: Mapping
 
     /// Record versions that this build reads, and the one that it writes.
     public static let readableVersions: ClosedRange<UInt32> = 1...UInt32(WIRE_RECORD_VERSION)
@@ -60,11 +60,11 @@ internal import Synchronization
         self.geometry = geometry
     }
 
-    private func atomic64(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    func atomic64(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
         unsafe (mapping.base + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
-    private func atomic32(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt32>> {
+    func atomic32(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt32>> {
         unsafe (mapping.base + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
     }
 
@@ -88,18 +88,23 @@ extension SessionRecord {
         Int32(bitPattern: unsafe atomic32(WIRE_RECORD_OWNER_PID.asInt).pointee.load(ordering: .acquiring))
     }
 
+    /// The owner's thread that uses a ring; nil when there is none.
+    public func ownerThread(ring: Int) -> Int32? {
+        precondition(ring >= 0 && ring < WIRE_RECORD_MAX_RINGS.asInt)
+        let offset = WIRE_RECORD_OWNER_THREADS.asInt + 4 * ring
+        let thread = Int32(bitPattern: unsafe atomic32(offset).pointee.load(ordering: .acquiring))
+        return thread == 0 ? nil : thread
+    }
+
     /// The owner's threads that use rings.
     public var ownerThreads: [Int32] {
-        (0..<WIRE_RECORD_MAX_RINGS.asInt).compactMap { index in
-            let offset = WIRE_RECORD_OWNER_THREADS.asInt + 4 * index
-            let thread = Int32(bitPattern: unsafe atomic32(offset).pointee.load(ordering: .acquiring))
-            return thread == 0 ? nil : thread
-        }
+        (0..<WIRE_RECORD_MAX_RINGS.asInt).compactMap { ownerThread(ring: $0) }
     }
 
     /// Takes the device: two active workers are impossible, because only one compare-and-swap succeeds.
     ///
-    /// The order of stores: `last_generation`, then `owner`. A worker that dies between them has used up a number.
+    /// The order of stores: `last_generation`, then the account of this worker's life, then `owner`. A worker that dies
+    /// between them has used up a number.
     ///
     /// - Parameter predecessor: the owner as seen after its death; 0 for none.
     /// - Returns: the number of this worker.
@@ -107,13 +112,15 @@ extension SessionRecord {
     public func claim(from predecessor: UInt64, process: Int32) throws(SessionRecordError) -> UInt64 {
         let generation = unsafe atomic64(WIRE_RECORD_LAST_GENERATION.asInt).pointee
             .wrappingAdd(1, ordering: .acquiringAndReleasing).newValue
+        beginLife(generation, process: process)
         let outcome = unsafe atomic64(WIRE_RECORD_OWNER.asInt).pointee
             .compareExchange(expected: predecessor, desired: generation, ordering: .acquiringAndReleasing)
         guard outcome.exchanged else { throw .ownedBy(outcome.original) }
-        for index in 0..<WIRE_RECORD_MAX_RINGS.asInt { noteThread(0, ring: index) }
+        for index in 0..<WIRE_RECORD_MAX_RINGS.asInt {
+            noteThread(0, ring: index)
+            clearLoop(index)
+        }
         unsafe atomic32(WIRE_RECORD_OWNER_PID.asInt).pointee.store(UInt32(bitPattern: process), ordering: .releasing)
-        unsafe atomic64(WIRE_RECORD_OWNER_COMPLETED.asInt).pointee.store(0, ordering: .releasing)
-        unsafe atomic32(WIRE_RECORD_FATAL_SIGNAL.asInt).pointee.store(0, ordering: .releasing)
         return generation
     }
 
@@ -131,17 +138,6 @@ extension SessionRecord {
         let outcome = unsafe atomic64(WIRE_RECORD_OWNER.asInt).pointee
             .compareExchange(expected: generation, desired: 0, ordering: .acquiringAndReleasing)
         precondition(outcome.exchanged, "only the owner gives the device up")
-    }
-
-    /// Requests that the owner has returned: a generation that has returned none was of no use.
-    public var ownerCompleted: UInt64 {
-        get { unsafe atomic64(WIRE_RECORD_OWNER_COMPLETED.asInt).pointee.load(ordering: .relaxed) }
-        set { unsafe atomic64(WIRE_RECORD_OWNER_COMPLETED.asInt).pointee.store(newValue, ordering: .relaxed) }
-    }
-
-    /// The signal that ended the owner by its own fault; 0 when it was killed from outside.
-    public var fatalSignal: Int32 {
-        Int32(bitPattern: unsafe atomic32(WIRE_RECORD_FATAL_SIGNAL.asInt).pointee.load(ordering: .acquiring))
     }
 }
 

@@ -44,7 +44,9 @@ private final class ThreadStart: Sendable {
 private func threadMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
     let start = unsafe Unmanaged<ThreadStart>.fromOpaque(argument!).takeRetainedValue()
     unsafe pthread_setname_np(pthread_self(), String(start.name.prefix(15)))
+    let stack = unsafe clinux_fatal_enter_thread()
     start.body()
+    unsafe clinux_fatal_leave_thread(stack)
     return nil
 }
 

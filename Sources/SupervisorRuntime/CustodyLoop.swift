@@ -22,6 +22,10 @@ final class CustodyLoop: CustodySite {
     private var deletions: [String: [@Sendable (Result<Void, SupervisorError>) -> Void]] = [:]
     private var ended: [DeviceCustody] = []
     private(set) var isStopping = false
+    /// How long a loop may leave work undone, in nanoseconds; 0: for ever.
+    private let hangLimit: UInt64
+    /// When loops are to be looked at again, if there are any.
+    private var nextWatch: UInt64 = 0
 
     static let maximumDevices = 1024
     /// Events that a new follower is told of.
@@ -39,6 +43,7 @@ final class CustodyLoop: CustodySite {
         workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
         store = options.store
         coder = options.coder
+        hangLimit = options.hangMilliseconds * 1_000_000
         self.mailbox = mailbox
         do throws(Errno) {
             poller = try Poller()
@@ -134,15 +139,25 @@ final class CustodyLoop: CustodySite {
                 }
             }
             for device in devices.values { device.runTimers() }
+            watchLoops()
             advanceRun()
             ended = []
         }
+    }
+
+    /// Looks at the loops of all workers, four times in the time that one may leave work undone.
+    private func watchLoops() {
+        let now = monotonicNanoseconds()
+        guard hangLimit > 0, now >= nextWatch else { return }
+        nextWatch = now + hangLimit / 4
+        for device in devices.values { device.watchLoops(at: now, limit: hangLimit) }
     }
 
     /// Milliseconds until something is due, rounded up; nil for never.
     private func timeout() -> Int32? {
         var deadline = devices.values.compactMap(\.nextDeadline).min()
         if let canary = run?.resumeAt { deadline = min(deadline ?? .max, canary) }
+        if hangLimit > 0, devices.values.contains(where: \.mustWatch) { deadline = min(deadline ?? .max, nextWatch) }
         guard let deadline else { return nil }
         let now = monotonicNanoseconds()
         return deadline <= now ? 0 : Int32(min(60_000, (deadline - now + 999_999) / 1_000_000))

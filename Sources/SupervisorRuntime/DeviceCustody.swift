@@ -31,9 +31,13 @@ enum WatchTarget: Hashable {
 final class DeviceCustody {
     let configuration: DeviceConfiguration
     private(set) var machine: DeviceMachine
-    private let record: SessionRecord
+    let record: SessionRecord
     private let recordFile: SharedFD
-    private let rings: [SharedFD]
+    let rings: [SharedFD]
+    /// Of the rings, once they have been looked at.
+    var ringSights: [RingSight?] = []
+    /// The worker that has the device, as it was seen last; nil: none was.
+    var watch: WorkerWatch?
     private let listener: UnixListener
     private let stateFile: StateFile
     /// What keeps others off the image; nil when there is none, or it could not be had yet.
@@ -41,7 +45,7 @@ final class DeviceCustody {
     /// No worker of this device has ever run that we know of: what others left under way is waited for first.
     private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
-    private var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
+    private(set) var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
     /// Open files of the image for workers that have just been spawned.
     private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
     private var tokens: [WatchTarget: UInt64] = [:]
@@ -246,8 +250,8 @@ final class DeviceCustody {
         DeviceStatus(
             configuration: configuration, workers: machine.workers, problem: machine.problem,
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
-            generation: record.lastGeneration, completed: record.ownerCompleted,
-            upgrade: machine.upgrade?.phase.rawValue)
+            generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
+            upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount)
     }
 
     /// Kills the worker that has the device: for drills.
@@ -316,11 +320,20 @@ extension DeviceCustody {
         guard let link = links[id], link.process.hasEnded else { return }
         // What it said last is still in the channel.
         takeMessages(id)
-        handle(.ended(id, ending(of: link)))
+        let life = record.life(ofProcess: link.process.pid)
+        handle(
+            .ended(
+                id, ending(of: link, life),
+                DeviceMachine.LastWords(returned: life?.returned, handling: life?.handling)))
     }
 
-    private func ending(of link: WorkerLink) -> DeviceMachine.Ending {
-        switch link.process.takeEnding() {
+    /// The record knows better than the exit status: it tells of a child of another supervisor, too, and of a worker that
+    /// was killed while it wrote its core.
+    private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
+        let status = link.process.takeEnding()
+        if let life, life.fatalSignal != 0 { return .byFault(signal: life.fatalSignal) }
+        if let life, life.isHung { return .hung }
+        switch status {
         case .exited(let code): return .onItsOwn(code: code)
         case .killed(let signal):
             let faults = [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS]

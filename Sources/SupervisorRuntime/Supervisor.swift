@@ -18,6 +18,8 @@ public final class Supervisor: Sendable {
         /// Belongs to the custody thread from now on.
         public var store: any FDStore
         public var coder: StateCoder
+        /// How long a worker's loop may leave work undone before the worker is killed, in milliseconds; 0: for ever.
+        public var hangMilliseconds: UInt64 = 10_000
 
         public init(
             programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder

@@ -156,6 +156,8 @@ extension DeviceInfo {
             lines.append("  worker \(worker.id): process \(worker.pid), \(worker.phase)\(version)")
         }
         if let upgrade { lines.append("  upgrade: \(upgrade)") }
+        if let lastDeath { lines.append("  last death: \(lastDeath)") }
+        if givenUp > 0 { lines.append("  requests given up: \(givenUp)") }
         lines.append("  take-overs: \(takeOvers), connections: \(connections), requests of this worker: \(completed)")
         return lines.joined(separator: "\n") + "\n"
     }

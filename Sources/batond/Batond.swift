@@ -26,6 +26,9 @@ struct Batond: ParsableCommand {
     @Option(help: "The worker program.")
     var worker = "/usr/libexec/baton/baton-worker"
 
+    @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
+    var hangLimit: UInt64 = 10
+
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
@@ -39,6 +42,7 @@ struct Batond: ParsableCommand {
             keeper.run()
             return
         }
+        guard hangLimit <= 86_400 else { throw ValidationError("--hang-limit is 0 to 86400 seconds") }
         guard let level = Logger.Level(rawValue: logLevel) else {
             throw ValidationError("--log-level is one of \(Logger.Level.allCases.map(\.rawValue))")
         }
@@ -58,8 +62,10 @@ struct Batond: ParsableCommand {
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
         let store = try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
-        let supervisor = try Supervisor(
-            Supervisor.Options(programPath: worker, workerOutput: try standardError(), store: store, coder: coder))
+        var options = Supervisor.Options(
+            programPath: worker, workerOutput: try standardError(), store: store, coder: coder)
+        options.hangMilliseconds = hangLimit * 1000
+        let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
             log.info(
                 "\(event.report.kind.rawValue) \(event.report.text)",

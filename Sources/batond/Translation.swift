@@ -37,7 +37,7 @@ extension DeviceInfo {
             workers: status.workers.map {
                 WorkerInfo(id: $0.id, pid: $0.process, phase: $0.phase.rawValue, version: $0.version)
             }, takeOvers: status.takeOvers, connections: status.connections, generation: status.generation,
-            completed: status.completed, upgrade: status.upgrade)
+            completed: status.completed, upgrade: status.upgrade, lastDeath: status.lastDeath, givenUp: status.givenUp)
     }
 }
 

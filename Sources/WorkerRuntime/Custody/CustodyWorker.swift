@@ -45,6 +45,7 @@ public struct CustodyWorker: ~Copyable {
         let signals = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGTERM, SIGINT]) }
         let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
+        _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         for number in [channel] + rings { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
         link = SupervisorLink(channel: CustodyChannel(owning: OwnedFD(owning: channel)), log: log)
         self.signals = signals
@@ -159,9 +160,8 @@ public struct CustodyWorker: ~Copyable {
     /// - Returns: false when it was given up and this worker goes on living; true when this worker is to end.
     private borrowing func serve(_ tenure: inout Tenure) throws -> Bool {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
-        link.tell(CustodyMessage(.settled))
         while true {
-            switch wait([tenure.connectionNumber, memoryLoss.fd.number]) {
+            switch wait([tenure.connectionNumber, memoryLoss.fd.number] + tenure.settlingNumbers) {
             case .order(.quit), .end:
                 tenure.finish()
                 return true
@@ -171,6 +171,7 @@ public struct CustodyWorker: ~Copyable {
             case .order(.connection): try tenure.takeConnection()
             case .order: break
             case .other:
+                if tenure.hasJustSettled() { link.tell(CustodyMessage(.settled)) }
                 if memoryLoss.clear() {
                     tenure.disconnect("the front-end has taken away memory that it shares")
                 } else {
@@ -186,6 +187,8 @@ struct Claim {
     let generation: UInt64
     /// The worker before died, with this process number.
     let predecessor: Int32?
+    /// By its own fault, while it handled this.
+    let suspect: Suspect?
 
     /// How long the threads of a dying worker may go on running.
     private static let exitMilliseconds = 2_000
@@ -199,6 +202,16 @@ struct Claim {
         if let predecessor, !waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
             throw .system("process \(predecessor) was killed and its threads still run")
         }
+        suspect = predecessor == nil ? nil : record.life(of: owner).flatMap(Suspect.init)
         generation = try record.claim(from: owner, process: getpid())
+        record.noteFatalSignals(generation)
+    }
+}
+
+extension Suspect {
+    /// - Parameter life: of a worker that has died; nil for one whose death was no request's doing.
+    init?(_ life: WorkerLife) {
+        guard life.fatalSignal != 0 || life.isHung, let request = life.handling else { return nil }
+        self.init(request, generation: life.generation)
     }
 }

@@ -5,14 +5,25 @@ internal import KillKit
 internal import Platform
 internal import TestSupport
 
-/// A moment at which random kills rarely hit, by what it makes of requests.
+/// A moment at which a kill is aimed, by what it makes of requests: random kills hit some of them rarely.
 public enum AimedPhase: String, Sendable, CaseIterable {
+    /// The kernel has just taken operations.
+    case adopted
+    /// Requests have been returned from their completions, and neither is the guest shown that nor the kernel.
+    case finishedFromCompletion = "finished_from_cqe"
     /// Operations are in the submission queue, and the kernel has not been shown them.
     case issuedAgain = "issued_again"
     /// The guest has been shown requests that the log still has.
     case foundPublished = "found_published"
 
-    var aim: KillAim { self == .issuedAgain ? .queued : .published }
+    var aim: KillAim {
+        switch self {
+        case .adopted: .submitted
+        case .finishedFromCompletion: .returned
+        case .issuedAgain: .queued
+        case .foundPublished: .published
+        }
+    }
 }
 
 extension ChaosTrial {

@@ -4,13 +4,16 @@ public import Platform
 
 /// A SIGKILL at a chosen moment of a worker that serves a queue, whoever has started it.
 public struct AimedDeath: ~Copyable {
-    private let view: QueueView
+    private let view: any QueueView
     private let queue: Int
     private let inflight: InflightMapping
 
     /// - Parameter inflight: the queue's log.
     public init(_ endpoint: QueueEndpoint, queue: Int, inflight: consuming InflightMapping) {
-        view = QueueView(endpoint, queue: queue, inflight: inflight)
+        view =
+            endpoint.isPacked
+            ? PackedQueueView(endpoint, queue: queue, inflight: inflight)
+            : SplitQueueView(endpoint, queue: queue, inflight: inflight)
         self.queue = queue
         self.inflight = inflight
     }

@@ -5,12 +5,11 @@ internal import Platform
 /// One kill: brings a worker's loop to the moment that is aimed at.
 struct KillShot: ~Copyable {
     private let aim: KillAim
-    private let view: QueueView
+    private let view: any QueueView
     private let pid: Int32
     private let deadline: UInt64
     private let thread: TracedThread
-    /// The heads whose entries are watched.
-    private let heads: [UInt16]
+    private let stores: WatchedStores
 
     /// The number of io_uring_enter on every architecture.
     private static let enterCall: UInt64 = 426
@@ -20,52 +19,33 @@ struct KillShot: ~Copyable {
     /// Stops a worker's loop where it is, and prepares to stop it at the moment.
     ///
     /// - Parameter loop: index of the loop that serves the queue.
-    init(_ aim: KillAim, _ view: QueueView, loop: Int, ofProcess pid: Int32) throws(SystemError) {
+    init(_ aim: KillAim, _ view: any QueueView, loop: Int, ofProcess pid: Int32) throws(SystemError) {
         let deadline = monotonicNanoseconds() + UInt64(Self.milliseconds) * 1_000_000
         let thread = try TracedThread(named: "loop-\(loop)", ofProcess: pid, deadline: deadline)
-        let heads = Self.watchedHeads(aim, view)
-        if aim.needsWatch { try Self.watch(aim, view, heads, thread, pid) }
+        // The loop stands still: what is to be stored next can be told.
+        let stores = aim.needsWatch ? view.stores(for: aim) : WatchedStores(places: [], length: 0)
+        if !stores.places.isEmpty { try Self.watch(stores, thread, pid) }
         self.aim = aim
         self.view = view
         self.pid = pid
         self.deadline = deadline
         self.thread = thread
-        self.heads = heads
-    }
-
-    /// Requests whose log entries are about to change: those that were made available last.
-    private static func watchedHeads(_ aim: KillAim, _ view: QueueView) -> [UInt16] {
-        switch aim {
-        case .counted, .logged, .clearing: view.recentHeads(4)
-        case .recoveryClearing: Array(view.publishedHeads.prefix(4))
-        // Of a packed ring: when one of a batch is struck off, the others have been published.
-        case .published where view.isPacked: view.inFlightHeads(4)
-        default: []
-        }
+        self.stores = stores
     }
 
     private static func watch(
-        _ aim: KillAim, _ view: QueueView, _ heads: [UInt16], _ thread: borrowing TracedThread, _ pid: Int32
+        _ stores: WatchedStores, _ thread: borrowing TracedThread, _ pid: Int32
     ) throws(SystemError) {
-        let length: Int
-        let places: [QueueView.Place]
-        switch aim {
-        case .published where !view.isPacked: (places, length) = ([view.usedIndexPlace], 2)
-        case .returned: (places, length) = ([view.lastBatchHeadPlace], 2)
-        case .cleared, .recoveryCleared: (places, length) = ([view.loggedIndexPlace], 2)
-        case .counted: (places, length) = (heads.map { view.counterPlace($0) }, 8)
-        default: (places, length) = (heads.map { view.flagPlace($0) }, 1)
-        }
         guard let memory = WorkerLook.address(ofMemoryFile: "guest memory", inProcess: pid),
             let log = WorkerLook.address(ofMemoryFile: "baton-inflight", inProcess: pid)
         else { throw SystemError(cannot: "find", "the shared memory of process \(pid)", nil) }
-        let addresses = places.map { place in
+        let addresses = stores.places.map { place in
             switch place {
             case .guest(let offset): memory + UInt64(offset)
             case .log(let offset): log + UInt64(offset)
             }
         }
-        try thread.watch(addresses, length: length)
+        try thread.watch(addresses, length: stores.length)
     }
 
     /// Lets the loop run until the moment has come.
@@ -74,18 +54,19 @@ struct KillShot: ~Copyable {
     func reach() -> Bool {
         if aim == .looked { return true }
         let atCalls = !aim.needsWatch
-        var flags = heads.map { view.isInFlight($0) }
+        var flags = stores.heads.map { view.isInFlight($0) }
         while monotonicNanoseconds() < deadline {
             switch thread.proceed(toCall: atCalls, deadline: deadline) {
             case .call: if isAtCall { return true }
-            case .trap: if isAtStore(before: flags) { return true }
+            case .trap:
+                if view.isAt(aim, flagsChanged: flags != stores.heads.map { view.isInFlight($0) }) { return true }
             case .interrupted: break
             case .timeout:
                 thread.interrupt(deadline: monotonicNanoseconds() + 1_000_000_000)
                 return false
             case .ended: return false
             }
-            flags = heads.map { view.isInFlight($0) }
+            flags = stores.heads.map { view.isInFlight($0) }
         }
         return false
     }
@@ -104,18 +85,6 @@ struct KillShot: ~Copyable {
     /// Whether the call that has just ended put requests into the kernel.
     private func lastEntered(_ call: TracedThread.Call) -> Bool {
         call.result > 0 && readSmallFile("/proc/\(pid)/task/\(thread.number)/syscall")?.hasPrefix("426 ") == true
-    }
-
-    private func isAtStore(before flags: [Bool]) -> Bool {
-        switch aim {
-        case .logged: heads.contains { view.isInFlight($0) } && flags != heads.map { view.isInFlight($0) }
-        case .clearing:
-            view.usedIndex != view.loggedIndex && flags != heads.map { view.isInFlight($0) }
-        case .published where view.isPacked:
-            zip(heads, flags).contains { $1 && !view.isInFlight($0) } && view.packedReturnedCount > 0
-        case .published: view.usedIndex != view.loggedIndex
-        default: true
-        }
     }
 
     /// Looks at the worker, kills it, and lets go of it.

@@ -9,8 +9,6 @@ public struct KillTrial: Sendable {
     public var medium: KillMedium
     public var queueCount = 1
     public var seed: UInt64
-    /// Packed rings are hit at random moments and at calls only: the stores that are aimed at are those of a split
-    /// ring.
     public var rings: RingKind
     /// Kills to come.
     public var kills: Int
@@ -53,9 +51,9 @@ public struct KillTrial: Sendable {
     private func aim(ofKill number: Int) -> KillAim {
         let turn = Int(seed % 97) + number / 2
         if number % 2 == 0 { return turn % 2 == 0 ? .looked : .blind }
-        if rings == .packed { return turn % 2 == 0 ? .queued : .submitted }
-        if turn % 3 == 2, number + 2 <= kills { return KillAim.inRecovery[turn / 3 % KillAim.inRecovery.count] }
-        return KillAim.aimed[turn % KillAim.aimed.count]
+        let (aimed, inRecovery) = (KillAim.aimed(rings), KillAim.inRecovery(rings))
+        if turn % 3 == 2, number + 2 <= kills { return inRecovery[turn / 3 % inRecovery.count] }
+        return aimed[(turn - turn / 3) % aimed.count]
     }
 }
 
@@ -130,13 +128,16 @@ struct KillSession: ~Copyable {
             try killRunning(aim, queue: queue)
             return try restart(storage, in: directory, beforeQueues: nil)
         }
-        try killRunning(.published, queue: queue)
+        try killRunning(aim.predecessor, queue: queue)
         try killRecovering(aim, queue: queue, storage, in: directory)
         try restart(storage, in: directory, beforeQueues: nil)
     }
 
-    private func view(of queue: Int) -> QueueView {
-        QueueView(rig.endpoints[queue], queue: queue, inflight: inflight)
+    private func view(of queue: Int) -> any QueueView {
+        let endpoint = rig.endpoints[queue]
+        return endpoint.isPacked
+            ? PackedQueueView(endpoint, queue: queue, inflight: inflight)
+            : SplitQueueView(endpoint, queue: queue, inflight: inflight)
     }
 
     private mutating func killRunning(_ aim: KillAim, queue: Int) throws {
