@@ -151,7 +151,7 @@ let package = Package(
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
         .target(
             name: "ChaosKit",
-            dependencies: ["ControlAPI", "Custody", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",
