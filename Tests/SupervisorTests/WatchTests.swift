@@ -94,11 +94,11 @@ import Testing
         let loop = try TracedThread(named: "loop-0", ofProcess: first, deadline: deadline)
         let place = try handlingPlace(first)
         try loop.watch([place], length: 4)
-        let heir = try TracedThread(second, deadline: deadline)
         write(&rig, &queue, count: 1, bytes: 4096)
-        try trap(loop, of: first, at: place)
-        loop.bury()
         if deaths == 2 {
+            let heir = try TracedThread(second, deadline: deadline)
+            try trap(loop, of: first, at: place)
+            loop.bury()
             try followToItsLoop(heir)
             let its = try TracedThread(named: "loop-0", ofProcess: second, deadline: deadline)
             let place = try handlingPlace(second)
@@ -108,7 +108,8 @@ import Testing
             its.bury()
             heir.bury()
         } else {
-            heir.letGo()
+            try trap(loop, of: first, at: place)
+            loop.bury()
         }
         var hasCome = queue.waitForCompletion(milliseconds: 30_000)
         try #require(hasCome, "\(supervisor.program.output)")
@@ -125,10 +126,6 @@ import Testing
         #expect(after.connections == 1)
         let told = supervisor.program.output.contains("is given up: workers died over it")
         #expect(told == (deaths == 2))
-        if deaths == 1 {
-            kill(second, SIGKILL)
-            heir.bury()
-        }
         try supervisor.end()
     }
 
