@@ -43,7 +43,7 @@ struct Tenure: ~Copyable {
         let microseconds = (monotonicNanoseconds() - start) / 1000
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
-            + " in \(microseconds) us"
+            + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
         log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
         settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection

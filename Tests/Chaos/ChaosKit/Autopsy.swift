@@ -50,7 +50,7 @@ enum Autopsy {
             let file = unsafe open(place, O_RDWR | O_CLOEXEC)
             guard file >= 0, let record = try? SessionRecord(OwnedFD(owning: file)) else { continue }
             return "record: owner \(record.owner) of \(record.lastGeneration), process \(record.ownerProcess), "
-                + "threads \(record.ownerThreads)"
+                + "threads \(record.ownerThreads), returned \(record.returnedCount)"
         }
         return nil
     }
