@@ -144,14 +144,14 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker", "FrontendKit",
-                "Platform", "TestSupport",
+                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker", "FrontendKit",
+                "KillKit", "Platform", "TestSupport",
             ],
             swiftSettings: settings),
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
         .target(
             name: "ChaosKit",
-            dependencies: ["ControlAPI", "Custody", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",

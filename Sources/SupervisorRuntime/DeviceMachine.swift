@@ -137,7 +137,7 @@ extension DeviceMachine {
             case .onItsOwn(let code): "ended with status \(code)"
             case .fromOutside(let signal): "was killed from outside by \(signalName(signal))"
             case .byFault(let signal): "died by \(signalName(signal))"
-            case .hung: "went on no more, and was killed,"
+            case .hung: "hung and was killed"
             case .unknown: "ended; nobody was there to see how"
             }
         }

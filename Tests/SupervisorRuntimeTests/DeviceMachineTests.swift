@@ -1,7 +1,7 @@
 import Custody
 import Testing
 
-@testable import SupervisorRuntime
+import SupervisorRuntime
 
 private let kick = CustodyKey(.kick, 3)
 private let connection = CustodyKey(.connection)
@@ -92,9 +92,8 @@ private let connection = CustodyKey(.connection)
         world.crash(1, returned: 7, handling: HandledRequest(queue: 2, slot: 17))
         let sentence = "worker 1 (active) died by SIGILL while it handled queue 2, head 17"
         #expect(world.machine.lastDeath == sentence)
-        let report = DeviceMachine.Report(kind: .died, worker: 1, text: sentence)
-        let told = world.take()
-        #expect(told.contains(.report(report)))
+        let reports = world.take().compactMap { if case .report(let report) = $0 { report } else { nil } }
+        #expect(reports.contains { $0.kind == .died && $0.worker == 1 && $0.text == sentence })
         world.active(2)
         world.kill(2)
         #expect(world.machine.lastDeath == "worker 2 (active) was killed from outside by SIGKILL")

@@ -101,7 +101,7 @@ import Testing
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
         unsafe chmod(directory.value.path, 0o755)
         var supervisor = try SupervisorProcess(
-            worker: WorkerProcess.executable, in: directory, ["--control-mode", "0666", "--control-group", "60005"])
+            worker: WorkerProcess.executable, ["--control-mode", "0666", "--control-group", "60005"], in: directory)
         #expect(permissions(directory.value.file("control.sock")) == (0o666, geteuid(), 60005))
         // Whoever can connect may look.
         let look = try baton(supervisor, user: 60001, groups: [60004], "status")

@@ -115,6 +115,26 @@ import Testing
         try supervisor.end()
     }
 
+    /// Right after an upgrade.
+    @Test(arguments: [SIGKILL, SIGILL]) func onlyItsOwnFaultRollsANewBuildBack(signal: Int32) throws {
+        var supervisor = try makeSupervisor()
+        let next = try worker("good-2", in: supervisor.directory)
+        _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
+        #expect(try ask(stream, "k") == "1")
+        #expect(try supervisor.baton("upgrade", "d", "--worker", next).code == 0)
+        let victim = try #require(try supervisor.status("d").active)
+        kill(victim.pid, signal)
+        let version = signal == SIGKILL ? "good-2" : "good-1"
+        let after = try supervisor.wait("d", "another worker") { info in
+            info.isStaffed && info.upgrade == nil && info.active?.id != victim.id
+                && info.workers.allSatisfy { $0.version == version }
+        }
+        #expect(after.problem == nil)
+        #expect(try ask(stream, "?") == "1")
+        try supervisor.end()
+    }
+
     @Test func theSupervisorMayBeKilled() throws {
         var supervisor = try makeSupervisor()
         let before = try supervisor.wait("d", "a standby") { $0.isStaffed }

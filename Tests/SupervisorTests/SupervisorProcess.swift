@@ -17,16 +17,16 @@ struct SupervisorProcess: ~Copyable {
 
     /// - Parameters:
     ///   - worker: path of the worker's program.
-    ///   - options: of batond, further ones.
-    init(worker: String, in directory: TemporaryDirectoryBox, _ options: [String] = []) throws {
+    ///   - options: of batond, besides.
+    init(worker: String, _ options: [String] = [], in directory: TemporaryDirectoryBox) throws {
         self.directory = directory
         self.worker = worker
         self.options = options
-        program = try Self.start(worker, in: directory, options)
+        program = try Self.start(worker, options, in: directory)
     }
 
     private static func start(
-        _ worker: String, in directory: TemporaryDirectoryBox, _ options: [String]
+        _ worker: String, _ options: [String], in directory: TemporaryDirectoryBox
     ) throws -> Program {
         let socket = directory.value.file("control.sock")
         if TestFile.exists(socket) { try TestFile.remove(socket) }
@@ -44,7 +44,7 @@ struct SupervisorProcess: ~Copyable {
     mutating func killAndRestart() throws {
         program.send(signal: 9)
         program.wait(milliseconds: 10_000)
-        program = try Self.start(worker, in: directory, options)
+        program = try Self.start(worker, options, in: directory)
     }
 
     /// Runs `baton` with these arguments.

@@ -176,7 +176,7 @@ public struct CustodyWorker: ~Copyable {
                 tenure.finish()
                 return true
             case .order(.freeze):
-                tenure.freeze()
+                try tenure.freeze()
                 return false
             case .order(.connection): try tenure.takeConnection()
             case .order: break
