@@ -1,7 +1,6 @@
 import Custody
-import Testing
-
 import SupervisorRuntime
+import Testing
 
 private let kick = CustodyKey(.kick, 3)
 private let connection = CustodyKey(.connection)
