@@ -36,5 +36,13 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
+        .executableTarget(
+            name: "baton-scale",
+            dependencies: [
+                .product(name: "FrontendKit", package: "baton"),
+                .product(name: "Platform", package: "baton"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
     ]
 )

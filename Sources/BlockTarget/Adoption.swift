@@ -1,5 +1,6 @@
 public import Custody
-internal import Inflight
+public import Inflight
+internal import Virtio
 
 extension RequestSlot {
     /// How far the request had come before the operation under way, for its record.
@@ -64,27 +65,83 @@ extension FileBackend where Engine: ~Copyable {
         return true
     }
 
+    public mutating func hold(_ slot: inout RequestSlot, _ progress: RequestProgress) {
+        let bounce = Int32(UInt8(truncatingIfNeeded: progress.state >> 24)) - 1
+        slot.bounce = bounce >= 0 && bounces.reserve(bounce) ? bounce : -1
+    }
+
     public mutating func abandon(_ slot: inout RequestSlot) { releaseBounce(&slot) }
 }
 
+/// A request over which a worker has died by its own fault.
+public struct Suspect: Hashable, Sendable {
+    public var request: HandledRequest
+    /// Of the worker that has died.
+    public var generation: UInt64
+
+    public init(_ request: HandledRequest, generation: UInt64) {
+        self.request = request
+        self.generation = generation
+    }
+}
+
 extension BlockQueue where Ring: ~Copyable {
+    /// So many workers die over one request; then it is answered with an error.
+    private static var deathsUntilGivenUp: Int { 2 }
+
     /// Takes up what a worker before has taken and not returned, as far as the kernel has it: its completion comes.
     ///
     /// All queues that share a backend come before anything is started (`start`): what is started now takes bounce
     /// buffers and submission queue indices, which must not be those of what the kernel has.
     ///
-    /// - Parameter heads: of the log, in the order in which they were taken.
-    /// - Returns: the others, in the same order.
+    /// - Parameters:
+    ///   - plan: what the log has; it is told what becomes of it.
+    ///   - suspect: what the worker before was handling when it died by its own fault; nil: nothing.
+    /// - Returns: those to be started, in the order in which they were taken.
     public mutating func adopt<Backend: StorageBackend & ~Copyable>(
-        _ heads: [UInt16], _ backend: inout Backend
+        _ plan: inout RecoveryPlan, suspect: Suspect? = nil, _ backend: inout Backend
     ) -> [UInt16] {
         continueSequences()
-        return heads.filter { !adopt($0, &backend) }
+        judge(&plan, suspect)
+        var waiting: [UInt16] = []
+        for head in plan.heads where !plan.setAside.contains(head) {
+            if !adopt(head, isGivenUp: plan.givenUp.contains(head), &backend) { waiting.append(head) }
+        }
+        account.handleNothing()
+        plan.adopted = adopted
+        return waiting
     }
 
     /// Carries out what a worker before has taken and the kernel has not.
     public mutating func start<Backend: StorageBackend & ~Copyable>(_ heads: [UInt16], _ backend: inout Backend) {
-        for head in heads { admit(head, &backend) }
+        for head in heads {
+            if unsafe storage.slots[Int(head)].isRefused { refuse(head) } else { admit(head, &backend) }
+        }
+        account.handleNothing()
+    }
+
+    /// Decides what is given up. A request is blamed that was being handled when a worker died by its own fault; one
+    /// that is blamed again is answered with an error. Finding the place for that answer is handling, too: if it is
+    /// blamed for that as well, it is left alone for good.
+    private mutating func judge(_ plan: inout RecoveryPlan, _ suspect: Suspect?) {
+        guard records.isKept else { return }
+        let known = Set(plan.heads)
+        for slot in 0..<ring.size where !known.contains(slot) { records.forgive(slot) }
+        for head in plan.heads {
+            let counter = ring.counter(of: head)
+            let before = records.strikes(head, counter: counter)
+            if let suspect, suspect.request == HandledRequest(queue: index, slot: head) {
+                records.strike(head, counter: counter, generation: suspect.generation)
+            }
+            let strikes = records.strikes(head, counter: counter)
+            if strikes > Self.deathsUntilGivenUp {
+                plan.setAside.append(head)
+            } else if strikes == Self.deathsUntilGivenUp {
+                plan.givenUp.append(head)
+                if before < strikes { plan.newlyGivenUp += 1 }
+                unsafe storage.slots[Int(head)].isRefused = true
+            }
+        }
     }
 
     /// Completions of requests that were returned long ago may lie in the completion queue yet, for heads that are in
@@ -99,7 +156,7 @@ extension BlockQueue where Ring: ~Copyable {
 
     /// Goes on with a request if the kernel has its operation.
     private mutating func adopt<Backend: StorageBackend & ~Copyable>(
-        _ head: UInt16, _ backend: inout Backend
+        _ head: UInt16, isGivenUp: Bool, _ backend: inout Backend
     ) -> Bool {
         guard records.isKept else { return false }
         let entry = records.entry(of: head)
@@ -110,42 +167,73 @@ extension BlockQueue where Ring: ~Copyable {
             return false
         }
         records.markStarted(head)
-        let parsed = parse(head)
+        account.handle(head)
+        var isAccepted = false
+        if isGivenUp { findStatus(head) } else if case .accepted = parse(head) { isAccepted = true }
         unsafe slot.pointee.prepare(queue: UInt16(index), head: head, durable: writesThrough)
         unsafe slot.pointee.isAdopted = true
         unsafe slot.pointee.isActive = true
         outstandingCount += 1
-        if case .accepted = parsed {
-            unsafe slot.pointee.isRefused = !backend.adopt(&slot.pointee, entry.progress)
-        } else {
-            // The guest has changed its request since. Its buffers stay reserved until the kernel is done with them.
-            unsafe slot.pointee.isRefused = true
-        }
+        adopted += 1
+        if isAccepted { isAccepted = backend.adopt(&(unsafe slot.pointee), entry.progress) }
+        // The guest has changed its request since, or it is given up. Its buffers stay reserved until the kernel is done
+        // with them.
+        if !isAccepted { backend.hold(&(unsafe slot.pointee), entry.progress) }
+        unsafe slot.pointee.isRefused = !isAccepted
         return true
+    }
+
+    private mutating func findStatus(_ head: UInt16) {
+        let slot = unsafe storage.slots + Int(head)
+        var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
+        let verdict = ring.walk(from: head, memory: &view, into: &segments)
+        _ = unsafe slot.pointee.findStatus(segments, verdict)
+    }
+
+    /// Answers a request with an error that is not carried out.
+    private mutating func refuse(_ head: UInt16) {
+        account.handle(head)
+        let slot = unsafe storage.slots + Int(head)
+        unsafe slot.pointee.isRefused = false
+        unsafe slot.pointee.isActive = true
+        outstandingCount += 1
+        findStatus(head)
+        answerRefused(head)
+    }
+
+    private mutating func answerRefused(_ head: UInt16) {
+        counted.others += 1
+        if unsafe storage.slots[Int(head)].status != nil {
+            complete(head, .ioError)
+        } else {
+            giveBackUnanswered(head)
+        }
     }
 
     /// The operation of an adopted request has completed.
     ///
-    /// An error says nothing: it may be due to the death of the worker that had started it. Such a request is carried
-    /// out anew, in full.
+    /// An error says nothing: it may be due to the death of the worker that had started it, and so may a transfer of
+    /// nothing. Such a request is carried out anew, in full.
     @usableFromInline
     mutating func finishAdopted<Backend: StorageBackend & ~Copyable>(
         _ head: UInt16, _ result: Int32, _ backend: inout Backend
     ) {
         let slot = unsafe storage.slots + Int(head)
         unsafe slot.pointee.isAdopted = false
+        adopted -= 1
         if unsafe slot.pointee.isRefused {
             unsafe slot.pointee.isRefused = false
-            counted.others += 1
-            counted.malformed += 1
-            complete(head, .ioError)
-        } else if result < 0 {
+            backend.abandon(&(unsafe slot.pointee))
+            answerRefused(head)
+        } else if result < 0 || (unsafe result == 0 && slot.pointee.expectsBytes) {
             backend.abandon(&(unsafe slot.pointee))
             records.begin(head)
             outstandingCount -= 1
             admit(head, &backend)
         } else {
             let step = unsafe backend.finish(&slot.pointee, result: result)
+            // What the record says, that the kernel has it, is not true of the next operation.
+            if case .pending = step { records.begin(head) }
             carryOut(step, head, backend)
         }
     }

@@ -59,17 +59,3 @@ struct BlockDeviceUse {
         (readFile(path, limit: Self.listLimit) ?? "").split(separator: "\n")
     }
 }
-
-/// The device node in /dev that everybody uses, where there is one: locks on another node of the same device would
-/// keep nobody out.
-func canonicalNode(ofDevice device: dev_t) -> String? {
-    let folder = "/sys/dev/block/\(gnu_dev_major(device)):\(gnu_dev_minor(device))"
-    for line in (readSmallFile("\(folder)/uevent") ?? "").split(separator: "\n") where line.hasPrefix("DEVNAME=") {
-        let path = "/dev/\(line.dropFirst("DEVNAME=".count))"
-        var status = stat()
-        if unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFBLK, status.st_rdev == device {
-            return path
-        }
-    }
-    return nil
-}

@@ -73,6 +73,9 @@ public struct QueueCounters: Sendable, Equatable {
     @usableFromInline var marks = WriteMarks.off
     @usableFromInline let storage: SlotStorage
     @usableFromInline let records: RequestRecords
+    @usableFromInline var account: QueueAccount
+    /// Operations under way that a worker before has started.
+    @usableFromInline var adopted = 0
     @usableFromInline var stalledHead: Int32 = -1
     @usableFromInline var stalledTail: Int32 = -1
     /// The eventfd that interrupts the guest, or -1.
@@ -86,19 +89,21 @@ public struct QueueCounters: Sendable, Equatable {
     /// - Parameters:
     ///   - ring: lies in `memory`; `resubmit` what its log had.
     ///   - records: of the operations under way.
+    ///   - account: where it shows what it does.
     ///   - features: as agreed with the driver.
     ///   - writesThrough: answer a write only when it is on stable storage.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
-        index: Int, ring: consuming Ring, records: consuming RequestRecords = .none, memory: GuestMemory,
-        disk: DiskDescription, features: UInt64,
+        index: Int, ring: consuming Ring, records: consuming RequestRecords = .none,
+        account: consuming QueueAccount = .none, memory: GuestMemory, disk: DiskDescription, features: UInt64,
         writesThrough: Bool, call: Int32
     ) throws(Errno) {
         storage = try SlotStorage(slots: Int(ring.size))
         self.index = index
         self.ring = ring
         self.records = records
+        self.account = account
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -142,6 +147,9 @@ public struct QueueCounters: Sendable, Equatable {
         return count == outstandingCount
     }
 
+    /// Operations under way that a worker before this one has started.
+    public var adoptedCount: Int { adopted }
+
     /// Sends interrupts somewhere else from now on.
     @inlinable
     public mutating func setCall(_ number: Int32) { call = number }
@@ -181,6 +189,7 @@ public struct QueueCounters: Sendable, Equatable {
             return 0
         }
         if waiting == 0 { return 0 }
+        account.handleNothing()
         let count = Int(min(waiting, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
         for taken in 0..<count where !takeOne(&backend) { return taken }
@@ -219,6 +228,7 @@ public struct QueueCounters: Sendable, Equatable {
     @inlinable
     @inline(__always)
     mutating func admit<Backend: StorageBackend & ~Copyable>(_ head: UInt16, _ backend: inout Backend) {
+        account.handle(head)
         let parsed = parse(head)
         let slot = unsafe storage.slots + Int(head)
         outstandingCount += 1
@@ -238,11 +248,18 @@ public struct QueueCounters: Sendable, Equatable {
         case .unanswerable:
             counted.others += 1
             counted.malformed += 1
-            outstandingCount -= 1
-            unsafe slot.pointee.isActive = false
-            marks.hasUsedElements = true
-            ring.giveBack(head, written: 0)
+            giveBackUnanswered(head)
         }
+    }
+
+    /// Returns a request that has no place for an answer.
+    @inlinable
+    mutating func giveBackUnanswered(_ head: UInt16) {
+        outstandingCount -= 1
+        unsafe storage.slots[Int(head)].isActive = false
+        marks.hasUsedElements = true
+        ring.giveBack(head, written: 0)
+        account.giveBack()
     }
 
     /// Returns a slot that the ring does not have or that is in flight already. It is in no log, so it is published
@@ -255,6 +272,7 @@ public struct QueueCounters: Sendable, Equatable {
         publish()
         marks.hasUsedElements = true
         ring.returnUnusable(slot)
+        account.giveBack()
         publish()
     }
 
@@ -271,6 +289,7 @@ public struct QueueCounters: Sendable, Equatable {
             counted.staleCompletions += 1
             return
         }
+        account.handle(token.head)
         if unsafe storage.slots[Int(token.head)].isAdopted {
             finishAdopted(token.head, result, &backend)
             return
@@ -292,6 +311,7 @@ public struct QueueCounters: Sendable, Equatable {
             let slot = unsafe storage.slots + Int(head)
             unsafe stalledHead = slot.pointee.nextStalled
             if stalledHead < 0 { stalledTail = -1 }
+            account.handle(head)
             let step = unsafe backend.start(&slot.pointee)
             if case .stalled = step {
                 // It keeps its place at the front.
@@ -327,6 +347,9 @@ public struct QueueCounters: Sendable, Equatable {
         case .stalled:
             // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
             records.begin(head)
+            // Its name is that of the last operation in this slot, whose completion a worker before may have left in
+            // the queue: it would be taken for the end of a request that has not begun.
+            unsafe storage.slots[Int(head)].token &+= 1 << 32
             unsafe storage.slots[Int(head)].nextStalled = -1
             if stalledTail >= 0 {
                 unsafe storage.slots[Int(stalledTail)].nextStalled = Int32(head)
@@ -363,6 +386,7 @@ public struct QueueCounters: Sendable, Equatable {
         if marks.isOn { unsafe marks.mark(slot.pointee, in: &view) }
         let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
         ring.giveBack(head, written: written)
+        account.giveBack()
         unsafe slot.pointee.isActive = false
         outstandingCount -= 1
     }
@@ -370,8 +394,10 @@ public struct QueueCounters: Sendable, Equatable {
     /// Shows the guest what has been returned, and interrupts it if it asks for that.
     @inlinable
     public mutating func publish() {
+        account.handleNothing()
         if marks.isOn, marks.hasUsedElements { marks.markRing() }
         let wantsInterrupt = ring.publish()
+        account.publish()
         if marks.isOn, marks.hasUsedElements { marks.published() }
         if wantsInterrupt, call >= 0 {
             counted.interrupts += 1

@@ -97,6 +97,9 @@ public struct BlockRange: Sendable {
     /// Bytes of the whole transfer.
     @usableFromInline var totalBytes: UInt64 = 0
 
+    /// Its operation moves data: a result of 0 says that none was moved.
+    var expectsBytes: Bool { (operation == .read || operation == .write) && !isSynchronizing }
+
     /// Makes an accepted request ready to be started.
     @usableFromInline
     mutating func prepare(queue: UInt16, head: UInt16, durable: Bool) {
@@ -193,20 +196,30 @@ extension RequestRules {
 }
 
 extension RequestSlot {
+    /// Finds the place of the answer, which is all that a request needs that is not carried out.
+    ///
+    /// - Returns: the segment that it is the last byte of; nil when there is none.
+    @inline(__always)
+    @usableFromInline
+    mutating func findStatus(_ segments: SegmentList, _ verdict: ChainVerdict) -> UnsafeMutablePointer<iovec>? {
+        writableCount = 0
+        unsafe status = nil
+        // Of the slot's last request, which may have ended part-way: this one may be answered without being started.
+        droppedBytes = 0
+        if case .endless = verdict { return nil }
+        guard segments.writableCount > 0 else { return nil }
+        let lastIndex = segments.readableCount + segments.writableCount - 1
+        let last = unsafe segmentStorage + lastIndex
+        unsafe status = (last.pointee.iov_base + (last.pointee.iov_len - 1)).assumingMemoryBound(to: UInt8.self)
+        return unsafe last
+    }
+
     /// Reads header and ranges of a request, checks them, and fills in the slot. Everything read from the guest is
     /// copied first. Sector arithmetic cannot overflow: a sector is compared before it is multiplied.
     @usableFromInline
     mutating func parse(_ segments: SegmentList, verdict: ChainVerdict, rules: borrowing RequestRules) -> ParsedRequest
     {
-        writableCount = 0
-        unsafe status = nil
-        // Of the slot's last request, which may have ended part-way: this one may be answered without being started.
-        droppedBytes = 0
-        if case .endless = verdict { return .unanswerable }
-        guard segments.writableCount > 0 else { return .unanswerable }
-        let lastIndex = segments.readableCount + segments.writableCount - 1
-        let last = unsafe segmentStorage + lastIndex
-        unsafe status = (last.pointee.iov_base + (last.pointee.iov_len - 1)).assumingMemoryBound(to: UInt8.self)
+        guard let last = unsafe findStatus(segments, verdict) else { return .unanswerable }
         guard case .sound = verdict, segments.readableBytes >= 16 else { return .refused(.ioError) }
         var header: (UInt64, UInt64) = (0, 0)
         if unsafe segmentStorage.pointee.iov_len >= 16 {

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import Custody
 internal import Glibc
 public import Platform
 
@@ -85,11 +86,27 @@ public final class DiskImage: Sendable {
     ///
     /// - Parameter allowsLeaseLocks: take an image on a file system whose locks do not fence (`LockWorth`).
     /// - Throws: what failed, and what to do.
-    public init(
+    public convenience init(
         path: String, readOnly: Bool, cache: CacheMode, allowsLeaseLocks: Bool = false
     ) throws(SystemError) {
-        let node = Self.node(at: path, readOnly: readOnly)
-        let main = try Self.open(node, readOnly: readOnly, direct: cache == .direct)
+        let main = try openImage(path, readOnly: readOnly, direct: cache == .direct)
+        let unaligned: OwnedFD? = cache == .direct ? try openImage(path, readOnly: readOnly, direct: false) : nil
+        try self.init(
+            main, unaligned: unaligned, path: path, readOnly: readOnly, cache: cache,
+            allowsLeaseLocks: allowsLeaseLocks)
+    }
+
+    /// Takes an image that somebody else has opened.
+    ///
+    /// - Parameters:
+    ///   - main: open with O_DIRECT where `cache` says so.
+    ///   - unaligned: the second open file of a direct image.
+    ///   - path: what the image is called in messages.
+    /// - Throws: what failed, and what to do.
+    public init(
+        _ main: consuming OwnedFD, unaligned: consuming OwnedFD?, path: String, readOnly: Bool, cache: CacheMode,
+        allowsLeaseLocks: Bool = false
+    ) throws(SystemError) {
         var status = stat()
         guard unsafe fstat(main.number, &status) == 0 else { throw SystemError(cannot: "examine", path, .current) }
         let kind = status.st_mode & S_IFMT
@@ -118,14 +135,13 @@ public final class DiskImage: Sendable {
             let alignment = try Self.directAlignment(main.number, path: path, isBlockDevice: isBlockDevice)
             offsetAlignment = alignment.offset
             memoryAlignment = alignment.memory
-            unaligned = try Self.open(node, readOnly: readOnly, direct: false)
         } else {
             offsetAlignment = 1
             memoryAlignment = 1
-            unaligned = nil
         }
         physicalBlockSize = Self.physicalBlockSize(main.number, isBlockDevice: isBlockDevice, status)
         self.main = main
+        self.unaligned = unaligned
     }
 
     /// What `currentBytes` is told by when the file is another's to change: nil for a block device, whose size changes
@@ -154,17 +170,6 @@ public final class DiskImage: Sendable {
         try retryingInterrupts { fdatasync(main.number) }
     }
 
-    /// The path by which to open an image: of a block device that has several nodes the one that everybody uses, so
-    /// that all meet at the same locks.
-    private static func node(at path: String, readOnly: Bool) -> String {
-        var status = stat()
-        guard unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFBLK,
-            let node = canonicalNode(ofDevice: status.st_rdev),
-            unsafe Glibc.access(node, readOnly ? R_OK : R_OK | W_OK) == 0
-        else { return path }
-        return node
-    }
-
     private static func refuseLeases(_ fd: borrowing OwnedFD, _ path: String) throws(SystemError) {
         guard case .lease(let name) = LockWorth(fileSystemMagic: clinux_file_system_magic(fd.number)) else { return }
         throw SystemError(
@@ -179,30 +184,6 @@ public final class DiskImage: Sendable {
             return try fd.duplicate()
         } catch {
             throw SystemError(cannot: "open again", path, error)
-        }
-    }
-
-    private static func open(_ path: String, readOnly: Bool, direct: Bool) throws(SystemError) -> OwnedFD {
-        let flags = (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? Int32(CLINUX_O_DIRECT) : 0)
-        do throws(Errno) {
-            // What guests read is no access that an operator wants to see, and each one would cost a look at the clock.
-            // Only the owner of a file may ask for that.
-            let unseen = flags | Int32(CLINUX_O_NOATIME)
-            if let fd = try? retryingInterrupts({ unsafe Glibc.open(path, unseen) }) { return OwnedFD(owning: fd) }
-            return OwnedFD(owning: try retryingInterrupts { unsafe Glibc.open(path, flags) })
-        } catch {
-            let advice =
-                switch error {
-                case .noEntry: "Make it first, for example with: truncate -s 10G \(path)"
-                case .permissionDenied, Errno(rawValue: EROFS):
-                    readOnly
-                        ? "Give this process read permission on it" : "Give write permission on it, or use --read-only"
-                case .invalidArgument where direct:
-                    "Its file system does not support O_DIRECT: use --cache=buffered"
-                case Errno(rawValue: EISDIR): "It is a directory: give the path of an image or of a disk"
-                default: ""
-                }
-            throw SystemError(cannot: "open the image", path, error, advice: advice)
         }
     }
 

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import Custody
 internal import Glibc
 public import Platform
 
@@ -51,9 +52,9 @@ public final class ImageTenure {
     private func take(_ wait: PredecessorWait) throws(SystemError) {
         guard custody == nil else { return }
         let custody = try openCustody()
-        try ImageLocks.takeCustody(custody, path: path, readOnly: image.isReadOnly, wait)
+        try takeCustody(custody, wait)
         if !image.isReadOnly {
-            try ImageLocks.fence(custody, path: path, wait)
+            try awaitStorage(custody, wait)
             do throws(SystemError) {
                 try image.claim(path, wait)
                 try image.lock(path)
@@ -79,6 +80,42 @@ public final class ImageTenure {
 
     /// Requests are under way whose end nobody will tell: the image is held until the process ends.
     public func keepForGood() { isForGood = true }
+
+    /// Makes sure that nobody else serves the image. Waits for a worker that has been killed and is not gone yet; one
+    /// that lives is not waited for.
+    ///
+    /// - Throws: a sentence that says who is in the way; EBUSY when it is another worker.
+    private func takeCustody(_ custody: borrowing OwnedFD, _ wait: PredecessorWait) throws(SystemError) {
+        let readOnly = image.isReadOnly
+        try wait.until(
+            path, isOver: { ImageLocks.tryCustody(custody, readOnly: readOnly) },
+            obstacle: { () throws(SystemError) in try dyingHolder(custody) })
+        ImageLocks.nameHolder(custody, readOnly: readOnly)
+        try ImageLocks.excludeQEMU(custody, path: path, readOnly: readOnly)
+    }
+
+    /// What keeps custody from us, when that will pass.
+    ///
+    /// - Throws: when it will not.
+    private func dyingHolder(_ custody: borrowing OwnedFD) throws(SystemError) -> PredecessorWait.Obstacle {
+        // Either it has just let go, or it lives in another PID namespace: the next tries tell.
+        guard let pid = ImageLocks.holder(custody, readOnly: image.isReadOnly) else {
+            return .foreign("another worker, which this one cannot see, serves it")
+        }
+        guard let state = dyingState(ofProcess: pid) else {
+            throw SystemError(
+                cannot: "serve", path, .busy, advice: "Another worker serves it, process \(pid): end that one first")
+        }
+        return .predecessor("worker \(pid), which has been killed, is not gone yet (state \(state))")
+    }
+
+    /// Waits until nothing is written to the image any more on behalf of a worker that has died. Custody is taken
+    /// first: so the wait is for the storage only, and nobody starts meanwhile.
+    private func awaitStorage(_ custody: borrowing OwnedFD, _ wait: PredecessorWait) throws(SystemError) {
+        try wait.until(
+            path, isOver: { ImageLocks.isSettled(custody) },
+            obstacle: { .predecessor("requests of a worker that has died are still under way in the storage") })
+    }
 
     /// An open file of its own, of the very file that is served, whatever has become of its name.
     private func openCustody() throws(SystemError) -> OwnedFD {
@@ -151,4 +188,16 @@ extension DiskImage {
         // It cannot fail: both are open, and nobody else in this process opens files under a number of its choice.
         _ = dup3(unclaimedNumber, access.file, O_CLOEXEC)
     }
+}
+
+/// The state of a process that has been killed and is still there, as ps shows it; nil for one that lives on.
+private func dyingState(ofProcess pid: Int32) -> Character? {
+    // It may have gone between the two questions.
+    guard let state = ThreadState(process: pid), let text = readSmallFile("/proc/\(pid)/status") else { return "X" }
+    let isKilled = text.split(separator: "\n").contains { line in
+        guard line.hasPrefix("SigPnd:") || line.hasPrefix("ShdPnd:") else { return false }
+        let pending = line.split(whereSeparator: \.isWhitespace).last.flatMap { UInt64($0, radix: 16) } ?? 0
+        return pending & (1 << UInt64(SIGKILL - 1)) != 0
+    }
+    return isKilled || state.isOver ? state.letter : nil
 }

@@ -40,6 +40,10 @@ public protocol StorageBackend: ~Copyable {
     /// - Returns: false when the progress does not fit the request.
     mutating func adopt(_ slot: inout RequestSlot, _ progress: RequestProgress) -> Bool
 
+    /// Keeps what an operation of a worker before uses, whose request is not gone on with, until `abandon`: the kernel may
+    /// be at it still.
+    mutating func hold(_ slot: inout RequestSlot, _ progress: RequestProgress)
+
     /// Lets go of what an adopted operation had, which has failed with its worker: the request can be started anew.
     mutating func abandon(_ slot: inout RequestSlot)
 
@@ -59,6 +63,7 @@ extension StorageBackend where Self: ~Copyable {
     @inlinable public var lastIndex: UInt32 { 0 }
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
     public mutating func adopt(_ slot: inout RequestSlot, _ progress: RequestProgress) -> Bool { false }
+    public mutating func hold(_ slot: inout RequestSlot, _ progress: RequestProgress) {}
     public mutating func abandon(_ slot: inout RequestSlot) {}
 }
 

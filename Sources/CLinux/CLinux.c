@@ -1,9 +1,11 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include "fatal_signal.h"
 #include "memory_guard.h"
 // Not in the header: liburing has a copy of its own, and Swift takes the two for contradictory definitions.
 #include <linux/io_uring.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -39,19 +41,17 @@ static int guard_replace(uintptr_t address) {
 }
 
 static void guard_handle(int signal_number, siginfo_t *info, void *context) {
-    (void)context;
     const int saved = errno;
     if (guard_replace((uintptr_t)info->si_addr)) {
         clinux_guard_report();
     } else {
-        // The access is made again when this returns, and ends the process.
-        signal(signal_number, SIG_DFL);
+        clinux_fatal_handle(signal_number, info, context);
     }
     errno = saved;
 }
 
 int clinux_guard_install(int event) {
-    struct sigaction action = {.sa_sigaction = guard_handle, .sa_flags = SA_SIGINFO};
+    struct sigaction action = {.sa_sigaction = guard_handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     atomic_store(&guard_event, event);
     sigemptyset(&action.sa_mask);
     return sigaction(SIGBUS, &action, NULL);
@@ -71,12 +71,47 @@ int clinux_guard_add(void *base, size_t count) {
 void clinux_guard_remove(int number) { atomic_store(&guards[number].base, GUARD_FREE); }
 
 _Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
-int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]) {
+int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
+                     unsigned char parameters[120]) {
+    enum { LIMIT = 64 };
+    struct io_uring_restriction allowed[LIMIT];
+    if (operation_count > LIMIT) {
+        errno = EINVAL;
+        return -1;
+    }
+    memset(allowed, 0, sizeof allowed);
+    for (unsigned index = 0; index < operation_count; index++) {
+        allowed[index].opcode = IORING_RESTRICTION_SQE_OP;
+        allowed[index].sqe_op = operations[index];
+    }
     struct io_uring_params made = {
-        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
+        .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED,
         .cq_entries = completions < entries ? entries : completions,
     };
     const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
+    if (ring < 0) return ring;
+    if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_RESTRICTIONS, allowed, operation_count) < 0 ||
+        syscall(SYS_io_uring_register, ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0) {
+        const int error = errno;
+        close(ring);
+        errno = error;
+        return -1;
+    }
     memcpy(parameters, &made, sizeof made);
     return ring;
+}
+
+int clinux_ring_has_work(const void *rings, const unsigned char parameters[120]) {
+    struct io_uring_params made;
+    memcpy(&made, parameters, sizeof made);
+    const unsigned last = 4096 - sizeof(uint32_t);
+    if (made.sq_off.flags > last || made.cq_off.head > last || made.cq_off.tail > last) return 0;
+    const char *base = rings;
+    const uint32_t flags = atomic_load_explicit((const _Atomic(uint32_t) *)(base + made.sq_off.flags),
+                                                memory_order_acquire);
+    const uint32_t head = atomic_load_explicit((const _Atomic(uint32_t) *)(base + made.cq_off.head),
+                                               memory_order_acquire);
+    const uint32_t tail = atomic_load_explicit((const _Atomic(uint32_t) *)(base + made.cq_off.tail),
+                                               memory_order_acquire);
+    return head != tail || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }

@@ -6,10 +6,27 @@ public import Platform
 ///
 /// COOP_TASKRUN|TASKRUN_FLAG: completions are never forced on a running thread by an interrupt; a flag says that work
 /// waits. DEFER_TASKRUN and SINGLE_ISSUER stay off: with them a successor could neither reap nor use the ring.
+///
+/// A worker that a guest has got hold of can ask for nothing on it but transfers between what it has open already: no
+/// seccomp filter sees what is asked through a ring, so the ring itself refuses the rest (-EACCES). That lasts as long
+/// as the ring, whoever uses it.
 public struct KernelRing: ~Copyable, Sendable {
     public let fd: OwnedFD
     /// What io_uring_setup said, for the session record.
     public let parameters: [UInt8]
+
+    /// What a worker asks of its rings (linux/io_uring.h).
+    private static let operations: [UInt8] = [
+        1,  // READV
+        2,  // WRITEV
+        3,  // FSYNC
+        9,  // SENDMSG
+        17,  // FALLOCATE
+        22,  // READ
+        23,  // WRITE
+        27,  // RECV
+        46,  // URING_CMD
+    ]
 
     /// Makes a ring.
     ///
@@ -19,7 +36,8 @@ public struct KernelRing: ~Copyable, Sendable {
     /// - Throws: a sentence that says why this machine gives no ring, and what to do.
     public init(entries: UInt32, completions: UInt32) throws(SystemError) {
         var parameters = [UInt8](repeating: 0, count: 120)
-        let number = unsafe clinux_make_ring(entries, completions, &parameters)
+        let number = unsafe clinux_make_ring(
+            entries, completions, Self.operations, UInt32(Self.operations.count), &parameters)
         guard number >= 0 else {
             throw SystemError(
                 cannot: "set up", "a kernel ring", .current,
@@ -28,4 +46,23 @@ public struct KernelRing: ~Copyable, Sendable {
         fd = OwnedFD(owning: number)
         self.parameters = parameters
     }
+}
+
+/// A look at a kernel ring that somebody else uses.
+public struct KernelRingSight: ~Copyable, Sendable {
+    private let mapping: Mapping
+    private let parameters: [UInt8]
+
+    /// - Parameters:
+    ///   - fd: of the ring; it may be closed afterwards.
+    ///   - parameters: as the session record has them.
+    /// - Throws: when it cannot be mapped.
+    public init(_ fd: borrowing OwnedFD, parameters: [UInt8]) throws(Errno) {
+        precondition(parameters.count == 120)
+        mapping = try Mapping(sharing: fd, count: 4096, writable: false)
+        self.parameters = parameters
+    }
+
+    /// Whether the kernel has something for the ring's user that he has not taken.
+    public var hasWork: Bool { unsafe clinux_ring_has_work(mapping.base, parameters) != 0 }
 }

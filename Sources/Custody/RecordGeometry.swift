@@ -28,6 +28,11 @@ public struct RecordGeometry: Hashable, Sendable {
 
     func controlOffset(_ area: Int) -> Int { WIRE_RECORD_HEADER_BYTES.asInt + area * Self.controlBytes }
 
+    func statisticsOffset(queue: Int) -> Int {
+        precondition(queue >= 0 && queue < queueCount)
+        return statisticsOffset + queue * WIRE_RECORD_STATISTICS_BYTES.asInt
+    }
+
     func requestsOffset(queue: Int) -> Int {
         requestsOffset + queue * queueSize * WIRE_RECORD_REQUEST_BYTES.asInt
     }
@@ -43,7 +48,7 @@ public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
     case geometry(queueCount: Int, queueSize: Int, ringCount: Int)
     case tooSmall(UInt64)
     case notARecord
-    case version(UInt32)
+    case version(UInt32, readable: ClosedRange<UInt32>)
     case size(UInt64, expected: Int)
     case control(String)
     case ownedBy(UInt64)
@@ -55,8 +60,8 @@ public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
             "a session record of \(queues) queues of \(size) with \(rings) rings is out of range"
         case .tooSmall(let count): "the session record has \(count) bytes, fewer than its header"
         case .notARecord: "the file is no session record"
-        case .version(let version):
-            "the session record has version \(version); this build reads \(SessionRecord.readableVersions)"
+        case .version(let version, let readable):
+            "the session record has version \(version); this build reads \(readable.lowerBound) to \(readable.upperBound)"
         case .size(let count, let expected): "the session record has \(count) bytes where it says \(expected)"
         case .control(let what): "the session record's control area \(what)"
         case .ownedBy(let generation): "worker \(generation) has the device"

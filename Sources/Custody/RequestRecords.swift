@@ -123,3 +123,38 @@ public struct RequestProgress: Hashable, Sendable {
         unsafe wire_store64(entry(slot) + 8, generation | Self.startedBit)
     }
 }
+
+// MARK: - Requests over which workers die
+
+extension RequestRecords {
+    /// How many workers have died by their own fault while they handled a request.
+    ///
+    /// - Parameter counter: of the request, in the inflight log: what is known of an earlier one in its slot is not of
+    ///   this one.
+    public func strikes(_ slot: UInt16, counter: UInt64) -> Int {
+        let entry = unsafe entry(slot)
+        guard unsafe wire_load64(entry + 48) == counter else { return 0 }
+        return Int(unsafe wire_load64(entry + 56) & 0xff)
+    }
+
+    /// A worker has died over a request. Doing it twice for the same worker, or dying within it, changes nothing.
+    ///
+    /// - Parameter generation: of the worker that has died.
+    public func strike(_ slot: UInt16, counter: UInt64, generation: UInt64) {
+        let entry = unsafe entry(slot)
+        let before = strikes(slot, counter: counter)
+        if before > 0, unsafe wire_load64(entry + 56) >> 8 == generation { return }
+        if before == 0 {
+            unsafe wire_store64(entry + 56, 0)
+            unsafe wire_store64(entry + 48, counter)
+        }
+        unsafe wire_store64(entry + 56, generation << 8 | UInt64(min(before + 1, 255)))
+    }
+
+    /// The request that the slot may have had is no more: counters begin anew when a log is taken up, and another
+    /// request could get its.
+    public func forgive(_ slot: UInt16) {
+        let entry = unsafe entry(slot)
+        if unsafe wire_load64(entry + 56) != 0 { unsafe wire_store64(entry + 56, 0) }
+    }
+}

@@ -93,22 +93,10 @@ public final class Sentinel: Sendable {
 public func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> Bool {
     let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
     for thread in threads {
-        while isRunning(thread, of: process) {
+        while let state = ThreadState(process: process, thread: thread), !state.isOver {
             if monotonicNanoseconds() > end { return false }
             spinHint()
         }
     }
     return true
-}
-
-/// PF_EXITING | PF_POSTCOREDUMP
-private let exitingFlags: UInt32 = 0x4 | 0x8
-
-private func isRunning(_ thread: Int32, of process: Int32) -> Bool {
-    guard let text = readSmallFile("/proc/\(process)/task/\(thread)/stat") else { return false }
-    // The name, in parentheses, may hold anything: what counts follows the last one.
-    guard let afterName = text.lastIndex(of: ")") else { return false }
-    let fields = text[text.index(after: afterName)...].split(separator: " ")
-    guard fields.count > 6, let flags = UInt32(fields[6]) else { return false }
-    return flags & exitingFlags == 0 && fields[0] != "Z" && fields[0] != "X"
 }

@@ -10,10 +10,10 @@ internal import Synchronization
 /// field says at any instant of a writer's death is in docs/crash-points.md.
 @safe public final class SessionRecord: Sendable {
     public let geometry: RecordGeometry
-    private let mapping: Mapping
+    let mapping: Mapping
 
-    /// Record versions that this build reads, and the one that it writes.
-    public static let readableVersions: ClosedRange<UInt32> = 1...UInt32(WIRE_RECORD_VERSION)
+    /// The lowest version that whoever uses this record must know.
+    public let version: UInt32
 
     /// Makes the record of a device that nobody has served yet.
     ///
@@ -35,8 +35,11 @@ internal import Synchronization
 
     /// Maps a record and checks it.
     ///
+    /// - Parameter versions: those that the caller can use.
     /// - Throws: why it is not believed.
-    public init(_ fd: borrowing OwnedFD) throws(SessionRecordError) {
+    public init(
+        _ fd: borrowing OwnedFD, reading versions: ClosedRange<UInt32> = RecordFormat.current.reads
+    ) throws(SessionRecordError) {
         do throws(Errno) {
             let size = try fd.fileSize() ?? 0
             guard size >= UInt64(WIRE_RECORD_HEADER_BYTES.asInt), size < 1 << 32 else {
@@ -50,7 +53,7 @@ internal import Synchronization
         let header = unsafe mapping.base.assumingMemoryBound(to: wire_record_header.self)
         guard unsafe header.pointee.magic == WIRE_RECORD_MAGIC else { throw .notARecord }
         let version = unsafe header.pointee.version
-        guard Self.readableVersions.contains(version) else { throw .version(version) }
+        guard versions.contains(version) else { throw .version(version, readable: versions) }
         let geometry = try unsafe RecordGeometry(
             queueCount: Int(header.pointee.queue_count), queueSize: Int(header.pointee.queue_size),
             ringCount: Int(header.pointee.ring_count))
@@ -58,13 +61,14 @@ internal import Synchronization
             throw .size(UInt64(mapping.count), expected: geometry.byteCount)
         }
         self.geometry = geometry
+        self.version = version
     }
 
-    private func atomic64(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    func atomic64(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
         unsafe (mapping.base + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
-    private func atomic32(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt32>> {
+    func atomic32(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt32>> {
         unsafe (mapping.base + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
     }
 
@@ -88,18 +92,23 @@ extension SessionRecord {
         Int32(bitPattern: unsafe atomic32(WIRE_RECORD_OWNER_PID.asInt).pointee.load(ordering: .acquiring))
     }
 
+    /// The owner's thread that uses a ring; nil when there is none.
+    public func ownerThread(ring: Int) -> Int32? {
+        precondition(ring >= 0 && ring < WIRE_RECORD_MAX_RINGS.asInt)
+        let offset = WIRE_RECORD_OWNER_THREADS.asInt + 4 * ring
+        let thread = Int32(bitPattern: unsafe atomic32(offset).pointee.load(ordering: .acquiring))
+        return thread == 0 ? nil : thread
+    }
+
     /// The owner's threads that use rings.
     public var ownerThreads: [Int32] {
-        (0..<WIRE_RECORD_MAX_RINGS.asInt).compactMap { index in
-            let offset = WIRE_RECORD_OWNER_THREADS.asInt + 4 * index
-            let thread = Int32(bitPattern: unsafe atomic32(offset).pointee.load(ordering: .acquiring))
-            return thread == 0 ? nil : thread
-        }
+        (0..<WIRE_RECORD_MAX_RINGS.asInt).compactMap { ownerThread(ring: $0) }
     }
 
     /// Takes the device: two active workers are impossible, because only one compare-and-swap succeeds.
     ///
-    /// The order of stores: `last_generation`, then `owner`. A worker that dies between them has used up a number.
+    /// The order of stores: `last_generation`, then the account of this worker's life, then `owner`. A worker that dies
+    /// between them has used up a number.
     ///
     /// - Parameter predecessor: the owner as seen after its death; 0 for none.
     /// - Returns: the number of this worker.
@@ -107,14 +116,40 @@ extension SessionRecord {
     public func claim(from predecessor: UInt64, process: Int32) throws(SessionRecordError) -> UInt64 {
         let generation = unsafe atomic64(WIRE_RECORD_LAST_GENERATION.asInt).pointee
             .wrappingAdd(1, ordering: .acquiringAndReleasing).newValue
+        beginLife(generation, process: process)
         let outcome = unsafe atomic64(WIRE_RECORD_OWNER.asInt).pointee
             .compareExchange(expected: predecessor, desired: generation, ordering: .acquiringAndReleasing)
         guard outcome.exchanged else { throw .ownedBy(outcome.original) }
-        for index in 0..<WIRE_RECORD_MAX_RINGS.asInt { noteThread(0, ring: index) }
+        for index in 0..<WIRE_RECORD_MAX_RINGS.asInt {
+            noteThread(0, ring: index)
+            clearLoop(index)
+        }
         unsafe atomic32(WIRE_RECORD_OWNER_PID.asInt).pointee.store(UInt32(bitPattern: process), ordering: .releasing)
-        unsafe atomic64(WIRE_RECORD_OWNER_COMPLETED.asInt).pointee.store(0, ordering: .releasing)
-        unsafe atomic32(WIRE_RECORD_FATAL_SIGNAL.asInt).pointee.store(0, ordering: .releasing)
         return generation
+    }
+
+    /// The version that the last owner writes; 0 when nobody has had the device.
+    public var writtenVersion: UInt32 {
+        unsafe atomic32(WIRE_RECORD_WRITTEN_VERSION.asInt).pointee.load(ordering: .acquiring)
+    }
+
+    /// Puts what this build has added to the record in order; to be called once by whoever has claimed the device,
+    /// before it changes anything else.
+    ///
+    /// The order of stores: the added fields, then `written_version`. A death between them leaves the version of the
+    /// worker before, so that the successor believes those fields only if that one has kept them.
+    ///
+    /// - Returns: what the format says of it, for the log.
+    public func takeUp(_ format: RecordFormat) -> String? {
+        let note = format.claimed(self, writtenVersion)
+        unsafe atomic32(WIRE_RECORD_WRITTEN_VERSION.asInt).pointee.store(format.writes, ordering: .releasing)
+        return note
+    }
+
+    /// Room for fields that later versions add: 64 bytes, 8-aligned, valid while this lives.
+    @safe public var additions: UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(
+            start: mapping.base + WIRE_RECORD_ADDITIONS.asInt, count: WIRE_RECORD_ADDITIONS_BYTES.asInt)
     }
 
     /// The owner's thread that uses a ring; before it does so for the first time.
@@ -131,17 +166,6 @@ extension SessionRecord {
         let outcome = unsafe atomic64(WIRE_RECORD_OWNER.asInt).pointee
             .compareExchange(expected: generation, desired: 0, ordering: .acquiringAndReleasing)
         precondition(outcome.exchanged, "only the owner gives the device up")
-    }
-
-    /// Requests that the owner has returned: a generation that has returned none was of no use.
-    public var ownerCompleted: UInt64 {
-        get { unsafe atomic64(WIRE_RECORD_OWNER_COMPLETED.asInt).pointee.load(ordering: .relaxed) }
-        set { unsafe atomic64(WIRE_RECORD_OWNER_COMPLETED.asInt).pointee.store(newValue, ordering: .relaxed) }
-    }
-
-    /// The signal that ended the owner by its own fault; 0 when it was killed from outside.
-    public var fatalSignal: Int32 {
-        Int32(bitPattern: unsafe atomic32(WIRE_RECORD_FATAL_SIGNAL.asInt).pointee.load(ordering: .acquiring))
     }
 }
 

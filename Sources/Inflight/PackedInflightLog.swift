@@ -109,6 +109,9 @@ public import Virtio
         return unsafe states + Int(index)
     }
 
+    /// The counter of a request in flight.
+    func counter(of slot: UInt16) -> UInt64 { unsafe wire_load64(entry(slot) + 8) }
+
     // MARK: Taking
 
     /// Copies a descriptor into a free entry.

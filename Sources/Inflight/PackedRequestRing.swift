@@ -103,6 +103,8 @@ public import Virtio
     @inline(__always)
     public mutating func record(_ slot: UInt16) { log.record(slot) }
 
+    public func counter(of slot: UInt16) -> UInt64 { log.counter(of: slot) }
+
     public mutating func returnUnusable(_ slot: UInt16) {
         preconditionFailure("slot \(slot) was free: the log has chosen it")
     }

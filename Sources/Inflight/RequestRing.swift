@@ -46,6 +46,9 @@ public protocol RequestRing: ~Copyable {
     /// Logs the request that was just taken: from here on, a successor carries it out.
     mutating func record(_ slot: UInt16)
 
+    /// What the log has as the counter of a request in flight: it names the request for as long as that is in the log.
+    func counter(of slot: UInt16) -> UInt64
+
     /// Returns what was just taken, the slot of which cannot be used: the guest named one that does not exist or that
     /// is in flight already. Everything given back before has been published; `publish` comes next.
     mutating func returnUnusable(_ slot: UInt16)

@@ -61,6 +61,9 @@ internal import Virtio
         return unsafe base! + (16 + 16 * Int(head))
     }
 
+    /// The counter of a request in flight; 0 without a log.
+    func counter(of head: UInt16) -> UInt64 { isKept ? unsafe wire_load64(entry(head) + 8) : 0 }
+
     /// A request has been taken from the available ring.
     @inlinable
     public mutating func take(_ head: UInt16) {
@@ -118,6 +121,12 @@ public struct RecoveryPlan: Sendable, Equatable {
     public var adopted = 0
     /// Published, and not yet struck off when the worker died.
     public var struckOff = 0
+    /// Requests that are answered with an error without being carried out: workers have died over them.
+    public var givenUp: [UInt16] = []
+    /// Of those, the ones that are given up for the first time.
+    public var newlyGivenUp = 0
+    /// Requests that cannot even be answered without a worker dying: they stay in flight, untouched.
+    public var setAside: [UInt16] = []
 
     public init() {}
 }

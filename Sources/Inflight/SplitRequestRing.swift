@@ -63,6 +63,8 @@ public import Virtio
     @inline(__always)
     public mutating func record(_ slot: UInt16) { log.take(slot) }
 
+    public func counter(of slot: UInt16) -> UInt64 { log.counter(of: slot) }
+
     public mutating func returnUnusable(_ slot: UInt16) {
         log.giveBackNothing()
         ring.writeUsed(head: slot, written: 0)

@@ -14,6 +14,9 @@ internal import Glibc
         unsafe events.initialize(repeating: epoll_event())
     }
 
+    /// The epoll descriptor itself.
+    public var number: Int32 { fd.number }
+
     /// Watches `number` for input.
     ///
     /// - Parameter edge: report each arrival once instead of for as long as input is there. An eventfd watched so need

@@ -25,3 +25,30 @@ public func nextSignal(of descriptor: borrowing OwnedFD) -> Int32? {
     let size = MemoryLayout<signalfd_siginfo>.size
     return unsafe read(descriptor.number, &info, size) == size ? Int32(info.ssi_signo) : nil
 }
+
+/// Makes signals that end this process by its own fault be noted before they do, where `clinux_fatal_note_at` says. To
+/// be called after `SharedMemoryGuard.install`, before other threads are started: each gets a stack for it.
+///
+/// - Throws: sigaction's or mmap's error.
+public func noteFatalSignals() throws(Errno) {
+    try retryingInterrupts { clinux_fatal_install() }
+}
+
+/// SIGILL and so on; "signal 77" for one without a name here.
+public func signalName(_ signal: Int32) -> String {
+    switch signal {
+    case SIGHUP: "SIGHUP"
+    case SIGINT: "SIGINT"
+    case SIGQUIT: "SIGQUIT"
+    case SIGILL: "SIGILL"
+    case SIGTRAP: "SIGTRAP"
+    case SIGABRT: "SIGABRT"
+    case SIGBUS: "SIGBUS"
+    case SIGFPE: "SIGFPE"
+    case SIGKILL: "SIGKILL"
+    case SIGSEGV: "SIGSEGV"
+    case SIGTERM: "SIGTERM"
+    case SIGSYS: "SIGSYS"
+    default: "signal \(signal)"
+    }
+}

@@ -6,6 +6,7 @@ internal import Platform
 final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]
     let workerOutput: SharedFD
+    let workerGroups: WorkerGroups?
     let store: any FDStore
     let coder: StateCoder
     private let poller: Poller
@@ -22,6 +23,10 @@ final class CustodyLoop: CustodySite {
     private var deletions: [String: [@Sendable (Result<Void, SupervisorError>) -> Void]] = [:]
     private var ended: [DeviceCustody] = []
     private(set) var isStopping = false
+    /// How long a loop may leave work undone, in nanoseconds; 0: for ever.
+    private let hangLimit: UInt64
+    /// When loops are to be looked at again, if there are any.
+    private var nextWatch: UInt64 = 0
 
     static let maximumDevices = 1024
     /// Events that a new follower is told of.
@@ -37,8 +42,10 @@ final class CustodyLoop: CustodySite {
     /// - Throws: when the worker's program cannot be opened, or nothing can be watched.
     init(_ options: borrowing Supervisor.Options, mailbox: Mailbox) throws(SystemError) {
         workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
+        workerGroups = options.workerGroups
         store = options.store
         coder = options.coder
+        hangLimit = options.hangMilliseconds * 1_000_000
         self.mailbox = mailbox
         do throws(Errno) {
             poller = try Poller()
@@ -134,15 +141,25 @@ final class CustodyLoop: CustodySite {
                 }
             }
             for device in devices.values { device.runTimers() }
+            watchLoops()
             advanceRun()
             ended = []
         }
+    }
+
+    /// Looks at the loops of all workers, four times in the time that one may leave work undone.
+    private func watchLoops() {
+        let now = monotonicNanoseconds()
+        guard hangLimit > 0, now >= nextWatch else { return }
+        nextWatch = now + hangLimit / 4
+        for device in devices.values { device.watchLoops(at: now, limit: hangLimit) }
     }
 
     /// Milliseconds until something is due, rounded up; nil for never.
     private func timeout() -> Int32? {
         var deadline = devices.values.compactMap(\.nextDeadline).min()
         if let canary = run?.resumeAt { deadline = min(deadline ?? .max, canary) }
+        if hangLimit > 0, devices.values.contains(where: \.mustWatch) { deadline = min(deadline ?? .max, nextWatch) }
         guard let deadline else { return nil }
         let now = monotonicNanoseconds()
         return deadline <= now ? 0 : Int32(min(60_000, (deadline - now + 999_999) / 1_000_000))
@@ -209,7 +226,7 @@ extension CustodyLoop {
         guard devices.count < Self.maximumDevices else { throw .failed("there are \(devices.count) devices already") }
         let device: DeviceCustody
         do throws(SystemError) {
-            let image = isRestored ? nil : try ImageCustody.take(configuration)
+            let image = isRestored ? nil : try ImageFiles.takeCustody(configuration)
             device = try DeviceCustody(configuration, image: image, program: currentProgram, site: self)
         } catch {
             throw .failed("\(error)")

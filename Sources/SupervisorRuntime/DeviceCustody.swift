@@ -15,6 +15,8 @@ protocol CustodySite: AnyObject {
     var coder: StateCoder { get }
     /// Where workers write their logs.
     var workerOutput: SharedFD { get }
+    /// Where they run; nil: where the supervisor does.
+    var workerGroups: WorkerGroups? { get }
 }
 
 /// What a descriptor that has input is.
@@ -31,9 +33,13 @@ enum WatchTarget: Hashable {
 final class DeviceCustody {
     let configuration: DeviceConfiguration
     private(set) var machine: DeviceMachine
-    private let record: SessionRecord
+    let record: SessionRecord
     private let recordFile: SharedFD
-    private let rings: [SharedFD]
+    let rings: [SharedFD]
+    /// Of the rings, once they have been looked at.
+    var ringSights: [RingSight?] = []
+    /// The worker that has the device, as it was seen last; nil: none was.
+    var watch: WorkerWatch?
     private let listener: UnixListener
     private let stateFile: StateFile
     /// What keeps others off the image; nil when there is none, or it could not be had yet.
@@ -41,7 +47,7 @@ final class DeviceCustody {
     /// No worker of this device has ever run that we know of: what others left under way is waited for first.
     private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
-    private var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
+    private(set) var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
     /// Open files of the image for workers that have just been spawned.
     private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
     private var tokens: [WatchTarget: UInt64] = [:]
@@ -88,11 +94,12 @@ final class DeviceCustody {
         self.rings = rings
         do throws(Errno) {
             stateFile = try StateFile()
-            listener = try UnixListener(at: configuration.socketPath, backlog: 8)
+            listener = try UnixListener(
+                at: configuration.socketPath, access: configuration.socketAccess, backlog: 8)
         } catch {
             throw SystemError(cannot: "listen at", configuration.socketPath, error)
         }
-        machine = DeviceMachine(program: program, recordVersion: SessionRecord.readableVersions.upperBound)
+        machine = DeviceMachine(program: program, recordVersion: record.version)
         if let image { secure(image) }
         site.store.put(recordFile.number, as: storeName("record"))
         site.store.put(listener.fd.number, as: storeName("listener"))
@@ -219,9 +226,9 @@ final class DeviceCustody {
     ///
     /// - Throws: a sentence that says what is in the way; it is tried again.
     private func secureImage() throws(SystemError) {
-        if imageCustody == nil, let image = try ImageCustody.take(configuration) { secure(image) }
+        if imageCustody == nil, let image = try ImageFiles.takeCustody(configuration) { secure(image) }
         if isCold, let imageCustody, let path = configuration.imagePath {
-            try ImageCustody.fence(imageCustody, path: path)
+            try ImageFiles.fence(imageCustody, path: path)
         }
     }
 
@@ -246,8 +253,8 @@ final class DeviceCustody {
         DeviceStatus(
             configuration: configuration, workers: machine.workers, problem: machine.problem,
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
-            generation: record.lastGeneration, completed: record.ownerCompleted,
-            upgrade: machine.upgrade?.phase.rawValue)
+            generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
+            upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount)
     }
 
     /// Kills the worker that has the device: for drills.
@@ -316,11 +323,20 @@ extension DeviceCustody {
         guard let link = links[id], link.process.hasEnded else { return }
         // What it said last is still in the channel.
         takeMessages(id)
-        handle(.ended(id, ending(of: link)))
+        let life = record.life(ofProcess: link.process.pid)
+        handle(
+            .ended(
+                id, ending(of: link, life),
+                DeviceMachine.LastWords(returned: life?.returned, handling: life?.handling)))
     }
 
-    private func ending(of link: WorkerLink) -> DeviceMachine.Ending {
-        switch link.process.takeEnding() {
+    /// The record knows better than the exit status: it tells of a child of another supervisor, too, and of a worker that
+    /// was killed while it wrote its core.
+    private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
+        let status = link.process.takeEnding()
+        if let life, life.fatalSignal != 0 { return .byFault(signal: life.fatalSignal) }
+        if let life, life.isHung { return .hung }
+        switch status {
         case .exited(let code): return .onItsOwn(code: code)
         case .killed(let signal):
             let faults = [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS]
@@ -403,7 +419,9 @@ extension DeviceCustody {
     private func keep(_ descriptor: SharedFD?, under key: CustodyKey) {
         guard let descriptor else { return }
         custody[key] = descriptor
-        site.store.put(descriptor.number, as: storeName(Self.storeName(key)))
+        if !site.store.put(descriptor.number, as: storeName(Self.storeName(key))) {
+            note(.failed, "there is no room to keep \(key) outside of the supervisor: its death would disconnect")
+        }
     }
 
     private func send(_ message: CustodyMessage, to id: DeviceMachine.WorkerID, _ key: CustodyKey?) {
@@ -438,9 +456,15 @@ extension DeviceCustody {
             "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
         ]
         let process = try DetachedProcess(
-            path: "/proc/self/fd/\(file.number)", name: "baton-worker", arguments: arguments,
+            path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)", arguments: arguments,
             output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
         let pid = process.pid
+        do throws(SystemError) {
+            try site.workerGroups?.take(pid, device: configuration.name)
+        } catch {
+            process.send(signal: SIGKILL)
+            throw error
+        }
         let link = WorkerLink(
             process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
         links[id] = link
@@ -457,7 +481,9 @@ extension DeviceCustody {
         guard let link = links[id] else { return }
         link.send(CustodyMessage(.give, CustodyKey(.record)), recordFile)
         for (key, descriptor) in custody { link.send(CustodyMessage(.give, key), descriptor) }
-        for (index, file) in (images.removeValue(forKey: id) ?? []).enumerated() {
+        // Not there when a supervisor before this one started the worker; without them it refuses the device.
+        let files = images.removeValue(forKey: id) ?? (try? ImageFiles.open(configuration)) ?? []
+        for (index, file) in files.enumerated() {
             link.send(CustodyMessage(.give, CustodyKey(.image, UInt16(index))), file)
         }
         link.send(CustodyMessage(.prepare, text: configuration.workerOptions), nil)
@@ -492,6 +518,7 @@ extension DeviceCustody {
         custody = [:]
         for name in ["state", "record", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
+        site.workerGroups?.remove(device: configuration.name)
         site.dissolve(configuration.name)
     }
 }

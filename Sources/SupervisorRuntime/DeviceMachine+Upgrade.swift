@@ -82,6 +82,10 @@ extension DeviceMachine {
 
     /// Goes as far as what has happened allows. One call may take several steps.
     mutating func advanceUpgrade(_ actions: inout [Action]) {
+        // Heard of too late: nobody waits for it any more.
+        if upgrade == nil || upgrade?.phase == .replacing {
+            for other in workers where other.phase == .frozen { quit(other.id, &actions) }
+        }
         var before: Upgrade.Phase?
         while let now = upgrade, now.phase != before {
             before = now.phase

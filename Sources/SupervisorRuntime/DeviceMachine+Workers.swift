@@ -12,9 +12,6 @@ extension DeviceMachine {
         static let longestBackOff: UInt64 = 30_000
     }
 
-    /// A generation that was active for less than this, and died by its own fault, was of no use. In nanoseconds.
-    static let usefulLife: UInt64 = 1_000_000_000
-
     /// The worker that has the device, as far as it is known here.
     public var active: Worker? { workers.first { $0.phase == .active || $0.phase == .freezing } }
     var standby: Worker? { workers.first { $0.phase == .standby } }
@@ -34,7 +31,7 @@ extension DeviceMachine {
         case .notSpawned(let id, let reason): notSpawned(id, reason, &actions)
         case .message(let id, let message, let hasDescriptor):
             received(message, from: id, hasDescriptor: hasDescriptor, at: now, &actions)
-        case .ended(let id, let ending): ended(id, ending, at: now, &actions)
+        case .ended(let id, let ending, let words): ended(id, ending, words, &actions)
         case .connected: connected(&actions)
         case .expired(let timer): expired(timer, &actions)
         case .upgrade(let order): begin(order, &actions)
@@ -114,13 +111,20 @@ extension DeviceMachine {
         if !upgradeLost(id, reason, isFault: true, &actions) { backOff(reason, &actions) }
     }
 
-    private mutating func ended(_ id: WorkerID, _ ending: Ending, at now: UInt64, _ actions: inout [Action]) {
+    private mutating func ended(
+        _ id: WorkerID, _ ending: Ending, _ words: LastWords, _ actions: inout [Action]
+    ) {
         guard let index = index(of: id) else { return }
         let worker = workers.remove(at: index)
         actions.append(.forget(id))
-        let reason = worker.refusal ?? ending.description
+        let request = words.handling.map { " while it handled queue \($0.queue), head \($0.slot)" } ?? ""
+        let death = "worker \(id) (\(worker.phase.rawValue)) \(ending.description)\(request)"
+        let reason = worker.refusal ?? death
         let wasTold = worker.phase == .quitting
-        if !wasTold { report(.died, id, "\(worker.phase.rawValue), \(reason)", &actions) }
+        if !wasTold {
+            report(.died, id, death, &actions)
+            lastDeath = death
+        }
         let wasCandidate = upgradeLost(id, reason, isFault: ending.isFault, &actions)
         if worker.phase == .active || worker.phase == .freezing {
             takeOverCount += 1
@@ -130,8 +134,7 @@ extension DeviceMachine {
         }
         guard !isDeleting, !wasTold, !wasCandidate, worker.refusal != nil || ending.isFault else { return }
         if rollsBack(worker, &actions) { return }
-        let wasUseful = worker.generation > 0 && now &- worker.activeSince >= Self.usefulLife
-        if wasUseful { failures = 0 } else { backOff(reason, &actions) }
+        if (words.returned ?? 0) > 0 { failures = 0 } else { backOff(reason, &actions) }
     }
 
     /// The next worker waits, longer each time.
@@ -194,7 +197,12 @@ extension DeviceMachine {
         case .keep: keep(index, message, hasDescriptor: hasDescriptor, &actions)
         case .release: release(index, message.key, &actions)
         case .frozen:
-            guard workers[index].phase == .freezing else { return }
+            switch workers[index].phase {
+            case .freezing: break
+            // Its successor was heard first, and it was taken for dead.
+            case .superseded: takeOverCount -= 1
+            default: return
+            }
             workers[index].phase = .frozen
             report(.frozen, id, "", &actions)
         case .disconnected: disconnected(index, message.text, &actions)

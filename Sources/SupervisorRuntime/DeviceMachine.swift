@@ -22,6 +22,8 @@ public struct DeviceMachine: Codable, Hashable, Sendable {
     public internal(set) var failures = 0
     /// Why the device is not served, or served without a standby; nil when all is well.
     public internal(set) var problem: String?
+    /// How the worker ended that died last, as a sentence.
+    public internal(set) var lastDeath: String?
     public internal(set) var isDeleting = false
     /// Times that a worker died and another took over.
     public internal(set) var takeOverCount = 0
@@ -97,12 +99,25 @@ extension DeviceMachine {
         case notSpawned(WorkerID, reason: String)
         /// - Parameter hasDescriptor: one came with it.
         case message(WorkerID, CustodyMessage, hasDescriptor: Bool)
-        case ended(WorkerID, Ending)
+        case ended(WorkerID, Ending, LastWords = LastWords())
         /// A front-end has connected; its connection is in custody.
         case connected
         case expired(Timer)
         case upgrade(Upgrade.Order)
         case delete
+    }
+
+    /// What the session record tells of a worker that has ended.
+    public struct LastWords: Hashable, Sendable {
+        /// Requests that it has returned; nil: it never had the device.
+        public var returned: UInt64?
+        /// What it was handling when it died by its own fault.
+        public var handling: HandledRequest?
+
+        public init(returned: UInt64? = nil, handling: HandledRequest? = nil) {
+            self.returned = returned
+            self.handling = handling
+        }
     }
 
     /// How a worker ended, as far as it matters.
@@ -112,22 +127,25 @@ extension DeviceMachine {
         case fromOutside(signal: Int32)
         /// It trapped.
         case byFault(signal: Int32)
+        /// It went on no more, and was killed for that by the supervisor.
+        case hung
         /// It was no child of ours.
         case unknown
 
         var description: String {
             switch self {
-            case .onItsOwn(let code): "the worker ended with status \(code)"
-            case .fromOutside(let signal): "the worker was killed from outside (signal \(signal))"
-            case .byFault(let signal): "the worker trapped (signal \(signal))"
-            case .unknown: "the worker ended; nobody was there to see how"
+            case .onItsOwn(let code): "ended with status \(code)"
+            case .fromOutside(let signal): "was killed from outside by \(signalName(signal))"
+            case .byFault(let signal): "died by \(signalName(signal))"
+            case .hung: "hung and was killed"
+            case .unknown: "ended; nobody was there to see how"
             }
         }
 
         var isFault: Bool {
             switch self {
             case .onItsOwn(let code): code != 0
-            case .byFault: true
+            case .byFault, .hung: true
             case .fromOutside, .unknown: false
             }
         }

@@ -15,6 +15,10 @@ public struct DeviceStatus: Hashable, Sendable {
     public var completed: UInt64
     /// The step of an upgrade that is under way.
     public var upgrade: String?
+    /// How the worker ended that died last, as a sentence; nil: none has.
+    public var lastDeath: String?
+    /// Requests that were answered with an error because workers had died over them.
+    public var givenUp: UInt64
 }
 
 /// Something that has happened to a device.

@@ -1,4 +1,5 @@
 import BlockTarget
+import Custody
 import Glibc
 import Platform
 import TestSupport

@@ -28,6 +28,8 @@ final class ScriptedWorker {
     var record: SessionRecord?
     var sentinel: Sentinel?
     var generation: UInt64 = 0
+    /// An answer to the front-end counts as a request returned.
+    var account: QueueAccount?
     /// The value of the `keep` that has no answer yet.
     var awaited: UInt64?
     var keeps: UInt64 = 0
@@ -94,8 +96,10 @@ final class ScriptedWorker {
     }
 
     func giveUp() {
+        record?.noteFatalSignals(nil)
         record?.release(generation)
         generation = 0
+        account = nil
         sentinel?.release()
     }
 
@@ -118,6 +122,8 @@ final class ScriptedWorker {
     func takeUp(_ sentinel: Sentinel) throws {
         guard try sentinel.takeAcquisition() != nil, let record else { return }
         generation = try record.claim(from: record.owner, process: getpid())
+        record.noteFatalSignals(generation)
+        account = QueueAccount(record, queue: 0, ring: 0)
         if name.hasPrefix("traps"), !name.hasPrefix("traps-later") { abort() }
         say(.active, value: generation)
         say(.settled)
@@ -143,8 +149,9 @@ final class ScriptedWorker {
     func answer(_ connection: Int32) {
         let count = held.keys.count { $0.role == .kick }
         var answer = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: count)
-        record?.ownerCompleted += 1
         _ = unsafe send(connection, &answer, 1, Int32(MSG_NOSIGNAL))
+        account?.giveBack()
+        account?.publish()
     }
 }
 
@@ -152,6 +159,7 @@ final class ScriptedWorker {
 enum Main {
     static func main() throws {
         guard let text = option("custody"), let number = Int32(text) else { exit(2) }
+        try noteFatalSignals()
         try ScriptedWorker(channel: number).run()
     }
 }

@@ -1,6 +1,7 @@
 import Custody
-import SupervisorRuntime
 import Testing
+
+import SupervisorRuntime
 
 private let kick = CustodyKey(.kick, 3)
 private let connection = CustodyKey(.connection)
@@ -73,10 +74,29 @@ private let connection = CustodyKey(.connection)
 
     @Test func aUsefulLifeEndsTheBackOff() {
         var world = MachineWorld.staffed()
-        world.pass(milliseconds: 5_000)
-        world.crash(1)
+        world.crash(1, returned: 1)
         #expect(world.machine.failures == 0)
         #expect(world.timers[.backOff] == nil)
+        #expect(world.machine.problem == nil)
+    }
+
+    @Test func aHangIsAFault() {
+        var world = MachineWorld.staffed()
+        world.end(1, .hung)
+        #expect(world.machine.failures == 1)
+        #expect(world.timers[.backOff] == 100)
+    }
+
+    @Test func theCauseOfADeathIsASentence() {
+        var world = MachineWorld.staffed()
+        world.crash(1, returned: 7, handling: HandledRequest(queue: 2, slot: 17))
+        let sentence = "worker 1 (active) died by SIGILL while it handled queue 2, head 17"
+        #expect(world.machine.lastDeath == sentence)
+        let reports = world.take().compactMap { if case .report(let report) = $0 { report } else { nil } }
+        #expect(reports.contains { $0.kind == .died && $0.worker == 1 && $0.text == sentence })
+        world.active(2)
+        world.kill(2)
+        #expect(world.machine.lastDeath == "worker 2 (active) was killed from outside by SIGKILL")
     }
 
     @Test func aRefusalIsTold() {

@@ -88,13 +88,18 @@ struct MachineWorld {
         say(id, .active, value: generation)
     }
 
-    mutating func end(_ id: ID, _ ending: DeviceMachine.Ending) {
+    mutating func end(
+        _ id: ID, _ ending: DeviceMachine.Ending, _ words: DeviceMachine.LastWords = DeviceMachine.LastWords()
+    ) {
         living.removeAll { $0 == id }
-        send(.ended(id, ending))
+        send(.ended(id, ending, words))
     }
 
     mutating func kill(_ id: ID) { end(id, .fromOutside(signal: 9)) }
-    mutating func crash(_ id: ID) { end(id, .byFault(signal: 4)) }
+    /// - Parameter returned: requests that it had returned.
+    mutating func crash(_ id: ID, returned: UInt64 = 0, handling: HandledRequest? = nil) {
+        end(id, .byFault(signal: 4), DeviceMachine.LastWords(returned: returned, handling: handling))
+    }
 
     mutating func connect() {
         custody.insert(CustodyKey(.connection))

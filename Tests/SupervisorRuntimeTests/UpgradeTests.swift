@@ -99,6 +99,24 @@ private func upgrading() -> MachineWorld {
         #expect(world.take().contains(send(.thaw, to: 1)))
     }
 
+    /// They speak through channels of their own. Taken for dead, the old worker would never be told to end.
+    @Test(arguments: [false, true]) func `the candidate may be heard before the one that froze`(settledFirst: Bool) {
+        var world = upgrading()
+        world.ready(3)
+        world.end(2, .onItsOwn(code: 0))
+        world.active(3)
+        if settledFirst { world.say(3, .settled) }
+        _ = world.take()
+        world.say(1, .frozen)
+        if !settledFirst { world.say(3, .settled) }
+        #expect(world.take().contains(send(.quit, to: 1)))
+        world.ready(4)
+        world.end(1, .onItsOwn(code: 0))
+        #expect(world.outcomes == [.succeeded])
+        #expect(world.living == [3, 4])
+        #expect(world.machine.takeOverCount == 0, "nobody has died")
+    }
+
     @Test(arguments: ["preparing", "retiring", "freezing", "settling"])
     func theOldWorkerMayDieAtAnyStep(phase: String) {
         var world = upgrading()

@@ -116,6 +116,26 @@ import Testing
         try supervisor.end()
     }
 
+    /// Right after an upgrade.
+    @Test(arguments: [SIGKILL, SIGILL]) func onlyItsOwnFaultRollsANewBuildBack(signal: Int32) throws {
+        var supervisor = try makeSupervisor()
+        let next = try worker("good-2", in: supervisor.directory)
+        _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
+        #expect(try ask(stream, "k") == "1")
+        #expect(try supervisor.baton("upgrade", "d", "--worker", next).code == 0)
+        let victim = try #require(try supervisor.status("d").active)
+        kill(victim.pid, signal)
+        let version = signal == SIGKILL ? "good-2" : "good-1"
+        let after = try supervisor.wait("d", "another worker") { info in
+            info.isStaffed && info.upgrade == nil && info.active?.id != victim.id
+                && info.workers.allSatisfy { $0.version == version }
+        }
+        #expect(after.problem == nil)
+        #expect(try ask(stream, "?") == "1")
+        try supervisor.end()
+    }
+
     @Test func theSupervisorMayBeKilled() throws {
         var supervisor = try makeSupervisor()
         let before = try supervisor.wait("d", "a standby") { $0.isStaffed }
@@ -183,6 +203,10 @@ import Testing
             (["status", "none"], "there is no device 'none'"), (["create", "disk", "d", "--null"], "already"),
             (["create", "disk", "e", "--file", "/nonexistent/image"], "cannot open the image /nonexistent/image"),
             (["create", "disk", "e", "--null", "--queues", "65"], "1 to 64 queues"),
+            (["create", "disk", "e", "--null", "--socket-mode", "9"], "a socket's mode is octal"),
+            (["create", "disk", "e", "--null", "--socket-owner", "no-such-user"], "there is no user 'no-such-user'"),
+            (["create", "disk", "e", "--null", "--poll-us", "1000001"], "0 to 1000000 microseconds"),
+            (["create", "disk", "e", "--null", "--cpus", "4096"], "0 to 4095"),
             (["upgrade", "d", "--worker", "/nonexistent/worker"], "cannot open the worker's program"),
         ] {
             let result = try supervisor.baton(arguments)

@@ -8,25 +8,31 @@ struct SupervisorProcess: ~Copyable {
     var program: Program
     let directory: TemporaryDirectoryBox
     private let worker: String
+    private let options: [String]
 
     static func executable(_ name: String) -> String {
         WorkerProcess.executable.split(separator: "/", omittingEmptySubsequences: false).dropLast()
             .joined(separator: "/") + "/\(name)"
     }
 
-    /// - Parameter worker: path of the worker's program.
-    init(worker: String, in directory: TemporaryDirectoryBox) throws {
+    /// - Parameters:
+    ///   - worker: path of the worker's program.
+    ///   - options: of batond, besides.
+    init(worker: String, _ options: [String] = [], in directory: TemporaryDirectoryBox) throws {
         self.directory = directory
         self.worker = worker
-        program = try Self.start(worker, in: directory)
+        self.options = options
+        program = try Self.start(worker, options, in: directory)
     }
 
-    private static func start(_ worker: String, in directory: TemporaryDirectoryBox) throws -> Program {
+    private static func start(
+        _ worker: String, _ options: [String], in directory: TemporaryDirectoryBox
+    ) throws -> Program {
         let socket = directory.value.file("control.sock")
         if TestFile.exists(socket) { try TestFile.remove(socket) }
         var program = try Program(
             executable("batond"),
-            ["--control-socket", socket, "--state-directory", directory.value.path, "--worker", worker],
+            ["--control-socket", socket, "--state-directory", directory.value.path, "--worker", worker] + options,
             in: directory.value)
         try program.waitForFile(socket)
         return program
@@ -38,7 +44,7 @@ struct SupervisorProcess: ~Copyable {
     mutating func killAndRestart() throws {
         program.send(signal: 9)
         program.wait(milliseconds: 10_000)
-        program = try Self.start(worker, in: directory)
+        program = try Self.start(worker, options, in: directory)
     }
 
     /// Runs `baton` with these arguments.

@@ -56,7 +56,9 @@ struct Bench: ParsableCommand {
     var json: String?
 
     func validate() throws {
-        guard rounds > 0, milliseconds > 0, fileSize > 0, depth.allSatisfy({ $0 > 0 }) else { throw ValidationError("Nothing would be measured.") }
+        guard rounds > 0, milliseconds > 0, fileSize > 0, depth.allSatisfy({ $0 > 0 }) else {
+            throw ValidationError("Nothing would be measured.")
+        }
         guard peer.allSatisfy({ $0.contains("=") }) else { throw ValidationError("A peer is NAME=SOCKET.") }
         guard serverCPU != clientCPU, max(serverCPU, clientCPU) < onlineCPUCount() else {
             throw ValidationError("Server and client need a CPU each; this machine has \(onlineCPUCount()).")

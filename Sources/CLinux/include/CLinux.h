@@ -32,6 +32,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fatal_signal.h"
 #include "memory_guard.h"
 
 // glibc declares these only under _GNU_SOURCE.
@@ -228,6 +229,13 @@ static inline int clinux_pidfd_getfd(int pidfd, int number) {
     return (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 }
 
+/// Whether two descriptors of this process are of one open file (kcmp with KCMP_FILE): 0 if so, -1 and errno when the
+/// kernel does not say.
+static inline int clinux_same_file(int first, int second) {
+    const int process = getpid();
+    return (int)syscall(SYS_kcmp, process, process, 0, (unsigned long)first, (unsigned long)second);
+}
+
 /// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
 static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
@@ -282,9 +290,15 @@ static inline uint32_t clinux_file_system_magic(int fd) {
     return fstatfs(fd, &information) ? 0 : (uint32_t)information.f_type;
 }
 
-/// Makes a kernel ring without mapping it. `parameters` receives struct io_uring_params, which whoever maps it needs.
-/// Returns the descriptor (close-on-exec), or -1 and errno.
-int clinux_make_ring(unsigned entries, unsigned completions, unsigned char parameters[120]);
+/// Makes a kernel ring without mapping it, on which nobody can ever ask for other operations than those named, nor
+/// register anything. `parameters` receives struct io_uring_params, which whoever maps it needs. Returns the descriptor
+/// (close-on-exec), or -1 and errno.
+int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
+                     unsigned char parameters[120]);
+
+/// Whether a kernel ring has something for its user that he has not taken: completions, or work that waits for him to
+/// finish it. `rings` is the first page of its mapping at offset 0. Returns 0 for parameters that make no sense.
+int clinux_ring_has_work(const void *rings, const unsigned char parameters[120]);
 
 /// A message with at most one descriptor, laid out for sendmsg: struct msghdr first, then what it points to. It stays
 /// where it is until it has been sent.

@@ -38,7 +38,7 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
             features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
-        let anew = queue.adopt(plan.heads, &backend)
+        let anew = queue.adopt(&plan, &backend)
         queue.start(anew, &backend)
         self.queue = queue
         self.backend = backend

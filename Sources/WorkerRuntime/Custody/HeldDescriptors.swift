@@ -42,6 +42,15 @@ final class HeldDescriptors {
         return try entry.fd.duplicate()
     }
 
+    /// A descriptor of the same open file, which is not held here any more; nil when nothing is held under the key.
+    ///
+    /// - Throws: when this process may open no more.
+    func take(_ key: CustodyKey) throws(Errno) -> OwnedFD? {
+        guard let fd = try duplicate(key) else { return nil }
+        remove(key)
+        return fd
+    }
+
     /// The number, for the length of one call.
     func number(_ key: CustodyKey) -> Int32? { held[key]?.fd.number }
 }

@@ -23,8 +23,9 @@ final class SupervisorLink {
     private let channel: CustodyChannel
     private let log: Logger
     private var orders: [SupervisorOrder] = []
-    private var confirmations: Set<UInt64> = []
-    private var lastConfirmation: UInt64 = 0
+    /// The value of the last `keep`, and whether it is confirmed. An earlier one that comes again is nobody's.
+    private var lastKeep: UInt64 = 0
+    private var isConfirmed = false
     private(set) var isClosed = false
 
     /// How long the supervisor may take to confirm what it keeps, in milliseconds. It may be restarting.
@@ -62,7 +63,7 @@ final class SupervisorLink {
             guard descriptors.put(fd, under: message.key) else { return log.error("no room for \(message.key)") }
             if message.key.role == .connection { orders.append(.connection) }
         case .drop: descriptors.remove(message.key)
-        case .kept: confirmations.insert(message.value)
+        case .kept: if message.value == lastKeep { isConfirmed = true }
         case .prepare: orders.append(.prepare(message.text))
         case .freeze: orders.append(.freeze)
         case .thaw: orders.append(.thaw)
@@ -88,16 +89,16 @@ final class SupervisorLink {
     ///
     /// - Throws: when nobody keeps it.
     func keep(_ fd: borrowing OwnedFD, under key: CustodyKey) throws(SystemError) {
-        lastConfirmation += 1
-        let number = lastConfirmation
+        lastKeep += 1
+        isConfirmed = false
         do throws(Errno) {
             guard descriptors.put(try fd.duplicate(), under: key) else { throw Errno(rawValue: EMFILE) }
-            try channel.send(CustodyMessage(.keep, key, value: number), with: fd.number)
+            try channel.send(CustodyMessage(.keep, key, value: lastKeep), with: fd.number)
         } catch {
             throw SystemError(cannot: "give into custody", "\(key)", error)
         }
         let end = monotonicNanoseconds() + UInt64(Self.patience) * 1_000_000
-        while confirmations.remove(number) == nil {
+        while !isConfirmed {
             let now = monotonicNanoseconds()
             guard now < end, !isClosed else {
                 throw SystemError(cannot: "give into custody", "\(key)", nil, advice: "The supervisor does not answer")

@@ -10,6 +10,8 @@ struct TakeOver {
     let link: SupervisorLink
     /// The device's kernel rings, in order; the last is the connection's.
     let ringNumbers: [Int32]
+    /// Nil for a disk that has none.
+    let image: GivenImage?
 
     /// Adopts a ring: by now nobody else uses it.
     func ring(_ index: Int) throws(SystemError) -> Ring {
@@ -40,7 +42,7 @@ struct TakeOver {
         // Packed rings need more than split ones: which kind comes is not known yet.
         let bytes = InflightRegion.byteCount(queueCount: queues, queueSize: size, packed: true)
         do {
-            let fd = try kept(CustodyKey(.inflight), bytes: bytes, name: "baton-inflight")
+            let fd = try kept(CustodyKey(.inflight), bytes: bytes, name: "baton-private-inflight")
             return try InflightRegion(
                 fd: fd, offset: 0, count: UInt64(bytes), queueCount: queues, queueSize: size)
         } catch let error as SystemError {
@@ -55,5 +57,25 @@ struct TakeOver {
         let fd = try makeMemoryFile(name: name, count: bytes)
         try link.keep(fd, under: key)
         return fd
+    }
+}
+
+/// The image, as the supervisor has opened it for this worker alone. What takes time is done before the device is
+/// claimed.
+struct GivenImage {
+    let image: DiskImage
+    let supportsDiscard: Bool
+
+    /// - Returns: nil for a disk that has none.
+    /// - Throws: why it cannot be served.
+    static func take(_ configuration: WorkerConfiguration, from link: SupervisorLink) throws -> GivenImage? {
+        guard case .image(let path, let cache) = configuration.storage else { return nil }
+        guard let main = try link.descriptors.take(CustodyKey(.image)) else {
+            throw SystemError(cannot: "serve", path, nil, advice: "The supervisor has not given it")
+        }
+        let image = try DiskImage(
+            main, unaligned: try link.descriptors.take(CustodyKey(.image, 1)), path: path,
+            readOnly: configuration.isReadOnly, cache: cache, allowsLeaseLocks: configuration.allowsLeaseLocks)
+        return GivenImage(image: image, supportsDiscard: image.probeDiscard())
     }
 }

@@ -18,17 +18,19 @@ struct Tenure: ~Copyable {
     private let takeOver: TakeOver
     private let log: Logger
     private var connection: KeptConnection?
+    /// The loops that may have operations of a worker before under way, and the command that each will answer.
+    private var settling: [(mailbox: LoopMailbox, command: UInt64)]
 
     /// Takes the device up where the worker before has left it.
     ///
     /// - Throws: why it cannot be served.
     init(
         _ claim: Claim, _ configuration: WorkerConfiguration, _ record: SessionRecord, _ link: SupervisorLink,
-        _ rings: [Int32], signals: Int32, _ log: Logger
+        _ rings: [Int32], _ image: GivenImage?, signals: Int32, _ log: Logger
     ) throws {
         let start = monotonicNanoseconds()
-        let ownership = Ownership(record: record, generation: claim.generation)
-        let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings)
+        let ownership = Ownership(record: record, generation: claim.generation, suspect: claim.suspect)
+        let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings, image: image)
         let (disk, image, _, loops) = try configuration.startLoops(log: log, signals: signals, takeOver: takeOver)
         let device = DiskDevice(
             disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
@@ -37,11 +39,13 @@ struct Tenure: ~Copyable {
             privateInflight: try takeOver.privateInflight(configuration), log: log)
         let connection = try Self.connect(device, record, link, takeOver)
         for loop in loops { _ = loop.command(.begin) }
+        for note in device.takeNotes() { link.tell(CustodyMessage(.event, text: note)) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
-            + " in \(microseconds) us"
+            + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
         log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
+        settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection
         self.summary = summary
         self.device = device
@@ -72,6 +76,16 @@ struct Tenure: ~Copyable {
         case .some(let connection): connection.number
         case .none: -1
         }
+    }
+
+    /// Readable when a loop may have settled.
+    var settlingNumbers: [Int32] { settling.map { $0.mailbox.answerNumber } }
+
+    /// Whether nothing is under way any more that a worker before has started; told once.
+    mutating func hasJustSettled() -> Bool {
+        guard !settling.isEmpty else { return false }
+        settling.removeAll { $0.mailbox.look(for: $0.command) != nil }
+        return settling.isEmpty
     }
 
     /// A front-end's connection has been given.
@@ -113,9 +127,17 @@ struct Tenure: ~Copyable {
 
     /// Gives the device up: nothing is taken or answered any more, what is finished is published. What the kernel has
     /// of this worker's threads goes on, and completes for the successor; the threads stay, asleep.
-    mutating func freeze() {
-        for loop in loops { _ = loop.command(.park) }
+    ///
+    /// - Throws: when a loop does not stop: this worker has to end then, and its successor sees to that first.
+    mutating func freeze() throws(SystemError) {
+        for (mailbox, command) in settling { mailbox.abandon(command) }
+        settling = []
+        for loop in loops {
+            guard case .refused(let reason) = loop.command(.park) else { continue }
+            throw SystemError(cannot: "freeze", "a loop", nil, advice: reason)
+        }
         connection = nil
+        record.noteFatalSignals(nil)
         record.release(generation)
     }
 

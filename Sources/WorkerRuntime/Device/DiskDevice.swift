@@ -1,5 +1,6 @@
 internal import BlockTarget
 internal import CWire
+internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
@@ -37,6 +38,8 @@ final class DiskDevice: VhostUserDevice {
     private var writeback = true
     /// What finished queues have counted since the last `takeReport`.
     private var report = QueueReport()
+    /// What the operator is to be told of, since `takeNotes`; one for each request that the logs have, at most.
+    private var notes: [String] = []
     /// How long a queue may take to finish what the kernel has of it.
     private let drainMilliseconds: Int
     private let pinsMemory: Bool
@@ -213,6 +216,12 @@ extension DiskDevice {
 }
 
 extension DiskDevice {
+    /// What the operator is to be told of, once.
+    func takeNotes() -> [String] {
+        defer { notes = [] }
+        return notes
+    }
+
     /// Makes the log of every queue that does not run say nothing: what it says is of a driver that has gone. Not
     /// before a successor of this worker would know that the queue does not run.
     func forgetStoppedQueues() {
@@ -284,6 +293,7 @@ extension DiskDevice {
                 abandon(detaching, mailbox)
             }
             throw DeviceRefusal(reason)
+        case .attached(let plan) where !plan.givenUp.isEmpty || !plan.setAside.isEmpty: note(plan, index)
         case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
             log.notice(
                 "a worker before left requests in flight: they go on",
@@ -295,6 +305,18 @@ extension DiskDevice {
         }
         queues[index].setup = setup
         queues[index].lastBase = setup.base
+    }
+
+    /// Tells of requests that are given up. Others that go on are no news beside that.
+    private func note(_ plan: RecoveryPlan, _ queue: Int) {
+        ownership?.record.noteGivenUp(plan.newlyGivenUp)
+        for head in plan.givenUp {
+            notes.append("the request of queue \(queue), head \(head) is given up: workers died over it")
+        }
+        for head in plan.setAside {
+            notes.append("the request of queue \(queue), head \(head) is left alone: workers died answering it")
+        }
+        for text in notes { log.error("\(text)") }
     }
 
     private func resolve(

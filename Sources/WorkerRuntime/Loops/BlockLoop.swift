@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
@@ -19,6 +20,7 @@ struct QueueReport: Sendable {
 @safe struct BlockLoop<Backend: StorageBackend & ~Copyable & Sendable>: ~Copyable, @unchecked Sendable {
     private var backend: Backend
     private var office: LoopOffice
+    private var account: LoopAccount
     private var window: PollingWindow
     /// The queues, by the kind of their ring. All queues of a driver have the same: one of the tables is empty, unless
     /// the storage keeps a queue of the driver before.
@@ -28,24 +30,29 @@ struct QueueReport: Sendable {
     /// Nothing is taken, from guests or from the kernel: queues are being taken over, or the device is somebody else's.
     /// The thread sleeps where the kernel can finish its requests.
     private var isHolding: Bool
+    /// The command to answer when nothing of a worker before is under way; 0: none.
+    private var settleCommand: UInt64 = 0
 
     /// Completions taken in one go, so that new requests are not kept waiting for ever.
     private static var completionBatch: Int { 256 }
     /// How long to sleep when something must be tried again that nobody will wake us for.
     private static var retryMilliseconds: Int32 { 1 }
 
-    /// - Parameter holding: wait for `begin` before anything is served.
+    /// - Parameters:
+    ///   - index: of the loop.
+    ///   - ownership: of a device that is taken over: nothing is served before `begin`.
     /// - Throws: when there is no descriptor left for the poller.
     init(
-        backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int, holding: Bool,
-        log: Logger
+        index: Int, backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int,
+        ownership: Ownership?, log: Logger
     ) throws(Errno) {
-        isHolding = holding
+        isHolding = ownership != nil
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
         if let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
         self.backend = backend
-        office = LoopOffice(disk: disk, mailbox: mailbox, log: log, poller: poller)
+        account = LoopAccount(ownership?.record, ring: index, poller: poller.number)
+        office = LoopOffice(disk: disk, mailbox: mailbox, log: log, poller: poller, index: index)
         window = PollingWindow(maximumMicroseconds: pollMicroseconds)
         split = QueueTable(capacity: disk.queueCount)
         packed = QueueTable(capacity: disk.queueCount)
@@ -57,7 +64,7 @@ struct QueueReport: Sendable {
             if office.mailbox.hasCommand { obey() }
             if isQuitting { return }
             if isHolding {
-                _ = office.poller.wait()
+                wait(milliseconds: nil)
             } else if turn() {
                 window.foundWork()
             } else if !window.shouldLookAgain() {
@@ -72,6 +79,7 @@ struct QueueReport: Sendable {
     ///
     /// - Returns: whether there was any.
     private mutating func turn() -> Bool {
+        account.turn()
         // What has waited for room goes before what comes now.
         var worked = split.resumeStalled(&backend)
         if packed.resumeStalled(&backend) { worked = true }
@@ -83,6 +91,7 @@ struct QueueReport: Sendable {
         split.publish(backend, &office)
         packed.publish(backend, &office)
         backend.releaseCompletions()
+        if settleCommand != 0 { answerIfSettled() }
         return worked
     }
 
@@ -113,11 +122,24 @@ struct QueueReport: Sendable {
         } else {
             let mustRetry = backend.queuedCount > 0 || inSplit.mustRetry || inPacked.mustRetry
             let start = monotonicNanoseconds()
-            _ = office.poller.wait(milliseconds: mustRetry ? Self.retryMilliseconds : nil)
+            wait(milliseconds: mustRetry ? Self.retryMilliseconds : nil)
             window.slept(nanoseconds: monotonicNanoseconds() - start)
         }
         split.disableKicks()
         packed.disableKicks()
+    }
+
+    /// Sleeps, and lets others see that.
+    private func wait(milliseconds: Int32?) {
+        account.rest(true)
+        _ = office.poller.wait(milliseconds: milliseconds)
+        account.rest(false)
+    }
+
+    private mutating func answerIfSettled() {
+        guard split.adoptedCount == 0, packed.adoptedCount == 0 else { return }
+        office.mailbox.answer(settleCommand, .done)
+        settleCommand = 0
     }
 }
 
@@ -161,6 +183,7 @@ extension BlockLoop where Backend: ~Copyable {
                 isHolding = false
                 startWaiting()
                 office.mailbox.answer(number, .done)
+            case .settle: settleCommand = number
             case .park:
                 if !isHolding { park() }
                 office.mailbox.answer(number, .done)

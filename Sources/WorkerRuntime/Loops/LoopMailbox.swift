@@ -45,6 +45,8 @@ struct Ownership: Sendable {
     var record: SessionRecord
     /// The number of this worker.
     var generation: UInt64
+    /// What the worker before was handling when it died by its own fault; nil: nothing, or it did not.
+    var suspect: Suspect?
 }
 
 /// Where a queue marks what it writes to guest memory.
@@ -76,6 +78,8 @@ enum LoopCommand: Sendable {
     case setWritesThrough(queue: Int, Bool)
     /// All queues that were taken over are attached: begin to serve.
     case begin
+    /// Answered when nothing is under way any more that a worker before this one has started.
+    case settle
     /// Stop serving, with everything published that is done, and leave the ring to a successor. What the kernel has of
     /// this thread goes on.
     case park
@@ -94,7 +98,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .setWritesThrough, .setMarks, .setCapacity, .begin, .park, .quit: nil
+        case .keep, .setWritesThrough, .setMarks, .setCapacity, .begin, .settle, .park, .quit: nil
         }
     }
 }
@@ -216,6 +220,15 @@ final class LoopMailbox: Sendable {
             let rest = Int32(clamping: min((deadline - now) / 1_000_000 + 1, Self.patience))
             if waitForInput(answered.fd.number, milliseconds: rest) { answered.clear() } else { makeRoom() }
         }
+    }
+
+    /// Readable when a command has been answered, or `look` has not been called since.
+    var answerNumber: Int32 { answered.fd.number }
+
+    /// Looks for the answer to a command, once `answerNumber` is readable; called by the session's thread.
+    func look(for number: UInt64) -> LoopReply? {
+        answered.clear()
+        return answer(to: number, until: 0)
     }
 
     /// A peer that fills an eventfd and makes it blocking again lets the loop wait when it rings. The bells are emptied

@@ -23,11 +23,7 @@ extension WorkerConfiguration {
         var opened: DiskImage?
         switch storage {
         case .image(let path, let cache):
-            let image = try DiskImage(
-                path: path, readOnly: isReadOnly, cache: cache, allowsLeaseLocks: allowsLeaseLocks)
-            if image.ignoredBytes > 0 {
-                log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
-            }
+            let image = if let given = takeOver?.image { given.image } else { try openImage(path, cache, log) }
             opened = image
             if takeOver == nil {
                 tenure = try settle(image, path, predecessorWait(path, log, signals), log)
@@ -35,8 +31,8 @@ extension WorkerConfiguration {
                 // Whoever keeps the device keeps others out, and has waited for earlier workers.
                 try image.lock(path)
             }
-            disk.sectors = image.bytes / 512
-            disk.supportsDiscard = image.probeDiscard()
+            disk.sectors = ((try? image.currentBytes()) ?? image.bytes) / 512
+            disk.supportsDiscard = takeOver?.image?.supportsDiscard ?? image.probeDiscard()
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
@@ -60,6 +56,15 @@ extension WorkerConfiguration {
             }
         }
         return (disk, opened, tenure, loops)
+    }
+
+    private func openImage(_ path: String, _ cache: CacheMode, _ log: Logger) throws(SystemError) -> DiskImage {
+        let image = try DiskImage(
+            path: path, readOnly: isReadOnly, cache: cache, allowsLeaseLocks: allowsLeaseLocks)
+        if image.ignoredBytes > 0 {
+            log.warning("the last \(image.ignoredBytes) bytes of \(path) are no whole sector and are not served")
+        }
+        return image
     }
 
     /// Waits for what a dead worker has left in the storage. That another one serves the image is no reason not to

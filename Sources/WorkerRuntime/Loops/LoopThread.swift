@@ -25,8 +25,8 @@ final class LoopThread {
             let mailbox = try LoopMailbox()
             self.mailbox = mailbox
             let loop = try BlockLoop(
-                backend: backend, disk: disk, mailbox: mailbox, pollMicroseconds: pollMicroseconds,
-                holding: ownership != nil, log: log)
+                index: index, backend: backend, disk: disk, mailbox: mailbox, pollMicroseconds: pollMicroseconds,
+                ownership: ownership, log: log)
             let parcel = Parcel(loop)
             thread = try JoinableThread(name: "loop-\(index)") {
                 guard var loop = parcel.take() else { return }

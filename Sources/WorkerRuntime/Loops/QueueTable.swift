@@ -12,6 +12,8 @@ struct LoopOffice: ~Copyable {
     let mailbox: LoopMailbox
     let log: Logger
     let poller: Poller
+    /// The index of this loop, and of its kernel ring.
+    let index: Int
     /// Faults of the storage that some queue's report has told already.
     var reportedFaults = StorageFaults()
 }
@@ -182,13 +184,15 @@ extension QueueTable where Ring: ~Copyable {
             let ring = try Ring(
                 areas, base: attachment.base, region: attachment.inflight, queue: index, plan: &plan)
             var records = RequestRecords.none
+            var account = QueueAccount.none
             if let owned = attachment.ownership {
                 records = RequestRecords(
                     owned.record, queue: index, size: Int(attachment.size), generation: owned.generation)
+                account = QueueAccount(owned.record, queue: index, ring: office.index)
             }
             let queue = try BlockQueue(
-                index: index, ring: ring, records: records, memory: attachment.memory, disk: office.disk,
-                features: attachment.features, writesThrough: attachment.writesThrough,
+                index: index, ring: ring, records: records, account: account, memory: attachment.memory,
+                disk: office.disk, features: attachment.features, writesThrough: attachment.writesThrough,
                 call: attachment.signals.call?.number ?? -1)
             unsafe (places + count).initialize(
                 to: Place(queue: queue, signals: QueueSignals(), canPark: attachment.inflight != nil))
@@ -202,10 +206,17 @@ extension QueueTable where Ring: ~Copyable {
         setMarks(of: index, attachment.marks)
         setSignals(of: index, attachment.signals, office)
         unsafe places[count - 1].queue.disableKicks()
-        let rest = unsafe places[count - 1].queue.adopt(plan.heads, &backend)
-        plan.adopted = plan.heads.count - rest.count
+        let suspect = attachment.ownership?.suspect
+        let rest = unsafe places[count - 1].queue.adopt(&plan, suspect: suspect, &backend)
         unsafe places[count - 1].waiting = rest
         return .attached(plan)
+    }
+
+    /// Operations of a worker before this one that are still under way.
+    var adoptedCount: Int {
+        var sum = 0
+        for place in 0..<count { sum += unsafe places[place].queue.adoptedCount }
+        return sum
     }
 
     /// Starts what the logs of queues have and the kernel has not. Nothing else may be taken before.

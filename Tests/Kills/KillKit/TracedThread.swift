@@ -35,15 +35,25 @@ struct TracedThread: ~Copyable {
         guard let thread = found else {
             throw SystemError(cannot: "find", "thread \(name) of process \(pid)", nil)
         }
+        try self.init(thread, deadline: deadline)
+    }
+
+    /// Takes a thread and stops it.
+    ///
+    /// - Throws: when this process may not trace it.
+    init(_ thread: Int32, deadline: UInt64) throws(SystemError) {
         guard ctrace_seize(thread) == 0 else {
             throw SystemError(
-                cannot: "trace", "process \(pid)", .current, advice: "Run as root, or with the capability SYS_PTRACE")
+                cannot: "trace", "thread \(thread)", .current, advice: "Run as root, or with the capability SYS_PTRACE")
         }
         guard ctrace_interrupt(thread) == 0, Self.wait(for: thread, deadline) == .interrupted else {
-            throw SystemError(cannot: "stop", "thread \(name) of process \(pid)", .current)
+            throw SystemError(cannot: "stop", "thread \(thread)", .current)
         }
         number = thread
     }
+
+    /// Lets it run on for good, with a signal on its way to it or none.
+    func letGo(signal: Int32 = 0) { _ = ctrace_continue(number, 0, signal) }
 
     /// Lets it run on until it stops again.
     func proceed(toCall: Bool, deadline: UInt64) -> Stop {
