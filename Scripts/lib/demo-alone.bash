@@ -37,9 +37,25 @@ stop_worker() { # PROCESS
     fi
 }
 
-# Live migration: the guest goes on in the other QEMU, in the middle of its load, on the memory that came along.
+# parameters NAME VALUE...: of the migration, to QEMU at descriptor 5.
+parameters() {
+    printf '{"execute": "migrate-set-parameters", "arguments": {"%s": %s, "%s": %s}}\n' "$@" >&5
+}
+
+# How far the migration is, in `answer`.
+query_migration() {
+    answer=''
+    printf '%s\n' '{"execute": "query-migrate"}' >&5
+    until [[ $answer == *'"return": {'*'"status"'* ]]; do
+        IFS= read -r -t 120 answer <&4 || fail "QEMU does not tell how far the guest has moved; its last word: $answer"
+        [[ $answer != *'"error"'* && $answer != *'"failed"'* ]] || fail "the guest does not move: $answer"
+    done
+}
+
+# Live migration: the guest goes on in the other QEMU, in the middle of its load, on the memory that came along. It is kept from coming
+# to its end until all memory has been sent once and the disk has written to some of that since: those pages have to be sent again.
 blow_move() {
-    local limit answer='' told=$work/qmp-a
+    local limit line answer='' told=$work/qmp-a
     source_worker=$worker_process
     source_guest=$guest_process
     side=b
@@ -50,18 +66,29 @@ blow_move() {
         sleep 0.1
     done
     exec 4<>"$told.out" 5<>"$told.in"
-    printf '%s\n' '{"execute": "qmp_capabilities"}' \
-        '{"execute": "migrate-set-capabilities", "arguments": {"capabilities": [{"capability": "events", "state": true}]}}' \
-        '{"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": 1073741824, "downtime-limit": 1000}}' \
-        '{"execute": "migrate", "arguments": {"uri": "unix:'"$work/move"'"}}' >&5
-    until [[ $answer == *'"completed"'* ]]; do
-        IFS= read -r -t 120 answer <&4 || fail "the guest did not move within 120 s; the last word: $answer"
-        [[ $answer != *'"error"'* && $answer != *'"failed"'* ]] || fail "the guest does not move: $answer"
+    printf '%s\n' '{"execute": "qmp_capabilities"}' >&5
+    parameters max-bandwidth 67108864 downtime-limit 1
+    printf '%s\n' '{"execute": "migrate", "arguments": {"uri": "unix:'"$work/move"'"}}' >&5
+    for ((limit = 1200; limit > 0; limit--)); do
+        query_migration
+        [[ ! $answer =~ \"dirty-sync-count\":\ ([0-9]+) || ${BASH_REMATCH[1]} -lt 2 ]] || break
+        sleep 0.1
     done
-    printf '%s\n' '{"execute": "query-migrate"}' >&5
-    until [[ $answer == *'"downtime"'* ]]; do
-        IFS= read -r -t 10 answer <&4 || fail "QEMU does not tell how long the guest stood still"
+    parameters max-bandwidth 262144 downtime-limit 1
+    # One may have been on its way before.
+    for ((limit = 4; limit > 0; )); do
+        IFS= read -r -t 60 line <&3 || fail "the guest reads nothing into memory while it moves"
+        if [[ $line == "into memory: "* ]]; then limit=$((limit - 1)); else hear "$line"; fi
     done
+    query_migration
+    [[ $answer == *'"active"'* ]] || problem "the guest had moved before the disk wrote to memory that was sent already"
+    parameters max-bandwidth 1073741824 downtime-limit 1000
+    for ((limit = 1200; limit > 0; limit--)); do
+        query_migration
+        [[ $answer != *'"completed"'* ]] || break
+        sleep 0.1
+    done
+    [ $limit -gt 0 ] || fail "the guest did not move within 120 s; the last word: $answer"
     downtime=$(jq .return.downtime <<<"$answer")
     printf '%s\n' '{"execute": "quit"}' >&5
     exec 4<&- 5>&-

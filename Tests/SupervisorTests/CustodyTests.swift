@@ -1,5 +1,4 @@
 import ControlAPI
-import Foundation
 import Glibc
 import Platform
 import TestSupport
@@ -10,8 +9,10 @@ import Testing
     /// A scripted worker under a name, which says how it behaves.
     private func worker(_ name: String, in directory: TemporaryDirectoryBox) throws -> String {
         let path = directory.value.file(name)
-        try FileManager.default.copyItem(
-            atPath: SupervisorProcess.executable("scripted-worker"), toPath: path)
+        // By another process: a program that a test beside this one starts meanwhile would inherit the file, open for
+        // writing, and keep it from being run.
+        let copy = try run("cp", [SupervisorProcess.executable("scripted-worker"), path], in: try TemporaryDirectory())
+        try #require(copy.code == 0, "\(copy.output)")
         return path
     }
 

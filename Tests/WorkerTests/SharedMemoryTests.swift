@@ -16,9 +16,17 @@ import Virtio
         case buffers
         case inflightLog
         case dirtyLog
+
+        /// The thread sanitizer carries out an atomic read-modify-write in its own library, with a lock held that the
+        /// signal's handler needs as well: the worker would hang in the sanitizer. A dirty log is marked so.
+        static var testable: [Loss] {
+            guard unsafe getenv("TSAN_OPTIONS") != nil else { return allCases }
+            print("left out: a dirty log that goes: the thread sanitizer hangs when an atomic OR gets SIGBUS")
+            return allCases.filter { $0 != .dirtyLog }
+        }
     }
 
-    @Test(arguments: Loss.allCases, [["--backend=memory", "--size=8M"], ["FILE", "--cache=direct"]])
+    @Test(arguments: Loss.testable, [["--backend=memory", "--size=8M"], ["FILE", "--cache=direct"]])
     func `memory that goes under load costs its own connection`(loss: Loss, storage: [String]) throws {
         let image = directory.value.file("disk.img")
         try TestFile.create(image, count: 8 << 20)
