@@ -144,7 +144,8 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker", "FrontendKit",
+                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker",
+                "FrontendKit",
                 "KillKit", "Platform", "TestSupport",
             ],
             swiftSettings: settings),
