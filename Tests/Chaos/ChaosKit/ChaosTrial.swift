@@ -52,7 +52,7 @@ public struct ChaosTrial {
         flushing.join()
         watch.end()
         watching.join()
-        watch.reports.forEach { report.note($0) }
+        for seen in watch.reports { report.note(seen) }
         load.add(to: &report)
         flushes?.add(to: &report)
         try outcome.get()
