@@ -54,6 +54,8 @@ let package = Package(
         .target(name: "CWire"),
         .systemLibrary(
             name: "CLiburing", providers: [.apt(["liburing-dev"])]),
+        // The supervisor's only: no worker links it.
+        .systemLibrary(name: "CSystemd", providers: [.apt(["libsystemd-dev"])]),
 
         module("Platform", ["CLinux"]),
         module("Telemetry", ["Platform", log]),
@@ -74,13 +76,12 @@ let package = Package(
                 "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
                 log,
             ]),
+        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log]),
         .executableTarget(
-            name: "baton-worker",
-            dependencies: ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log],
-            swiftSettings: settings),
+            name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 
         // Custody of what outlives workers: knows no device, ring or protocol
-        module("SupervisorRuntime", ["CLinux", "Custody", "Platform"]),
+        module("SupervisorRuntime", ["CLinux", "CSystemd", "Custody", "Platform"]),
         module("ControlAPI"),
         .executableTarget(
             name: "batond",
@@ -135,18 +136,22 @@ let package = Package(
         .executableTarget(
             name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
             swiftSettings: settings),
+        // A worker of another version, whose session record has a field more
+        .executableTarget(
+            name: "next-worker", dependencies: ["Custody", "Platform", "WorkerProgram", "WorkerRuntime"],
+            path: "Tests/NextWorker", swiftSettings: settings),
         // The real programs, as processes
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "FrontendKit", "KillKit",
-                "Platform", "TestSupport",
+                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker", "FrontendKit",
+                "KillKit", "Platform", "TestSupport",
             ],
             swiftSettings: settings),
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
         .target(
             name: "ChaosKit",
-            dependencies: ["ControlAPI", "Custody", "FrontendKit", "Platform", "TestSupport", "Virtio"],
+            dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",

@@ -347,6 +347,9 @@ public struct QueueCounters: Sendable, Equatable {
         case .stalled:
             // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
             records.begin(head)
+            // Its name is that of the last operation in this slot, whose completion a worker before may have left in
+            // the queue: it would be taken for the end of a request that has not begun.
+            unsafe storage.slots[Int(head)].token &+= 1 << 32
             unsafe storage.slots[Int(head)].nextStalled = -1
             if stalledTail >= 0 {
                 unsafe storage.slots[Int(stalledTail)].nextStalled = Int32(head)

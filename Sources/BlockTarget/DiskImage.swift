@@ -222,12 +222,16 @@ public final class DiskImage: Sendable {
         return block >= 512 && block <= 65536 && block & (block - 1) == 0 ? block : 4096
     }
 
-    /// Whether space can be freed. A hole punched far behind the end of a file changes nothing and shows whether the
-    /// file system can do it; on one that is frozen it waits.
+    /// Whether space can be freed.
+    ///
+    /// A file system that is not known shows it by a hole punched far behind the end of the file, which changes
+    /// nothing. The known ones are not tried: they lock the file for it and wait for all direct requests that are under
+    /// way. A worker that starts would stop the one that serves, and wait for whatever a dead one left.
     public func probeDiscard() -> Bool {
         var status = stat()
         guard !isReadOnly, unsafe fstat(main.number, &status) == 0 else { return false }
         if !isBlockDevice {
+            if isKnownToPunchHoles(fileSystemMagic: clinux_file_system_magic(main.number)) { return true }
             let (place, isTooFar) = status.st_size.addingReportingOverflow(1 << 30)
             return !isTooFar && fallocate(main.number, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, place, 4096) == 0
         }

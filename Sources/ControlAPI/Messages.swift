@@ -43,6 +43,23 @@ public struct DiskParameters: Codable, Hashable, Sendable {
     /// 512 or 4096; absent: what the storage has.
     public var blockSize: Int?
 
+    // Later than the first version: absent in what that has saved.
+
+    /// Offer no packed rings; absent: false.
+    public var splitRings: Bool?
+    /// Keep all guest memory present while it is mapped; absent: false.
+    public var pinMemory: Bool?
+    /// The longest that a loop polls before it sleeps, 0 to 1000000 microseconds; absent: what the worker finds best.
+    public var pollMicroseconds: Int?
+    /// CPUs to bind the loop threads to, in turn, 1 to 64 numbers; absent: none.
+    public var cpus: [Int]?
+    /// Permissions of the socket, octal, such as "0660"; absent: as the supervisor's umask makes them.
+    public var socketMode: String?
+    /// A name or a number; absent: the supervisor's user.
+    public var socketOwner: String?
+    /// A name or a number; absent: the supervisor's group.
+    public var socketGroup: String?
+
     public init(
         name: String, file: String?, socket: String? = nil, queues: Int = 1, queueSize: Int = 256, threads: Int = 1,
         readOnly: Bool = false, cache: String = "direct", serial: String = "", blockSize: Int? = nil

@@ -48,7 +48,7 @@ public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
     case geometry(queueCount: Int, queueSize: Int, ringCount: Int)
     case tooSmall(UInt64)
     case notARecord
-    case version(UInt32)
+    case version(UInt32, readable: ClosedRange<UInt32>)
     case size(UInt64, expected: Int)
     case control(String)
     case ownedBy(UInt64)
@@ -60,8 +60,8 @@ public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
             "a session record of \(queues) queues of \(size) with \(rings) rings is out of range"
         case .tooSmall(let count): "the session record has \(count) bytes, fewer than its header"
         case .notARecord: "the file is no session record"
-        case .version(let version):
-            "the session record has version \(version); this build reads \(SessionRecord.readableVersions)"
+        case .version(let version, let readable):
+            "the session record has version \(version); this build reads \(readable.lowerBound) to \(readable.upperBound)"
         case .size(let count, let expected): "the session record has \(count) bytes where it says \(expected)"
         case .control(let what): "the session record's control area \(what)"
         case .ownedBy(let generation): "worker \(generation) has the device"

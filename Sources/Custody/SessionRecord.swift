@@ -12,8 +12,8 @@ internal import Synchronization
     public let geometry: RecordGeometry
     let mapping: Mapping
 
-    /// Record versions that this build reads, and the one that it writes.
-    public static let readableVersions: ClosedRange<UInt32> = 1...UInt32(WIRE_RECORD_VERSION)
+    /// The lowest version that whoever uses this record must know.
+    public let version: UInt32
 
     /// Makes the record of a device that nobody has served yet.
     ///
@@ -35,8 +35,11 @@ internal import Synchronization
 
     /// Maps a record and checks it.
     ///
+    /// - Parameter versions: those that the caller can use.
     /// - Throws: why it is not believed.
-    public init(_ fd: borrowing OwnedFD) throws(SessionRecordError) {
+    public init(
+        _ fd: borrowing OwnedFD, reading versions: ClosedRange<UInt32> = RecordFormat.current.reads
+    ) throws(SessionRecordError) {
         do throws(Errno) {
             let size = try fd.fileSize() ?? 0
             guard size >= UInt64(WIRE_RECORD_HEADER_BYTES.asInt), size < 1 << 32 else {
@@ -50,7 +53,7 @@ internal import Synchronization
         let header = unsafe mapping.base.assumingMemoryBound(to: wire_record_header.self)
         guard unsafe header.pointee.magic == WIRE_RECORD_MAGIC else { throw .notARecord }
         let version = unsafe header.pointee.version
-        guard Self.readableVersions.contains(version) else { throw .version(version) }
+        guard versions.contains(version) else { throw .version(version, readable: versions) }
         let geometry = try unsafe RecordGeometry(
             queueCount: Int(header.pointee.queue_count), queueSize: Int(header.pointee.queue_size),
             ringCount: Int(header.pointee.ring_count))
@@ -58,6 +61,7 @@ internal import Synchronization
             throw .size(UInt64(mapping.count), expected: geometry.byteCount)
         }
         self.geometry = geometry
+        self.version = version
     }
 
     func atomic64(_ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
@@ -122,6 +126,30 @@ extension SessionRecord {
         }
         unsafe atomic32(WIRE_RECORD_OWNER_PID.asInt).pointee.store(UInt32(bitPattern: process), ordering: .releasing)
         return generation
+    }
+
+    /// The version that the last owner writes; 0 when nobody has had the device.
+    public var writtenVersion: UInt32 {
+        unsafe atomic32(WIRE_RECORD_WRITTEN_VERSION.asInt).pointee.load(ordering: .acquiring)
+    }
+
+    /// Puts what this build has added to the record in order; to be called once by whoever has claimed the device,
+    /// before it changes anything else.
+    ///
+    /// The order of stores: the added fields, then `written_version`. A death between them leaves the version of the
+    /// worker before, so that the successor believes those fields only if that one has kept them.
+    ///
+    /// - Returns: what the format says of it, for the log.
+    public func takeUp(_ format: RecordFormat) -> String? {
+        let note = format.claimed(self, writtenVersion)
+        unsafe atomic32(WIRE_RECORD_WRITTEN_VERSION.asInt).pointee.store(format.writes, ordering: .releasing)
+        return note
+    }
+
+    /// Room for fields that later versions add: 64 bytes, 8-aligned, valid while this lives.
+    @safe public var additions: UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(
+            start: mapping.base + WIRE_RECORD_ADDITIONS.asInt, count: WIRE_RECORD_ADDITIONS_BYTES.asInt)
     }
 
     /// The owner's thread that uses a ring; before it does so for the first time.

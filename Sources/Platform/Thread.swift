@@ -43,11 +43,16 @@ private final class ThreadStart: Sendable {
 
 private func threadMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
     let start = unsafe Unmanaged<ThreadStart>.fromOpaque(argument!).takeRetainedValue()
-    unsafe pthread_setname_np(pthread_self(), String(start.name.prefix(15)))
+    nameCurrentThread(start.name)
     let stack = unsafe clinux_fatal_enter_thread()
     start.body()
     unsafe clinux_fatal_leave_thread(stack)
     return nil
+}
+
+/// Names the calling thread as `ps -L` shows it; the first thread's name is that of the process. Longer ones are cut.
+public func nameCurrentThread(_ name: String) {
+    unsafe pthread_setname_np(pthread_self(), String(name.prefix(15)))
 }
 
 /// The kernel's number of the calling thread.

@@ -6,6 +6,7 @@ internal import Platform
 final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]
     let workerOutput: SharedFD
+    let workerGroups: WorkerGroups?
     let store: any FDStore
     let coder: StateCoder
     private let poller: Poller
@@ -41,6 +42,7 @@ final class CustodyLoop: CustodySite {
     /// - Throws: when the worker's program cannot be opened, or nothing can be watched.
     init(_ options: borrowing Supervisor.Options, mailbox: Mailbox) throws(SystemError) {
         workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
+        workerGroups = options.workerGroups
         store = options.store
         coder = options.coder
         hangLimit = options.hangMilliseconds * 1_000_000

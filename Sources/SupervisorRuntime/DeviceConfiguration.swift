@@ -1,3 +1,5 @@
+internal import Platform
+
 /// What an operator has asked a device to be.
 public struct DeviceConfiguration: Codable, Hashable, Sendable {
     /// 1 to 64 letters, digits, dots, dashes and underscores.
@@ -19,6 +21,21 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
     public var serial = ""
     /// 512 or 4096 bytes; nil takes what the storage has.
     public var blockSize: Int?
+
+    // Later than the first version, whose state a supervisor may have to go on with: nil there.
+
+    /// Packed rings are not offered; nil: they are.
+    public var hasSplitRingsOnly: Bool?
+    /// All guest memory is kept present; nil: it is not.
+    public var pinsMemory: Bool?
+    /// The longest that a loop polls, 0 to 1000000 microseconds; nil leaves it to the worker.
+    public var pollMicroseconds: Int?
+    /// CPUs for the loop threads, in turn; nil or empty: any.
+    public var cpus: [Int]?
+    /// Who may connect: permission bits, user and group. nil: as the process makes a socket.
+    public var socketMode: UInt32?
+    public var socketOwner: UInt32?
+    public var socketGroup: UInt32?
 
     public init(name: String, socketPath: String, imagePath: String?) {
         self.name = name
@@ -55,6 +72,22 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         guard blockSize == nil || blockSize == 512 || blockSize == 4096 else {
             throw .invalid("a block has 512 or 4096 bytes")
         }
+        try validateRunning()
+    }
+
+    /// What concerns how it runs, not what it is.
+    private func validateRunning() throws(SupervisorError) {
+        if let pollMicroseconds, !(0...1_000_000).contains(pollMicroseconds) {
+            throw .invalid("a loop polls 0 to 1000000 microseconds, not \(pollMicroseconds)")
+        }
+        if let cpus {
+            guard cpus.count <= 64, cpus.allSatisfy({ (0..<4096).contains($0) }) else {
+                throw .invalid("CPUs are at most 64 numbers from 0 to 4095")
+            }
+        }
+        if let socketMode, socketMode > 0o777 {
+            throw .invalid("a socket's mode is octal, such as 0660, not \(String(socketMode, radix: 8))")
+        }
     }
 
     /// A session record has room for 16 rings, and the connection has one.
@@ -84,8 +117,14 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         if !serial.isEmpty { lines.append("--serial=\(serial)") }
         if isReadOnly { lines.append("--read-only") }
         if let blockSize { lines.append("--block-size=\(blockSize)") }
+        if hasSplitRingsOnly == true { lines.append("--split-rings") }
+        if pinsMemory == true { lines.append("--pin-memory") }
+        if let pollMicroseconds { lines.append("--poll-us=\(pollMicroseconds)") }
+        if let cpus, !cpus.isEmpty { lines.append("--cpus=\(cpus.map(String.init).joined(separator: ","))") }
         return lines.joined(separator: "\n")
     }
+
+    var socketAccess: SocketAccess { SocketAccess(mode: socketMode, owner: socketOwner, group: socketGroup) }
 
     /// Completions that a loop's ring has room for: each request of its queues has one under way.
     var ringCompletions: UInt32 {

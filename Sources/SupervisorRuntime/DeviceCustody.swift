@@ -15,6 +15,8 @@ protocol CustodySite: AnyObject {
     var coder: StateCoder { get }
     /// Where workers write their logs.
     var workerOutput: SharedFD { get }
+    /// Where they run; nil: where the supervisor does.
+    var workerGroups: WorkerGroups? { get }
 }
 
 /// What a descriptor that has input is.
@@ -92,11 +94,12 @@ final class DeviceCustody {
         self.rings = rings
         do throws(Errno) {
             stateFile = try StateFile()
-            listener = try UnixListener(at: configuration.socketPath, backlog: 8)
+            listener = try UnixListener(
+                at: configuration.socketPath, access: configuration.socketAccess, backlog: 8)
         } catch {
             throw SystemError(cannot: "listen at", configuration.socketPath, error)
         }
-        machine = DeviceMachine(program: program, recordVersion: SessionRecord.readableVersions.upperBound)
+        machine = DeviceMachine(program: program, recordVersion: record.version)
         if let image { secure(image) }
         site.store.put(recordFile.number, as: storeName("record"))
         site.store.put(listener.fd.number, as: storeName("listener"))
@@ -416,7 +419,9 @@ extension DeviceCustody {
     private func keep(_ descriptor: SharedFD?, under key: CustodyKey) {
         guard let descriptor else { return }
         custody[key] = descriptor
-        site.store.put(descriptor.number, as: storeName(Self.storeName(key)))
+        if !site.store.put(descriptor.number, as: storeName(Self.storeName(key))) {
+            note(.failed, "there is no room to keep \(key) outside of the supervisor: its death would disconnect")
+        }
     }
 
     private func send(_ message: CustodyMessage, to id: DeviceMachine.WorkerID, _ key: CustodyKey?) {
@@ -451,9 +456,15 @@ extension DeviceCustody {
             "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
         ]
         let process = try DetachedProcess(
-            path: "/proc/self/fd/\(file.number)", name: "baton-worker", arguments: arguments,
+            path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)", arguments: arguments,
             output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
         let pid = process.pid
+        do throws(SystemError) {
+            try site.workerGroups?.take(pid, device: configuration.name)
+        } catch {
+            process.send(signal: SIGKILL)
+            throw error
+        }
         let link = WorkerLink(
             process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
         links[id] = link
@@ -507,6 +518,7 @@ extension DeviceCustody {
         custody = [:]
         for name in ["state", "record", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
+        site.workerGroups?.remove(device: configuration.name)
         site.dissolve(configuration.name)
     }
 }

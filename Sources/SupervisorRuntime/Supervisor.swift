@@ -20,14 +20,18 @@ public final class Supervisor: Sendable {
         public var coder: StateCoder
         /// How long a worker's loop may leave work undone before the worker is killed, in milliseconds; 0: for ever.
         public var hangMilliseconds: UInt64 = 10_000
+        /// nil: workers run in the supervisor's own control group.
+        public var workerGroups: WorkerGroups?
 
         public init(
-            programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder
+            programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder,
+            workerGroups: WorkerGroups? = nil
         ) {
             self.programPath = programPath
             self.workerOutput = workerOutput
             self.store = store
             self.coder = coder
+            self.workerGroups = workerGroups
         }
     }
 

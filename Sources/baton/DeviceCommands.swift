@@ -45,16 +45,52 @@ struct CreateDisk: ParsableCommand {
     @Option(help: "Logical block size, 512 or 4096 (what the storage has).")
     var blockSize: Int?
 
+    @Flag(help: "Offer split rings only; packed ones are for front-ends that ask for them.")
+    var splitRings = false
+
+    @Option(help: "Poll at most so long before sleeping, in microseconds, 0 to 1000000 (50).")
+    var pollUs: Int?
+
+    @Option(help: "CPUs to bind the threads to, in turn, such as 0,2,4.")
+    var cpus: String?
+
+    @Flag(help: "Keep all guest memory present while it is mapped.")
+    var pinMemory = false
+
+    @Option(help: "Permissions of the socket, octal (as batond's umask makes them).")
+    var socketMode: String?
+
+    @Option(help: "Owner of the socket, a name or a number.")
+    var socketOwner: String?
+
+    @Option(help: "Group of the socket, a name or a number.")
+    var socketGroup: String?
+
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
         if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
+        if let cpus, numbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
+    }
+
+    private func numbers(_ list: String) -> [Int]? {
+        let numbers = list.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+        return numbers.contains(nil) ? nil : numbers.compactMap(\.self)
+    }
+
+    private var disk: DiskParameters {
+        var disk = DiskParameters(
+            name: name, file: file.map(absolute), socket: socket.map(absolute), queues: queues, queueSize: queueSize,
+            threads: threads, readOnly: readOnly, cache: cache, serial: serial, blockSize: blockSize)
+        if splitRings { disk.splitRings = true }
+        if pinMemory { disk.pinMemory = true }
+        disk.pollMicroseconds = pollUs
+        disk.cpus = cpus.flatMap(numbers)
+        (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
+        return disk
     }
 
     func run() throws {
-        let disk = DiskParameters(
-            name: name, file: file.map(absolute), socket: socket.map(absolute), queues: queues, queueSize: queueSize,
-            threads: threads, readOnly: readOnly, cache: cache, serial: serial, blockSize: blockSize)
         try connection.run { client in
             let device = try client.call(.create, disk, as: DeviceInfo.self)
             if connection.json { return try printJSON(device) }
@@ -149,8 +185,10 @@ extension DeviceInfo {
         if let problem { lines.append("  problem: \(problem)") }
         lines.append(
             "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))")
-        lines.append("  socket: \(disk.socket ?? "-")")
-        lines.append("  queues: \(disk.queues) of \(disk.queueSize), threads: \(disk.threads)")
+        lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")
+        let rings = disk.splitRings == true ? ", split rings only" : ""
+        lines.append("  queues: \(disk.queues) of \(disk.queueSize)\(rings), threads: \(disk.threadsDescription)")
+        if disk.pinMemory == true { lines.append("  guest memory: kept present") }
         for worker in workers {
             let version = worker.version.isEmpty ? "" : ", version \(worker.version)"
             lines.append("  worker \(worker.id): process \(worker.pid), \(worker.phase)\(version)")
@@ -160,6 +198,22 @@ extension DeviceInfo {
         if givenUp > 0 { lines.append("  requests given up: \(givenUp)") }
         lines.append("  take-overs: \(takeOvers), connections: \(connections), requests of this worker: \(completed)")
         return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+extension DiskParameters {
+    /// What was asked for, behind the socket's path.
+    fileprivate var accessDescription: String {
+        let parts = [("mode", socketMode), ("owner", socketOwner), ("group", socketGroup)]
+        let asked = parts.compactMap { name, value in value.map { "\(name) \($0)" } }
+        return asked.isEmpty ? "" : " (\(asked.joined(separator: ", ")))"
+    }
+
+    fileprivate var threadsDescription: String {
+        var text = "\(threads)"
+        if let cpus, !cpus.isEmpty { text += " on CPUs \(cpus.map(String.init).joined(separator: ","))" }
+        if let pollMicroseconds { text += ", polling at most \(pollMicroseconds) us" }
+        return text
     }
 }
 

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import ControlAPI
 internal import Foundation
 internal import Glibc
 internal import Logging
@@ -17,7 +18,10 @@ struct Batond: ParsableCommand {
     @Option(help: "Where `baton` connects.")
     var controlSocket = "/run/baton/control.sock"
 
-    @Option(help: "Group that may use the control socket, besides root.")
+    @Option(help: "Permissions of the control socket, octal.")
+    var controlMode = "0660"
+
+    @Option(help: "Group of the control socket, whose members may use it, besides root.")
     var controlGroup: String?
 
     @Option(help: "What is kept here survives a restart; front-end sockets lie here unless told otherwise.")
@@ -25,6 +29,13 @@ struct Batond: ParsableCommand {
 
     @Option(help: "The worker program.")
     var worker = "/usr/libexec/baton/baton-worker"
+
+    @Option(
+        help: "Where a duplicate of everything is kept for the next batond: keeper, a process of its own; or systemd.")
+    var fdStore = StoreKind.keeper
+
+    @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
+    var workerCgroup: String?
 
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
@@ -61,9 +72,9 @@ struct Batond: ParsableCommand {
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
-        let store = try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
         var options = Supervisor.Options(
-            programPath: worker, workerOutput: try standardError(), store: store, coder: coder)
+            programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
+            workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
@@ -74,7 +85,13 @@ struct Batond: ParsableCommand {
                 ])
         }
         for disk in saved.load(log) {
-            let configuration = DeviceConfiguration(disk, directory: stateDirectory)
+            let configuration: DeviceConfiguration
+            do throws(SupervisorError) {
+                configuration = try DeviceConfiguration(disk, directory: stateDirectory)
+            } catch {
+                log.error("cannot restore \(disk.name): \(error)")
+                continue
+            }
             supervisor.create(configuration, isRestored: true) { result in
                 // One that was taken over needs nothing.
                 if case .failure(let error) = result, error != .deviceExists(configuration.name) {
@@ -85,9 +102,11 @@ struct Batond: ParsableCommand {
         let successor = Successor(bell: try EventFD())
         let service = ControlService(
             supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
-            replace: { successor.call($0) })
-        let server = try ControlServer(path: controlSocket, group: try groupNumber(), service: service)
+            isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
+        let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
+        ServiceManager.tell("READY=1")
+        try keepWatchdogQuiet(supervisor)
         let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
         // Answers are on their way out before their connections end.
         server.close()
@@ -95,8 +114,28 @@ struct Batond: ParsableCommand {
         let bell = stopped.fd.number
         supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
         _ = waitForInput(bell, milliseconds: 10_000)
-        if isReplaced { becomeSuccessor(successor.path ?? Self.ownPath, log) }
+        // The store gives everything to a process that its owner starts, and to no other.
+        if isReplaced, fdStore != .systemd { becomeSuccessor(successor.path ?? Self.ownPath, log) }
         log.info("ended; the workers live on")
+    }
+
+    private func makeStore() throws(SystemError) -> any FDStore {
+        switch fdStore {
+        case .keeper: try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
+        case .systemd: try SystemdStore()
+        }
+    }
+
+    /// Tells systemd, if it watches, that the custody thread goes round.
+    private func keepWatchdogQuiet(_ supervisor: Supervisor) throws {
+        guard let limit = ServiceManager.watchdogMilliseconds else { return }
+        let thread = try JoinableThread(name: "watchdog") {
+            while true {
+                supervisor.status(nil) { _ in ServiceManager.tell("WATCHDOG=1") }
+                pause(milliseconds: max(1, limit / 3))
+            }
+        }
+        thread.detach()
     }
 
     /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
@@ -145,15 +184,21 @@ struct Batond: ParsableCommand {
         OwnedFD(owning: try retryingInterrupts { fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) })
     }
 
-    private func groupNumber() throws -> UInt32? {
-        guard let controlGroup else { return nil }
-        if let number = UInt32(controlGroup) { return number }
-        guard let entry = unsafe getgrnam(controlGroup) else {
+    /// Who may connect to the control socket, and change things there.
+    private func access() throws -> ControlAccess {
+        guard let mode = UInt32(controlMode, radix: 8), mode <= 0o777 else {
+            throw ValidationError("--control-mode is octal, such as 0660, not '\(controlMode)'")
+        }
+        guard let controlGroup else { return ControlAccess(mode: mode) }
+        guard let group = groupNumber(controlGroup) else {
             throw ValidationError("--control-group: there is no group '\(controlGroup)'")
         }
-        return unsafe entry.pointee.gr_gid
+        return ControlAccess(mode: mode, group: group, groupName: controlGroup)
     }
 }
+
+/// Where descriptors are kept.
+enum StoreKind: String, ExpressibleByArgument { case keeper, systemd }
 
 /// What the supervisor is to become, as the control socket has said.
 private final class Successor: Sendable {

@@ -13,13 +13,12 @@ struct ControlServer {
 
     /// Listens.
     ///
-    /// - Parameter group: the group that may use it besides root; nil: root alone.
     /// - Throws: a sentence when the path is taken or cannot be had.
-    init(path: String, group allowed: UInt32?, service: ControlService) throws {
+    init(path: String, access: ControlAccess, service: ControlService) throws {
         let listener: UnixListener
         do throws(Errno) {
-            // Anybody may connect: what a caller may do is decided by who it is.
-            listener = try UnixListener(at: path, access: SocketAccess(mode: 0o666, group: allowed), backlog: 64)
+            listener = try UnixListener(
+                at: path, access: SocketAccess(mode: access.mode, group: access.group), backlog: 64)
         } catch {
             throw SystemError(
                 cannot: "listen at", path, error,
@@ -31,7 +30,7 @@ struct ControlServer {
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandlers([
                         ByteToMessageHandler(LineDecoder(), maximumBufferSize: JSONRPC.maximumLineBytes),
-                        ControlHandler(service: service, allowedGroup: allowed),
+                        ControlHandler(service: service, access: access),
                     ])
                 }
             }
@@ -68,21 +67,21 @@ private final class ControlHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let service: ControlService
-    private let allowedGroup: UInt32?
+    private let access: ControlAccess
     private var caller: ControlService.Caller?
     private var subscriptions: [@Sendable () -> Void] = []
 
     /// Subscriptions of one connection.
     private static let maximumSubscriptions = 4
 
-    init(service: ControlService, allowedGroup: UInt32?) {
+    init(service: ControlService, access: ControlAccess) {
         self.service = service
-        self.allowedGroup = allowedGroup
+        self.access = access
     }
 
     func channelActive(context: ChannelHandlerContext) {
         let channel = context.channel
-        caller = ControlService.Caller(mayChange: mayChange(channel)) { line in
+        caller = ControlService.Caller(refusal: access.refusal(of: channel)) { line in
             // A follower that does not read is let go of: it must not fill our memory.
             guard channel.isWritable else {
                 channel.close(promise: nil)
@@ -108,22 +107,5 @@ private final class ControlHandler: ChannelInboundHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         context.close(promise: nil)
-    }
-
-    /// SO_PEERCRED's struct ucred.
-    private struct Credentials {
-        var pid: Int32 = 0
-        var user: UInt32 = .max
-        var group: UInt32 = .max
-    }
-
-    private func mayChange(_ channel: any Channel) -> Bool {
-        guard let provider = channel as? any SocketOptionProvider else { return false }
-        let option = NIOBSDSocket.Option(rawValue: SO_PEERCRED)
-        var found = Credentials()
-        let future: EventLoopFuture<Credentials> = provider.unsafeGetSocketOption(level: .socket, name: option)
-        // On the channel's own loop the answer is there at once; where it is not, the caller may change nothing.
-        future.assumeIsolated().whenSuccess { found = $0 }
-        return found.user == 0 || found.user == geteuid() || (allowedGroup != nil && found.group == allowedGroup)
     }
 }

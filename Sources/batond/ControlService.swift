@@ -9,13 +9,15 @@ struct ControlService: Sendable {
     let saved: SavedDevices
     let directory: String
     let log: Logger
+    /// A service manager starts the supervisor again when it ends.
+    let isStartedAgain: Bool
     /// Has the supervisor replaced by the program at a path; nil: by what lies at its own.
     let replace: @Sendable (String?) -> Void
 
     /// Who asks.
     struct Caller: Sendable {
-        /// May change things.
-        var mayChange: Bool
+        /// Why it may change nothing, as a sentence; nil when it may.
+        var refusal: String?
         /// Sends a line, from any thread.
         var send: @Sendable ([UInt8]) -> Void
     }
@@ -30,8 +32,8 @@ struct ControlService: Sendable {
                 guard let method = ControlMethod(rawValue: head.method) else {
                     throw JSONRPC.Fault(JSONRPC.Fault.methodNotFound, "there is no method '\(head.method)'")
                 }
-                guard method.isReadOnly || caller.mayChange else {
-                    throw JSONRPC.Fault(JSONRPC.Fault.notPermitted, "only root and the socket's group may do this")
+                if !method.isReadOnly, let refusal = caller.refusal {
+                    throw JSONRPC.Fault(JSONRPC.Fault.notPermitted, refusal)
                 }
                 return try carryOut(method, line, id: head.id, caller)
             } catch {
@@ -72,6 +74,11 @@ struct ControlService: Sendable {
             if let path, !FileManager.default.isExecutableFile(atPath: path) {
                 throw JSONRPC.Fault(JSONRPC.Fault.refused, "there is no program at \(path)")
             }
+            if path != nil, isStartedAgain {
+                throw JSONRPC.Fault(
+                    JSONRPC.Fault.refused,
+                    "systemd starts the supervisor: put the program where the unit has it, and leave --program out")
+            }
             answer(.success(Empty()), id, caller)
             replace(path)
         case .events:
@@ -83,12 +90,12 @@ struct ControlService: Sendable {
     }
 
     private func create(_ disk: DiskParameters, _ id: Int?, _ caller: Caller) {
-        guard disk.cache == "direct" || disk.cache == "buffered" else {
-            let fault = JSONRPC.Fault(
-                JSONRPC.Fault.invalidParameters, "the cache is direct or buffered, not '\(disk.cache)'")
-            return answer(.failure(fault) as Result<Empty, JSONRPC.Fault>, id, caller)
+        let configuration: DeviceConfiguration
+        do throws(SupervisorError) {
+            configuration = try DeviceConfiguration(disk, directory: directory)
+        } catch {
+            return answer(.failure(JSONRPC.Fault(error)) as Result<Empty, JSONRPC.Fault>, id, caller)
         }
-        let configuration = DeviceConfiguration(disk, directory: directory)
         supervisor.create(configuration) { result in
             if case .success = result {
                 do {

@@ -1,11 +1,16 @@
 internal import ControlAPI
+internal import Glibc
 internal import SupervisorRuntime
 
 // The control socket's types and the supervisor's are apart, so that either may change without the other.
 
 extension DeviceConfiguration {
     /// - Parameter directory: where the socket lies unless it is told.
-    init(_ disk: DiskParameters, directory: String) {
+    /// - Throws: `invalid` for what is no mode, user or group.
+    init(_ disk: DiskParameters, directory: String) throws(SupervisorError) {
+        guard disk.cache == "direct" || disk.cache == "buffered" else {
+            throw .invalid("the cache is direct or buffered, not '\(disk.cache)'")
+        }
         self.init(name: disk.name, socketPath: disk.socket ?? "\(directory)/\(disk.name).sock", imagePath: disk.file)
         isReadOnly = disk.readOnly
         isBuffered = disk.cache == "buffered"
@@ -14,17 +19,56 @@ extension DeviceConfiguration {
         threadCount = disk.threads
         serial = disk.serial
         blockSize = disk.blockSize
+        hasSplitRingsOnly = disk.splitRings
+        pinsMemory = disk.pinMemory
+        pollMicroseconds = disk.pollMicroseconds
+        cpus = disk.cpus
+        if let text = disk.socketMode {
+            guard let mode = UInt32(text, radix: 8), mode <= 0o777 else {
+                throw .invalid("a socket's mode is octal, such as 0660, not '\(text)'")
+            }
+            socketMode = mode
+        }
+        if let name = disk.socketOwner {
+            guard let user = userNumber(name) else { throw .invalid("there is no user '\(name)'") }
+            socketOwner = user
+        }
+        if let name = disk.socketGroup {
+            guard let group = groupNumber(name) else { throw .invalid("there is no group '\(name)'") }
+            socketGroup = group
+        }
+    }
+}
+
+/// The number of a user, given by name or number; nil when there is none.
+func userNumber(_ name: String) -> UInt32? {
+    UInt32(name) ?? (unsafe getpwnam(name).map { unsafe $0.pointee.pw_uid })
+}
+
+/// The number of a group, given by name or number; nil when there is none.
+func groupNumber(_ name: String) -> UInt32? {
+    UInt32(name) ?? (unsafe getgrnam(name).map { unsafe $0.pointee.gr_gid })
+}
+
+extension DiskParameters {
+    init(_ configuration: DeviceConfiguration) {
+        self.init(
+            name: configuration.name, file: configuration.imagePath, socket: configuration.socketPath,
+            queues: configuration.queueCount, queueSize: configuration.queueSize, threads: configuration.threadCount,
+            readOnly: configuration.isReadOnly, cache: configuration.isBuffered ? "buffered" : "direct",
+            serial: configuration.serial, blockSize: configuration.blockSize)
+        splitRings = configuration.hasSplitRingsOnly
+        pinMemory = configuration.pinsMemory
+        pollMicroseconds = configuration.pollMicroseconds
+        cpus = configuration.cpus
+        socketMode = configuration.socketMode.map { "0\(String($0, radix: 8))" }
+        socketOwner = configuration.socketOwner.map { "\($0)" }
+        socketGroup = configuration.socketGroup.map { "\($0)" }
     }
 }
 
 extension DeviceInfo {
     init(_ status: DeviceStatus) {
-        let configuration = status.configuration
-        let disk = DiskParameters(
-            name: configuration.name, file: configuration.imagePath, socket: configuration.socketPath,
-            queues: configuration.queueCount, queueSize: configuration.queueSize, threads: configuration.threadCount,
-            readOnly: configuration.isReadOnly, cache: configuration.isBuffered ? "buffered" : "direct",
-            serial: configuration.serial, blockSize: configuration.blockSize)
         let isActive = status.workers.contains { $0.phase == .active || $0.phase == .freezing }
         let state =
             switch (isActive, status.problem) {
@@ -33,7 +77,7 @@ extension DeviceInfo {
             case (false, _): "failed"
             }
         self.init(
-            state: state, disk: disk, problem: status.problem,
+            state: state, disk: DiskParameters(status.configuration), problem: status.problem,
             workers: status.workers.map {
                 WorkerInfo(id: $0.id, pid: $0.process, phase: $0.phase.rawValue, version: $0.version)
             }, takeOvers: status.takeOvers, connections: status.connections, generation: status.generation,

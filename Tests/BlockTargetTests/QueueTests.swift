@@ -208,6 +208,26 @@ struct QueueTests {
         #expect(bench.counters.staleCompletions == UInt64(others.count) + 1, "a request completes once")
     }
 
+    /// A worker before may have left a completion in the queue: of an earlier request in the same slot.
+    @Test func `a request that waits for room is not finished by the completion of an earlier one`() throws {
+        let bench = try Disks.simulated(storage)
+        _ = try bench.perform(.write(sector: 0, pattern(512)))
+        let earlier = try #require(storage.history.last)
+        storage.queueDepth = 0
+        let head = bench.submit(.write(sector: 0, pattern(512, seed: 2)))
+        bench.disk.turn()
+        #expect(bench.disk.queues[0].hasStalled)
+        #expect(RequestToken(rawValue: earlier.token).head == head)
+        storage.deliver(token: earlier.token, result: 512)
+        bench.disk.turn()
+        #expect(bench.counters.staleCompletions == 1)
+        #expect(try bench.answers().isEmpty)
+        storage.queueDepth = 128
+        #expect(bench.disk.settle())
+        #expect(try bench.answers()[head]?.status == ok)
+        #expect(storage.contents[..<512] == pattern(512, seed: 2)[...])
+    }
+
     @Test("each request on a head has a token of its own")
     func tokensDiffer() throws {
         let bench = try Disks.simulated(storage)

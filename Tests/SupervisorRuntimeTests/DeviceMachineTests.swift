@@ -1,6 +1,7 @@
 import Custody
-import SupervisorRuntime
 import Testing
+
+import SupervisorRuntime
 
 private let kick = CustodyKey(.kick, 3)
 private let connection = CustodyKey(.connection)

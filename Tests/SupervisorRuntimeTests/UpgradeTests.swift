@@ -100,7 +100,7 @@ private func upgrading() -> MachineWorld {
     }
 
     /// They speak through channels of their own. Taken for dead, the old worker would never be told to end.
-    @Test(arguments: [false, true]) func theCandidateMayBeHeardBeforeTheOneThatFroze(settledFirst: Bool) {
+    @Test(arguments: [false, true]) func `the candidate may be heard before the one that froze`(settledFirst: Bool) {
         var world = upgrading()
         world.ready(3)
         world.end(2, .onItsOwn(code: 0))

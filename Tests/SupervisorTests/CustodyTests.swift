@@ -202,6 +202,10 @@ import Testing
             (["status", "none"], "there is no device 'none'"), (["create", "disk", "d", "--null"], "already"),
             (["create", "disk", "e", "--file", "/nonexistent/image"], "cannot open the image /nonexistent/image"),
             (["create", "disk", "e", "--null", "--queues", "65"], "1 to 64 queues"),
+            (["create", "disk", "e", "--null", "--socket-mode", "9"], "a socket's mode is octal"),
+            (["create", "disk", "e", "--null", "--socket-owner", "no-such-user"], "there is no user 'no-such-user'"),
+            (["create", "disk", "e", "--null", "--poll-us", "1000001"], "0 to 1000000 microseconds"),
+            (["create", "disk", "e", "--null", "--cpus", "4096"], "0 to 4095"),
             (["upgrade", "d", "--worker", "/nonexistent/worker"], "cannot open the worker's program"),
         ] {
             let result = try supervisor.baton(arguments)

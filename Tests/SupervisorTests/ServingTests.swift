@@ -1,4 +1,5 @@
 import ControlAPI
+import Foundation
 import FrontendKit
 import Glibc
 import Platform
@@ -8,7 +9,13 @@ import Testing
 /// A front-end under verified load, while workers, their programs and their supervisor are replaced under it. It never
 /// connects again: every request is completed once, with the right data.
 @Suite(.serialized) struct ServingTests {
-    enum Blow: String, CaseIterable { case workerKilled, workerUpgraded, supervisorKilled, supervisorUpgraded }
+    enum Blow: String, CaseIterable {
+        case workerKilled, workerUpgraded, supervisorKilled, supervisorUpgraded
+        /// To another version and back, each killed once.
+        case versionChanged
+        /// A build that reads other records is refused.
+        case buildRefused
+    }
 
     @Test(arguments: Blow.allCases) func `the front-end notices nothing`(_ blow: Blow) throws {
         let seed = makeSeed()
@@ -37,7 +44,7 @@ import Testing
             let due = monitor.completedRequests + 500
             while monitor.completedRequests < due, !outcome.hasEnded { usleep(100) }
             #expect(!outcome.hasEnded, "the load ended in round \(round)")
-            try strike(blow, &supervisor)
+            try strike(blow, &supervisor, round)
         }
         // What is broken now does not complete another request.
         let due = monitor.completedRequests + 500
@@ -50,7 +57,7 @@ import Testing
         try supervisor.end()
     }
 
-    private func strike(_ blow: Blow, _ supervisor: inout SupervisorProcess) throws {
+    private func strike(_ blow: Blow, _ supervisor: inout SupervisorProcess, _ round: Int) throws {
         let before = try supervisor.wait("d", "a standby") { $0.isStaffed && $0.upgrade == nil }
         switch blow {
         case .workerKilled:
@@ -68,6 +75,43 @@ import Testing
             let result = try supervisor.baton("upgrade", "--supervisor")
             #expect(result.code == 0, "\(result.output)")
             #expect(try supervisor.status("d").workers.map(\.pid) == before.workers.map(\.pid))
+        case .versionChanged:
+            try changeVersion(&supervisor, toNext: round % 2 == 1)
+        case .buildRefused:
+            let path = supervisor.directory.value.file("incompatible-worker")
+            if round == 1 {
+                try FileManager.default.copyItem(atPath: SupervisorProcess.executable("next-worker"), toPath: path)
+            }
+            let result = try supervisor.baton("upgrade", "d", "--worker", path)
+            #expect(result.code == 1)
+            #expect(
+                result.output.contains("the session record has version 1; this build reads 3 to 3"), "\(result.output)")
+            let after = try supervisor.wait("d", "a standby") { $0.isStaffed && $0.upgrade == nil }
+            #expect(after.active?.pid == before.active?.pid, "nothing was touched")
+        }
+    }
+
+    /// Each version takes over from the other one and, after a kill, from itself. The next version has a field in the
+    /// record, in which it finds what the worker before has written: unless that one did not know it.
+    private func changeVersion(_ supervisor: inout SupervisorProcess, toNext: Bool) throws {
+        let program = SupervisorProcess.executable(toNext ? "next-worker" : "baton-worker")
+        let result = try supervisor.baton("upgrade", "d", "--worker", program)
+        #expect(result.code == 0, "\(result.output)")
+        let after = try supervisor.wait("d", "a standby") { $0.isStaffed && $0.upgrade == nil }
+        #expect(after.workers.map(\.version) == Array(repeating: toNext ? "0.2.0" : "0.1.0", count: 2))
+        #expect(try supervisor.baton("kill", "d").code == 0)
+        let last = try supervisor.wait("d", "a take-over") { $0.isStaffed && $0.active?.id != after.active?.id }
+        let notes = try [after.active, last.active].map { worker in
+            let events = try supervisor.baton("events", "--json").output.split(separator: "\n").compactMap {
+                try? JSONDecoder().decode(EventInfo.self, from: Data($0.utf8))
+            }
+            return events.last { $0.kind == "active" && $0.worker == worker?.id }?.text ?? ""
+        }
+        if toNext {
+            #expect(notes[0].contains("nobody says since when the worker before had it"), "\(notes)")
+            #expect(notes[1].contains("the worker before had it for"), "\(notes)")
+        } else {
+            #expect(notes.allSatisfy { !$0.contains("the worker before had it") }, "\(notes)")
         }
     }
 }

@@ -18,9 +18,9 @@ import Testing
         try check(KillTrial(medium, queueCount: queues, rings: .packed, kills: 12, seed: makeSeed()))
     }
 
-    @Test(.enabled(if: WriteThrottle.isAvailable), arguments: [1, 4])
-    func `writes that land long after their worker's death do no harm`(queues: Int) throws {
-        try check(KillTrial(.throttled, queueCount: queues, kills: 8, seed: makeSeed()))
+    @Test(.enabled(if: WriteThrottle.isAvailable), arguments: [KillMedium.throttled, .throttledFile], [1, 4])
+    func `writes that land long after their worker's death do no harm`(medium: KillMedium, queues: Int) throws {
+        try check(KillTrial(medium, queueCount: queues, kills: 8, seed: makeSeed()))
     }
 
     private func check(_ trial: KillTrial) throws {

@@ -229,6 +229,13 @@ static inline int clinux_pidfd_getfd(int pidfd, int number) {
     return (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 }
 
+/// Whether two descriptors of this process are of one open file (kcmp with KCMP_FILE): 0 if so, -1 and errno when the
+/// kernel does not say.
+static inline int clinux_same_file(int first, int second) {
+    const int process = getpid();
+    return (int)syscall(SYS_kcmp, process, process, 0, (unsigned long)first, (unsigned long)second);
+}
+
 /// A descriptor that becomes readable when the process ends. glibc 2.36 declares it where Swift does not look.
 static inline int clinux_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 

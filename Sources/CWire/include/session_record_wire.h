@@ -62,12 +62,15 @@ struct wire_record_queue {
 
 struct wire_record_header {
     uint64_t magic;
+    /// The lowest version that whoever uses the record must know.
     uint32_t version;
     uint32_t queue_count;
     uint32_t queue_size;
     uint32_t ring_count;
     uint64_t byte_count;
-    uint8_t reserved0[32];
+    /// The version that the owner writes: fields that later ones have added are not kept up. 0: nobody has had it.
+    uint32_t written_version;
+    uint8_t reserved0[28];
 
     /// The worker that has the device, by number; 0: nobody. Claimed by compare and swap.
     uint64_t owner;
@@ -90,7 +93,8 @@ struct wire_record_header {
     uint8_t reserved4[56];
 
     struct wire_record_life lives[WIRE_RECORD_LIVES];
-    uint8_t reserved5[64];
+    /// For fields that later versions add. Zero until then; whoever does not know them leaves them as they are.
+    uint8_t additions[64];
     struct wire_record_ring rings[WIRE_RECORD_MAX_RINGS];
     struct wire_record_loop loops[WIRE_RECORD_MAX_RINGS];
     uint8_t reserved6[64];
@@ -111,12 +115,14 @@ struct wire_request_record {
 
 _Static_assert(sizeof(struct wire_record_ring) == 128, "layout");
 _Static_assert(offsetof(struct wire_record_header, owner) == 64, "layout");
+_Static_assert(offsetof(struct wire_record_header, additions) == 896, "layout");
 _Static_assert(sizeof(struct wire_record_loop) == 64, "layout");
 _Static_assert(sizeof(struct wire_record_life) == 64, "layout");
 _Static_assert(offsetof(struct wire_record_header, sentinel) == 192, "layout");
 _Static_assert(offsetof(struct wire_record_header, given_up) == 256, "layout");
 _Static_assert(offsetof(struct wire_record_header, control_sequence) == 320, "layout");
 _Static_assert(offsetof(struct wire_record_header, lives) == 384, "layout");
+_Static_assert(offsetof(struct wire_record_header, additions) == 896, "layout");
 _Static_assert(offsetof(struct wire_record_header, rings) == 960, "layout");
 _Static_assert(offsetof(struct wire_record_header, loops) % 64 == 0, "layout");
 _Static_assert(sizeof(struct wire_record_queue) <= WIRE_RECORD_STATISTICS_BYTES, "layout");
@@ -126,6 +132,9 @@ _Static_assert(sizeof(struct wire_request_record) == WIRE_RECORD_REQUEST_BYTES, 
 
 /// Where the fields are, for Swift, which has no offsetof.
 enum {
+    WIRE_RECORD_WRITTEN_VERSION = offsetof(struct wire_record_header, written_version),
+    WIRE_RECORD_ADDITIONS = offsetof(struct wire_record_header, additions),
+    WIRE_RECORD_ADDITIONS_BYTES = sizeof(((struct wire_record_header *)0)->additions),
     WIRE_RECORD_OWNER = offsetof(struct wire_record_header, owner),
     WIRE_RECORD_LAST_GENERATION = offsetof(struct wire_record_header, last_generation),
     WIRE_RECORD_OWNER_PID = offsetof(struct wire_record_header, owner_pid),

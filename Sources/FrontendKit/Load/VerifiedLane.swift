@@ -131,6 +131,13 @@ struct LoadRequest {
         return unsafe SectorStamp.read(from: start)
     }
 
+    /// Which write a sector was of that lay in a request's buffer before the device should have written it: it tells a
+    /// buffer that was left alone from one whose mark went to the disk and came back.
+    borrowing func former(_ offset: Int, of request: LoadRequest) -> String {
+        let words = unsafe (buffer(request.slot) + offset * 512).assumingMemoryBound(to: UInt64.self)
+        return unsafe "sector \(words[1]), write \(words[2])"
+    }
+
     private borrowing func isUnchanged(_ request: LoadRequest, seed: UInt64) -> Bool {
         request.sectors.enumerated().allSatisfy { offset, sector in
             sectorContent(offset, request.slot)

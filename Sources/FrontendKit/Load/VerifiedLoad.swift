@@ -168,6 +168,7 @@ public final class LoadMonitor: Sendable {
     /// From the mark to the completion that it waited for; 0: none yet.
     private let gap = Atomic<UInt64>(0)
     private let pause = Atomic<UInt64>(0)
+    private let slowest = Atomic<UInt64>(0)
     private let beforeSweep: (@Sendable () -> Void)?
 
     /// - Parameter beforeSweep: called by each thread when nothing of its own is in flight, before it reads every
@@ -202,10 +203,14 @@ public final class LoadMonitor: Sendable {
     /// count yet.
     public func takeLongestPause() -> UInt64 { pause.exchange(0, ordering: .relaxed) }
 
+    /// How long the slowest request took that completed since this was last asked, in nanoseconds.
+    public func takeSlowest() -> UInt64 { slowest.exchange(0, ordering: .relaxed) }
+
     func note(pause nanoseconds: UInt64) { pause.max(nanoseconds, ordering: .relaxed) }
 
     /// - Parameter submitted: no later than the request was made available.
     func completed(requestOf submitted: UInt64, at now: UInt64) {
+        slowest.max(now - submitted, ordering: .relaxed)
         let marked = mark.load(ordering: .acquiring)
         guard marked != 0, submitted > marked else { return }
         let (mine, _) = mark.compareExchange(expected: marked, desired: 0, ordering: .relaxed)

@@ -232,10 +232,12 @@ struct VerifiedWorker: ~Copyable {
             }
             guard let mismatch else { continue }
             let expected = model.expectation(of: sector)
+            let former = lanes[lane].former(offset, of: request)
             report.count(
                 mismatch,
                 "\(mismatch): sector \(sector), read on queue \(request.queue), holds "
-                    + "\(content.map { "\($0)" } ?? "what was in the buffer before") instead of \(expected)")
+                    + "\(content.map { "\($0)" } ?? "what was in the buffer before (\(former))") instead of \(expected)"
+            )
         }
     }
 }

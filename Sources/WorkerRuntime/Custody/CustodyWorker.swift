@@ -1,5 +1,5 @@
 internal import BlockTarget
-internal import Custody
+public import Custody
 internal import Glibc
 public import Logging
 public import Platform
@@ -13,6 +13,21 @@ public struct ConfigurationRefusal: Error {
     public init(_ description: String) { self.description = description }
 }
 
+/// How a build of the worker differs from others, to whoever chooses between them.
+public struct WorkerBuild: Sendable {
+    /// As it calls itself.
+    public var version: String
+    public var record: RecordFormat
+
+    public init(version: String, record: RecordFormat) {
+        self.version = version
+        self.record = record
+    }
+
+    /// Of this tree.
+    public static let current = WorkerBuild(version: "0.1.0", record: .current)
+}
+
 /// A worker whose device a supervisor keeps: stands by until nobody has the device, takes it up where the worker before
 /// left it, and serves it until it dies or is told to give it up.
 ///
@@ -22,7 +37,7 @@ public struct ConfigurationRefusal: Error {
 public struct CustodyWorker: ~Copyable {
     private let link: SupervisorLink
     private let rings: [Int32]
-    private let version: String
+    private let build: WorkerBuild
     private let log: Logger
     private let parse: (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     private let signals: OwnedFD
@@ -31,11 +46,11 @@ public struct CustodyWorker: ~Copyable {
     /// - Parameters:
     ///   - channel: an inherited descriptor: this worker's end of the channel.
     ///   - rings: inherited descriptors: the device's kernel rings, the last one for the connection.
-    ///   - version: of this build.
+    ///   - build: what this program is.
     ///   - parse: reads a configuration as the supervisor spells it.
     /// - Throws: what cannot be had at the start.
     public init(
-        channel: Int32, rings: [Int32], version: String, log: Logger,
+        channel: Int32, rings: [Int32], build: WorkerBuild, log: Logger,
         parse: @escaping (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     ) throws(SystemError) {
         ignoreBrokenPipes()
@@ -51,7 +66,7 @@ public struct CustodyWorker: ~Copyable {
         self.signals = signals
         self.memoryLoss = memoryLoss
         self.rings = rings
-        self.version = version
+        self.build = build
         self.log = log
         self.parse = parse
     }
@@ -66,15 +81,10 @@ public struct CustodyWorker: ~Copyable {
             guard let fd = try link.descriptors.duplicate(CustodyKey(.record)) else {
                 throw ControlStateError("was not given")
             }
-            let record = try SessionRecord(fd)
+            let record = try SessionRecord(fd, reading: build.record.reads)
             let image = try GivenImage.take(configuration, from: link)
             let sentinel = try Sentinel(record)
-            let versions = SessionRecord.readableVersions
-            link.tell(
-                CustodyMessage(
-                    .ready,
-                    value: UInt64(versions.lowerBound) | UInt64(versions.upperBound) << 16
-                        | UInt64(versions.upperBound) << 32, text: version))
+            link.tell(build.announcement)
             while let claim = try awaitDevice(record, sentinel) {
                 var tenure = try Tenure(
                     claim, configuration, record, link, rings, image, signals: signals.number, log)
@@ -138,7 +148,7 @@ public struct CustodyWorker: ~Copyable {
                 }
                 // What was given last is here: the supervisor gives before it confirms to the worker that died.
                 link.receive()
-                return try Claim(record, predecessorDied: died)
+                return try Claim(record, build.record, predecessorDied: died)
             }
         }
     }
@@ -166,7 +176,7 @@ public struct CustodyWorker: ~Copyable {
                 tenure.finish()
                 return true
             case .order(.freeze):
-                tenure.freeze()
+                try tenure.freeze()
                 return false
             case .order(.connection): try tenure.takeConnection()
             case .order: break
@@ -182,9 +192,20 @@ public struct CustodyWorker: ~Copyable {
     }
 }
 
+extension WorkerBuild {
+    /// What a worker says of itself when it is ready.
+    fileprivate var announcement: CustodyMessage {
+        let (lowest, highest) = (UInt64(record.reads.lowerBound), UInt64(record.reads.upperBound))
+        return CustodyMessage(
+            .ready, value: lowest | highest << 16 | UInt64(record.writes) << 32, text: version)
+    }
+}
+
 /// A device that this worker has claimed.
 struct Claim {
     let generation: UInt64
+    /// What this build has to say of the record that it found.
+    let note: String?
     /// The worker before died, with this process number.
     let predecessor: Int32?
     /// By its own fault, while it handled this.
@@ -196,7 +217,9 @@ struct Claim {
     /// Claims the device and waits until no thread of the worker before runs any more.
     ///
     /// - Throws: when another was faster, or a thread of a dead worker does not end.
-    init(_ record: SessionRecord, predecessorDied: Bool) throws(SessionRecordError) {
+    init(
+        _ record: SessionRecord, _ format: RecordFormat, predecessorDied: Bool
+    ) throws(SessionRecordError) {
         let (process, threads, owner) = (record.ownerProcess, record.ownerThreads, record.owner)
         predecessor = predecessorDied && owner != 0 ? process : nil
         if let predecessor, !waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
@@ -205,6 +228,7 @@ struct Claim {
         suspect = predecessor == nil ? nil : record.life(of: owner).flatMap(Suspect.init)
         generation = try record.claim(from: owner, process: getpid())
         record.noteFatalSignals(generation)
+        note = record.takeUp(format)
     }
 }
 

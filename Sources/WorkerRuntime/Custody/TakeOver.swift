@@ -42,7 +42,7 @@ struct TakeOver {
         // Packed rings need more than split ones: which kind comes is not known yet.
         let bytes = InflightRegion.byteCount(queueCount: queues, queueSize: size, packed: true)
         do {
-            let fd = try kept(CustodyKey(.inflight), bytes: bytes, name: "baton-inflight")
+            let fd = try kept(CustodyKey(.inflight), bytes: bytes, name: "baton-private-inflight")
             return try InflightRegion(
                 fd: fd, offset: 0, count: UInt64(bytes), queueCount: queues, queueSize: size)
         } catch let error as SystemError {

@@ -43,7 +43,7 @@ struct Tenure: ~Copyable {
         let microseconds = (monotonicNanoseconds() - start) / 1000
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
-            + " in \(microseconds) us"
+            + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
         log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
         settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection
@@ -127,10 +127,15 @@ struct Tenure: ~Copyable {
 
     /// Gives the device up: nothing is taken or answered any more, what is finished is published. What the kernel has
     /// of this worker's threads goes on, and completes for the successor; the threads stay, asleep.
-    mutating func freeze() {
+    ///
+    /// - Throws: when a loop does not stop: this worker has to end then, and its successor sees to that first.
+    mutating func freeze() throws(SystemError) {
         for (mailbox, command) in settling { mailbox.abandon(command) }
         settling = []
-        for loop in loops { _ = loop.command(.park) }
+        for loop in loops {
+            guard case .refused(let reason) = loop.command(.park) else { continue }
+            throw SystemError(cannot: "freeze", "a loop", nil, advice: reason)
+        }
         connection = nil
         record.noteFatalSignals(nil)
         record.release(generation)

@@ -70,7 +70,7 @@ final class StandstillWatch: Sendable {
     private let found = Mutex<[String]>([])
 
     /// In nanoseconds: shorter than any limit that ends what stands still.
-    private static let patience: UInt64 = 3_000_000_000
+    private static let patience: UInt64 = 8_000_000_000
     private static let mostReports = 4
 
     /// Watches until `end`, in a thread of the caller's.

@@ -1,7 +1,9 @@
 /// What a chaos run does, and to what.
 public struct ChaosOptions: Sendable {
-    /// SIGKILLs of the worker that has the device.
+    /// SIGKILLs of the worker that has the device, at random moments.
     public var kills = 20
+    /// More of them, so many at each of the moments in `AimedPhase`.
+    public var aimed = 0
     /// SIGTRAPs of it: to the supervisor, the worker's own fault.
     public var traps = 0
     /// Upgrades, to and fro between two copies of the worker.
@@ -14,12 +16,17 @@ public struct ChaosOptions: Sendable {
     public var threadCount = 1
     /// Past the host's page cache.
     public var isDirect = false
+    /// The disk is a loop device that takes few writes a second: the last queue always has a FLUSH under way that waits
+    /// for them. Gaps and pauses are those of the other queues, which read.
+    public var isThrottled = false
     /// GiB of guest memory, all of it touched; 0: as much as the load needs.
     public var memoryGiB = 0
     /// The driver sleeps until it is interrupted, instead of polling: an interrupt that a successor owes must come.
     public var usesInterrupts = false
     /// Of 8 kills, so many do not wait until a standby is ready.
     public var coldKillsOfEight: UInt64 = 1
+    /// Seconds of the same load without kills, before and after: what throughput is compared with. 0: none.
+    public var controlSeconds = 0
 
     public init(seed: UInt64) {
         self.seed = seed

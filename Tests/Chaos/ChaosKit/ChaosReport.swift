@@ -15,9 +15,12 @@ public struct RecoveredRequests: Sendable, Equatable {
 
     public init() {}
 
+    /// Each request once. A completion that was found may also be that of a request that had been returned, so that
+    /// there may be more of them than of requests.
     var figures: [(name: String, count: Int)] {
-        [
-            ("adopted", adopted), ("finished_from_cqe", finished), ("issued_again", issuedAgain),
+        let fromCompletion = min(adopted, finished)
+        return [
+            ("adopted", adopted - fromCompletion), ("finished_from_cqe", fromCompletion), ("issued_again", issuedAgain),
             ("found_published", published),
         ]
     }
@@ -35,6 +38,17 @@ public struct ChaosReport: Sendable {
     public internal(set) var gaps: [UInt64] = []
     /// The same, of kills that did not wait for a standby.
     public internal(set) var coldGaps: [UInt64] = []
+    /// The same as `gaps`, of traps.
+    public internal(set) var trapGaps: [UInt64] = []
+    /// From a kill until as many requests completed in a time as without kills, less a tenth, in nanoseconds. Only with
+    /// a control run.
+    public internal(set) var recoveries: [UInt64] = []
+    /// Kills that were aimed: at what, how many, and how many of them met that moment.
+    public internal(set) var aimed: [AimedPhase: (shots: Int, hits: Int)] = [:]
+    /// The same load without kills, before and after; empty when it was not run.
+    public internal(set) var controls: [ControlRun] = []
+    /// The slowest request while workers were killed, in nanoseconds.
+    public internal(set) var slowest: UInt64 = 0
     /// The longest time without a completion while an upgrade was under way, in nanoseconds.
     public internal(set) var pauses: [UInt64] = []
     public private(set) var lost = 0
@@ -99,71 +113,5 @@ public struct ChaosReport: Sendable {
             if each.figures.allSatisfy({ $0.count == 0 }) { nothing += 1 }
         }
         return sum + [("nothing", nothing)]
-    }
-}
-
-// MARK: - For people and programs
-
-extension ChaosReport: CustomStringConvertible {
-    public var description: String {
-        func line(_ figures: [(name: String, count: Int)]) -> String {
-            figures.map { "\($0.count) \($0.name.replacing("_", with: " "))" }.joined(separator: ", ")
-        }
-        let lines = [
-            "\(requests) requests, \(kills) kills, \(traps) traps, \(upgrades) upgrades",
-            "  take-overs with requests: \(line(takeOversByPhase))", "  requests: \(line(recoveredRequests))",
-            "  gap (ms), standby ready: \(Spread(gaps))", "  gap (ms), whatever was ready: \(Spread(coldGaps))",
-            "  pause of an upgrade (ms): \(Spread(pauses))", "  \(line(faults))",
-        ]
-        return (lines + findings.map { "  \($0)" }).joined(separator: "\n")
-    }
-
-    /// One object on one line.
-    public var json: String {
-        func object(_ pairs: [(String, String)]) -> String {
-            "{" + pairs.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
-        }
-        func object(_ figures: [(name: String, count: Int)]) -> String {
-            object(figures.map { ($0.name, "\($0.count)") })
-        }
-        func object(_ spread: Spread) -> String {
-            object([("count", "\(spread.count)")] + spread.figures)
-        }
-        var pairs = [
-            ("requests", "\(requests)"), ("kills", "\(kills)"), ("traps", "\(traps)"), ("upgrades", "\(upgrades)"),
-            ("kills_by_phase", object(takeOversByPhase)), ("recovered", object(recoveredRequests)), ("aimed", "[]"),
-        ]
-        pairs += faults.map { ($0.name, "\($0.count)") }
-        pairs += [
-            ("gap_ms", object(Spread(gaps))), ("cold_gap_ms", object(Spread(coldGaps))),
-            ("pause_ms", object(Spread(pauses))),
-        ]
-        return object(pairs) + "\n"
-    }
-}
-
-/// Durations, by rank.
-struct Spread: CustomStringConvertible {
-    private let sorted: [UInt64]
-
-    init(_ nanoseconds: [UInt64]) { sorted = nanoseconds.sorted() }
-
-    var count: Int { sorted.count }
-
-    /// In milliseconds, to the microsecond.
-    var figures: [(String, String)] {
-        [("p50", milliseconds(0.5)), ("p99", milliseconds(0.99)), ("max", milliseconds(1))]
-    }
-
-    var description: String {
-        count == 0 ? "none" : figures.map { "\($0.0) \($0.1)" }.joined(separator: ", ") + " of \(count)"
-    }
-
-    private func milliseconds(_ fraction: Double) -> String {
-        guard !sorted.isEmpty else { return "0" }
-        let rank = Int((Double(sorted.count) * fraction).rounded(.up))
-        let microseconds = sorted[max(0, rank - 1)] / 1000
-        let rest = "\(microseconds % 1000)"
-        return "\(microseconds / 1000)." + String(repeating: "0", count: 3 - rest.count) + rest
     }
 }

@@ -8,7 +8,7 @@ internal import Virtio
 
 /// One disk under a verifying load, whose workers are killed and replaced; the front-end connects once.
 public struct ChaosTrial {
-    private let options: ChaosOptions
+    let options: ChaosOptions
 
     public init(_ options: ChaosOptions) {
         self.options = options
@@ -38,18 +38,23 @@ public struct ChaosTrial {
             memorySize: max(options.memoryGiB << 30, 64 << 20))
         touch(rig.memory)
         let load = RunningLoad(try makeLoad(&rig))
+        let flushes = options.isThrottled ? RunningLoad(try makeFlushingLoad(&rig)) : nil
         let thread = try JoinableThread(name: "load") { load.run() }
+        let flushing = try JoinableThread(name: "flushes") { flushes?.run() }
         let watch = StandstillWatch()
         let supervisor = disk.supervisorProcess
         let watching = try JoinableThread(name: "watch") { watch.run(supervisor) }
         var report = ChaosReport()
-        let outcome = Result { try disturb(&disk, load, watch, &report) }
+        let outcome = Result { try observe(&disk, rig, load, watch, &report) }
         load.monitor.requestStop()
+        flushes?.monitor.requestStop()
         thread.join()
+        flushing.join()
         watch.end()
         watching.join()
         watch.reports.forEach { report.note($0) }
         load.add(to: &report)
+        flushes?.add(to: &report)
         try outcome.get()
         check(&disk, rig, &report)
         report.recovered = WorkerWords.takeOvers(in: try disk.log())
@@ -74,15 +79,43 @@ public struct ChaosTrial {
         }
     }
 
+    /// What all queues do; on a throttled disk, all but the last: they read then.
     private func makeLoad(_ rig: inout Rig) throws -> VerifiedLoad {
-        var load = VerifiedLoad.Options(seed: options.seed, sectors: 0..<UInt64(SupervisedDisk.size / 512))
-        load.overlapping = true
+        var load = loadOptions(sectors: 0..<Self.sectors)
         load.depth = 32
+        if options.isThrottled { load.weights = [1, 0, 0, 0, 0] }
+        return try makeLoad(load, options.isThrottled ? Array(rig.endpoints.dropLast()) : rig.endpoints, &rig)
+    }
+
+    /// Always has a FLUSH under way that waits for writes.
+    private func makeFlushingLoad(_ rig: inout Rig) throws -> VerifiedLoad {
+        var load = loadOptions(sectors: Self.sectors..<2 * Self.sectors)
+        load.depth = 8
+        load.weights = [0, 1, 1, 0, 0]
+        // Reading it all would go through, but what is in flight at the end is slow enough.
+        load.sweepsAtEnd = false
+        load.stallLimit = 120_000
+        return try makeLoad(load, Array(rig.endpoints.suffix(1)), &rig)
+    }
+
+    /// Half of the disk: the other half is for a load that flushes.
+    private static let sectors = UInt64(SupervisedDisk.size / 512 / 2)
+
+    private func loadOptions(sectors: Range<UInt64>) -> VerifiedLoad.Options {
+        var load = VerifiedLoad.Options(seed: options.seed, sectors: sectors)
+        load.overlapping = true
         load.requestLimit = nil
         load.usesInterrupts = options.usesInterrupts
+        return load
+    }
+
+    private func makeLoad(
+        _ load: VerifiedLoad.Options, _ endpoints: [QueueEndpoint], _ rig: inout Rig
+    ) throws -> VerifiedLoad {
+        var load = load
         load.adapt(to: try rig.frontend.readBlockConfiguration(), features: rig.frontend.features)
         return VerifiedLoad(
-            rig.endpoints, usesEventIndex: rig.frontend.usesEventIndex, options: load, in: &rig.allocator)
+            endpoints, usesEventIndex: rig.frontend.usesEventIndex, options: load, in: &rig.allocator)
     }
 
     /// Whether the front-end is still where it was.
@@ -98,91 +131,6 @@ public struct ChaosTrial {
     }
 }
 
-// MARK: - Disturbances
-
-extension ChaosTrial {
-    private enum Disturbance { case kill, trap, upgrade }
-
-    /// How long a device may take to come back, in nanoseconds.
-    private static let patience: UInt64 = 30_000_000_000
-
-    /// Kills and upgrades at random moments of the load.
-    private func disturb(
-        _ disk: inout SupervisedDisk, _ load: RunningLoad, _ watch: StandstillWatch, _ report: inout ChaosReport
-    ) throws {
-        var random = SeededGenerator(seed: options.seed &+ 1)
-        var plan = Array(repeating: Disturbance.kill, count: options.kills)
-        plan += Array(repeating: .trap, count: options.traps)
-        plan += Array(repeating: .upgrade, count: options.upgrades)
-        plan.shuffle(using: &random)
-        let programs =
-            options.upgrades > 0 ? [try disk.copyWorker(as: "worker-a"), try disk.copyWorker(as: "worker-b")] : []
-        var victim: Int32 = 0
-        for disturbance in plan where !load.hasEnded {
-            watch.step()
-            let isCold = disturbance != .upgrade && random.next(below: 8) < options.coldKillsOfEight
-            victim = try waitForActive(&disk, after: victim, withStandby: !isCold)
-            waitForRequests(Int(random.next(below: 1000)), load, microseconds: random.next(below: 300))
-            switch disturbance {
-            case .kill, .trap:
-                kill(victim, disturbance == .kill ? SIGKILL : SIGTRAP)
-                load.monitor.setMark()
-                guard let gap = waitForGap(load) else {
-                    if !load.hasEnded { report.fail("nothing was served for 30 s after the death of \(victim)") }
-                    return
-                }
-                if isCold { report.coldGaps.append(gap) } else { report.gaps.append(gap) }
-                if disturbance == .kill { report.kills += 1 } else { report.traps += 1 }
-            case .upgrade:
-                _ = load.monitor.takeLongestPause()
-                let failure = try disk.upgrade(to: programs[report.upgrades % 2])
-                report.pauses.append(load.monitor.takeLongestPause())
-                report.upgrades += 1
-                if let failure { report.fail("an upgrade failed: \(failure)") }
-            }
-        }
-    }
-
-    /// Waits until another worker than the last victim has the device, and one stands by.
-    ///
-    /// - Returns: the process that has the device.
-    private func waitForActive(
-        _ disk: inout SupervisedDisk, after victim: Int32, withStandby: Bool
-    ) throws -> Int32 {
-        let end = monotonicNanoseconds() + Self.patience
-        while true {
-            let status = try disk.status()
-            let active = status.workers.first { $0.phase == "active" && $0.pid != victim }
-            let isStaffed = !withStandby || status.workers.contains { $0.phase == "standby" }
-            if let active, isStaffed, status.upgrade == nil { return active.pid }
-            guard monotonicNanoseconds() < end else {
-                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "The device is \(status.state)")
-            }
-            pause(milliseconds: 1)
-        }
-    }
-
-    /// A moment that nobody chose: so many completions later, then so many microseconds after requests were made
-    /// available. Without these, most kills of fast storage's worker would find nothing in flight.
-    private func waitForRequests(_ count: Int, _ load: RunningLoad, microseconds: UInt64) {
-        let due = load.monitor.completedRequests + count
-        while load.monitor.completedRequests < due, !load.hasEnded { usleep(50) }
-        let published = load.monitor.publishedRequests
-        while load.monitor.publishedRequests == published, !load.hasEnded { spinHint() }
-        let end = monotonicNanoseconds() + microseconds * 1000
-        while monotonicNanoseconds() < end { spinHint() }
-    }
-
-    private func waitForGap(_ load: RunningLoad) -> UInt64? {
-        let end = monotonicNanoseconds() + Self.patience
-        while monotonicNanoseconds() < end, !load.hasEnded {
-            if let gap = load.monitor.nanosecondsSinceMark { return gap }
-            usleep(100)
-        }
-        return nil
-    }
-}
-
 extension ChaosReport {
     fileprivate mutating func note(lastWordsOf log: String) {
         let lines = log.split(separator: "\n").filter { $0.contains("[error]") || $0.contains("[warning]") }
@@ -191,7 +139,7 @@ extension ChaosReport {
 }
 
 /// A verifying load for a thread of its own.
-private final class RunningLoad: Sendable {
+final class RunningLoad: Sendable {
     let monitor = LoadMonitor()
     private let load: VerifiedLoad
     private let result = Mutex<Result<LoadReport, LoadError>?>(nil)

@@ -12,6 +12,8 @@ struct SupervisedDisk: ~Copyable {
     private var supervisor: Program
     private var control: ControlConnection
     private let workerPath: String
+    private let device: LoopDevice?
+    private let throttle: WriteThrottle?
 
     static let name = "chaos"
     static let size = 32 << 20
@@ -20,8 +22,10 @@ struct SupervisedDisk: ~Copyable {
     init(_ options: ChaosOptions) throws {
         let directory = try TemporaryDirectory()
         let worker = WorkerProcess.executable
-        let image = directory.file("image")
-        try TestFile.create(image, count: Self.size)
+        let file = directory.file("image")
+        try TestFile.create(file, count: Self.size)
+        let device = options.isThrottled ? try LoopDevice(file, in: directory) : nil
+        let throttle = try device.map { try WriteThrottle($0, bytes: 8 << 20, operations: 20) }
         let socket = directory.file("control.sock")
         let batond = worker.replacing("/baton-worker", with: "/batond")
         var supervisor = try Program(
@@ -30,8 +34,8 @@ struct SupervisedDisk: ~Copyable {
         try supervisor.waitForFile(socket)
         var control = try ControlConnection(socket)
         let disk = DiskParameters(
-            name: Self.name, file: image, queues: options.queueCount, threads: options.threadCount,
-            cache: options.isDirect ? "direct" : "buffered")
+            name: Self.name, file: device?.path ?? file, queues: options.queueCount, threads: options.threadCount,
+            cache: options.isDirect || options.isThrottled ? "direct" : "buffered")
         let made = try control.call(.create, disk, as: DeviceInfo.self)
         guard let socketPath = made.disk.socket else { throw SystemError(cannot: "find", "the disk's socket", nil) }
         self.socketPath = socketPath
@@ -39,6 +43,14 @@ struct SupervisedDisk: ~Copyable {
         self.supervisor = supervisor
         self.control = control
         workerPath = worker
+        self.device = device
+        self.throttle = throttle
+    }
+
+    /// Puts processes under the throttle, if there is one.
+    func throttle(_ processes: [Int32]) {
+        // One that has ended meanwhile needs none.
+        for process in processes { try? throttle?.hold(process) }
     }
 
     var supervisorProcess: Int32 { supervisor.pid }

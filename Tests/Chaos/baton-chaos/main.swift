@@ -15,6 +15,7 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
         switch option {
         case "--packed": options.isPacked = true
         case "--direct": options.isDirect = true
+        case "--throttled": options.isThrottled = true
         case "--interrupts": options.usesInterrupts = true
         default:
             guard let value = rest.popFirst() else {
@@ -22,6 +23,8 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
             }
             switch option {
             case "--kills": options.kills = try number(value, option, 0...1_000_000)
+            case "--aimed": options.aimed = try number(value, option, 0...1000)
+            case "--control": options.controlSeconds = try number(value, option, 0...3600)
             case "--traps": options.traps = try number(value, option, 0...1_000_000)
             case "--upgrades": options.upgrades = try number(value, option, 0...1_000_000)
             case "--seed": options.seed = UInt64(try number(value, option, 1...Int.max))
@@ -33,6 +36,7 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
             }
         }
     }
+    if options.isThrottled { options.queueCount = max(2, options.queueCount) }
     return (options, json)
 }
 

@@ -1,3 +1,4 @@
+internal import FrontendKit
 internal import Platform
 internal import TestSupport
 
@@ -19,6 +20,16 @@ public enum KillMedium: String, CaseIterable, Sendable {
     private var isThrottled: Bool { self == .throttled || self == .throttledFile }
 
     static let diskBytes = 8 << 20
+
+    /// Where writes are to land long after their worker's death, the load has nothing that keeps a killed process from
+    /// ending before they have: no request that a thread of the kernel carries out for it and waits (flush, discard,
+    /// write zeroes), and on a file system no write of a part of a block, which is carried out alone.
+    func adapt(_ options: inout VerifiedLoad.Options) {
+        guard self == .throttledFile else { return }
+        options.weights = LoadOperation.allCases.map { $0 == .read ? 30 : $0 == .write ? 70 : 0 }
+        options.blockSectors = 8
+        options.maximumBlocks = 4
+    }
 
     /// The most requests between two kills.
     var requestsBetweenKills: UInt64 { isThrottled ? 30 : 400 }
@@ -53,9 +64,10 @@ struct KillStorage: ~Copyable {
             let made = try LoopDevice(image, in: directory)
             let place = try MountedFileSystem(made.path, at: directory.file("mnt"))
             let disk = "\(place.path)/disk.img"
-            // Written once, so that no later write waits for the file system to find room.
+            // Written once, so that no later write waits for the file system.
             try TestFile.create(disk, count: KillMedium.diskBytes)
             try TestFile.write([UInt8](repeating: 0, count: KillMedium.diskBytes), to: disk, at: 0)
+            _ = try run("sync", ["--file-system", disk], in: directory)
             throttle = try Self.slow(made)
             options = ["--blk-file=\(disk)", "--cache=direct"]
             (mounted, device) = (place, made)

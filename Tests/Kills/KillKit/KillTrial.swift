@@ -98,6 +98,7 @@ struct KillSession: ~Copyable {
         options.usesInterrupts = false
         options.stallLimit = 120_000
         options.adapt(to: try rig.frontend.readBlockConfiguration(), features: rig.frontend.features)
+        trial.medium.adapt(&options)
         let verified = VerifiedLoad(
             rig.endpoints, usesEventIndex: rig.frontend.usesEventIndex, options: options, in: &rig.allocator)
         let load = try RunningLoad(verified)

@@ -9,7 +9,9 @@ public import Platform
 public protocol FDStore: AnyObject {
     /// What a supervisor before has left here.
     func takeAll() throws(SystemError) -> [StoredFD]
-    func put(_ number: Int32, as name: String)
+    /// - Returns: false when it has no room: the descriptor will be lost with the supervisor.
+    @discardableResult
+    func put(_ number: Int32, as name: String) -> Bool
     func remove(_ name: String)
     /// Returns when what was removed is closed, as far as the store is concerned: locks and listening sockets with it.
     func synchronize()
@@ -116,10 +118,13 @@ public final class KeeperStore: FDStore {
         }
     }
 
-    public func put(_ number: Int32, as name: String) {
-        guard let copy = try? retryingInterrupts({ fcntl(number, F_DUPFD_CLOEXEC, 3) }) else { return }
+    public func put(_ number: Int32, as name: String) -> Bool {
+        guard held.count < Self.capacity || held[name] != nil,
+            let copy = try? retryingInterrupts({ fcntl(number, F_DUPFD_CLOEXEC, 3) })
+        else { return false }
         held[name] = SharedFD(OwnedFD(owning: copy))
         tell(CustodyMessage(.give, text: name), number)
+        return true
     }
 
     public func remove(_ name: String) {

@@ -54,6 +54,3 @@ let capabilities = """
     }
 
     """
-
-/// Of this build.
-let version = "0.1.0"

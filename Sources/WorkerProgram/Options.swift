@@ -70,7 +70,9 @@ private enum Option: String, CaseIterable {
 }
 
 /// Reads this process's command line.
-func parseCommandLine() throws(UsageError) -> Invocation {
+///
+/// - Parameter version: of this build.
+func parseCommandLine(version: String) throws(UsageError) -> Invocation {
     let options = try readOptions(CommandLine.arguments)
     if options.has(.help) { return .print(usage) }
     if options.has(.version) { return .print("baton-worker \(version)\n") }
