@@ -245,6 +245,7 @@ private struct World: Hashable {
         var world = World()
         _ = world.send(.begin)
         _ = try world.goOn()
+        world.misfortunes = 0
         return world
     }
 }
