@@ -176,8 +176,8 @@ extension BlockQueue where Ring: ~Copyable {
         outstandingCount += 1
         adopted += 1
         if isAccepted { isAccepted = backend.adopt(&(unsafe slot.pointee), entry.progress) }
-        // The guest has changed its request since, or it is given up. Its buffers stay reserved until the kernel is done
-        // with them.
+        // The guest has changed its request since, or it is given up. Its buffers stay reserved until the kernel is
+        // done with them.
         if !isAccepted { backend.hold(&(unsafe slot.pointee), entry.progress) }
         unsafe slot.pointee.isRefused = !isAccepted
         return true

@@ -40,8 +40,8 @@ public protocol StorageBackend: ~Copyable {
     /// - Returns: false when the progress does not fit the request.
     mutating func adopt(_ slot: inout RequestSlot, _ progress: RequestProgress) -> Bool
 
-    /// Keeps what an operation of a worker before uses, whose request is not gone on with, until `abandon`: the kernel may
-    /// be at it still.
+    /// Keeps what an operation of a worker before uses, whose request is not gone on with, until `abandon`: the
+    /// kernel may be at it still.
     mutating func hold(_ slot: inout RequestSlot, _ progress: RequestProgress)
 
     /// Lets go of what an adopted operation had, which has failed with its worker: the request can be started anew.

@@ -330,8 +330,8 @@ extension DeviceCustody {
                 DeviceMachine.LastWords(returned: life?.returned, handling: life?.handling)))
     }
 
-    /// The record knows better than the exit status: it tells of a child of another supervisor, too, and of a worker that
-    /// was killed while it wrote its core.
+    /// The record knows better than the exit status: it tells of a child of another supervisor, too, and of a worker
+    /// that was killed while it wrote its core.
     private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
         let status = link.process.takeEnding()
         if let life, life.fatalSignal != 0 { return .byFault(signal: life.fatalSignal) }

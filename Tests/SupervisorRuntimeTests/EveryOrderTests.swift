@@ -3,9 +3,9 @@ import Foundation
 import SupervisorRuntime
 import Testing
 
-/// A device in a small world in which everything can happen in any order: workers act, are heard, die by their own fault
-/// or by a kill; timers expire early; the supervisor dies after any action and another goes on with what was written
-/// down. A search tries every order.
+/// A device in a small world in which everything can happen in any order: workers act, are heard, die by their own
+/// fault or by a kill; timers expire early; the supervisor dies after any action and another goes on with what was
+/// written down. A search tries every order.
 private struct World: Hashable {
     typealias ID = DeviceMachine.WorkerID
 

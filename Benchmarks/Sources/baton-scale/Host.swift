@@ -84,7 +84,7 @@ struct Host: ~Copyable {
         }
     }
 
-    /// Ends the supervisor, which ends its workers.
+    /// Ends the supervisor, and the keeper with it when no device is left.
     mutating func stop() {
         supervisor.send(signal: SIGTERM)
         supervisor.wait(milliseconds: 60_000)

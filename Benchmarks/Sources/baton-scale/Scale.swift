@@ -9,9 +9,9 @@ struct Scale: ParsableCommand {
         commandName: "baton-scale",
         abstract: "What many devices cost: memory of their own, CPU when idle, and an upgrade of all of them.",
         discussion: """
-            Makes devices in a supervisor of its own, connects a front-end to each, lets every queue work for a moment, \
-            and then leaves them alone. Private memory is the sum of Private_* of smaps_rollup of all workers and \
-            standbys. After the upgrade every queue works again, over the same connection.
+            Makes devices in a supervisor of its own, connects a front-end to each, lets every queue work for a \
+            moment, and then leaves them alone. Private memory is the sum of Private_* of smaps_rollup of all workers \
+            and standbys. After the upgrade every queue works again, over the same connection.
             """)
 
     @Option(help: ArgumentHelp("The supervisor.", valueName: "path"))
@@ -69,6 +69,8 @@ struct Scale: ParsableCommand {
         let upgrade = Double(monotonicNanoseconds() - start) / 1e9
         for guest in guests { try guest.work() }
         for guest in guests { try guest.stop() }
+        // Workers and the keeper outlive a supervisor that ends, for the next one.
+        for index in 0..<devices { try host.baton(["delete", "d\(index)"]) }
         host.stop()
         host.removeFiles()
         let perDevice = memory.reduce(0, +) / Double(devices) / 1_048_576

@@ -1,6 +1,6 @@
 // What a worker says of itself when it dies by its own fault: SIGSEGV, SIGBUS, SIGILL (which Swift's traps raise),
-// SIGTRAP, SIGABRT, SIGFPE, SIGSYS. The handler notes the signal, the address and the request that the thread handled in
-// memory that outlives the process, and then lets it die by that signal, so that its exit status tells the same.
+// SIGTRAP, SIGABRT, SIGFPE, SIGSYS. The handler notes the signal, the address and the request that the thread handled
+// in memory that outlives the process, and then lets it die by that signal, so that its exit status tells the same.
 //
 // This is C because it runs in a signal handler, where nothing may allocate, lock or be initialised on first use. Each
 // thread has a stack of its own for it: the fault may be that it has used up the other one.

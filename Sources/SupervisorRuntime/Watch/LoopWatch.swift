@@ -1,8 +1,9 @@
-/// Tells a loop that goes on no more from one that has nothing to do, by what it shows of itself: nobody is woken for it.
+/// Tells a loop that goes on no more from one that has nothing to do, by what it shows of itself: nobody is woken for
+/// it.
 ///
-/// A loop makes rounds. One that makes none has either work that it does not do, or is asleep with nothing to do. It has
-/// work when it is awake; and asleep, when something has arrived for it: a kick, a command, a completion. What the
-/// kernel has is no work: however slow the storage is, a loop that waits for it sleeps.
+/// A loop makes rounds. One that makes none has either work that it does not do, or is asleep with nothing to do. It
+/// has work when it is awake; and asleep, when something has arrived for it: a kick, a command, a completion. What
+/// the kernel has is no work: however slow the storage is, a loop that waits for it sleeps.
 struct LoopWatch: Hashable {
     /// One look at a loop.
     struct Look: Hashable {

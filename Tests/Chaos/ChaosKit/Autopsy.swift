@@ -31,7 +31,8 @@ enum Autopsy {
         let state = line("stat").split(separator: ")").last?.prefix(2) ?? ""
         // Nanoseconds on a CPU, nanoseconds waiting for one, turns.
         return
-            "\(thread) \(line("comm"))\(state) schedstat \(line("schedstat")) call \(line("syscall")) stack \(line("stack"))"
+            "\(thread) \(line("comm"))\(state) schedstat \(line("schedstat")) call \(line("syscall")) "
+                + "stack \(line("stack"))"
     }
 
     /// The counters of an io_uring; nil for another file.

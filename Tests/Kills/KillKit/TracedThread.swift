@@ -101,9 +101,10 @@ struct TracedThread: ~Copyable {
         return place == 0 ? nil : Call(isAtBeginning: place == 1, number: number, second: second, result: result)
     }
 
-    /// To be called after the process has been killed: it is not gone before its tracer has taken note.
+    /// To be called after the process has been killed: it is not gone before its tracer has taken note. A thread ends
+    /// when the storage has finished what it waits for there: on a slow one that takes long.
     consuming func bury() {
-        let deadline = monotonicNanoseconds() + 10_000_000_000
+        let deadline = monotonicNanoseconds() + 300_000_000_000
         while monotonicNanoseconds() < deadline, Self.wait(for: number, deadline) != .ended {}
     }
 }
