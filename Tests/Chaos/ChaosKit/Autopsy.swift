@@ -32,7 +32,7 @@ enum Autopsy {
         // Nanoseconds on a CPU, nanoseconds waiting for one, turns.
         return
             "\(thread) \(line("comm"))\(state) schedstat \(line("schedstat")) call \(line("syscall")) "
-                + "stack \(line("stack"))"
+            + "stack \(line("stack"))"
     }
 
     /// The counters of an io_uring; nil for another file.
