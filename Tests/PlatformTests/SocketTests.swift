@@ -43,8 +43,15 @@ import Testing
     /// Whether a descriptor is still open once its owner has let go of it.
     private func isOpenAfterwards(_ fd: consuming OwnedFD) -> Bool {
         let number = fd.number
+        let name = eventName(number)
         _ = consume fd
-        return fcntl(number, F_GETFD) != -1
+        // Another test may have opened something else under that number by now.
+        return eventName(number) == name
+    }
+
+    /// What the kernel calls an eventfd; nil for anything else.
+    private func eventName(_ number: Int32) -> Substring? {
+        readSmallFile("/proc/self/fdinfo/\(number)")?.split(separator: "\n").first { $0.hasPrefix("eventfd-id:") }
     }
 
     @Test func `the end of the stream is zero bytes, and a peer that is gone is an error, not a signal`() throws {
