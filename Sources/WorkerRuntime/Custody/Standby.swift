@@ -15,7 +15,8 @@ struct Standby {
 
     /// - Parameter signals: a descriptor whose input ends a wait for the storage.
     /// - Throws: why the device could not be served.
-    init(_ configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger) throws(SystemError) {
+    init(_ configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger) throws(SystemError)
+    {
         let (disk, image, _, loops) = try configuration.startLoops(log: log, signals: signals, takeOver: takeOver)
         self.takeOver = takeOver
         device = DiskDevice(
