@@ -129,12 +129,16 @@ import Testing
     func `nor does a second death in custody, at any store of the take-over`(shape: Shape) throws {
         let seed = makeSeed()
         print("second deaths in custody: \(shape.testDescription): seed \(seed)")
-        var scenario = shape.scenario(seed: seed)
-        scenario.isInCustody = true
-        scenario.ringSize = 8
-        scenario.requests = 4
-        scenario.deaths = 2
-        try survive(scenario)
+        var random = SeededRandom(seed: seed)
+        // What goes wrong here takes two rare events in a row.
+        for _ in 0..<4 {
+            var scenario = shape.scenario(seed: random.next())
+            scenario.isInCustody = true
+            scenario.ringSize = 8
+            scenario.requests = 4
+            scenario.deaths = 2
+            try survive(scenario)
+        }
     }
 
     @Test(arguments: VirtqueueKind.allCases)
