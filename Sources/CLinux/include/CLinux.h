@@ -47,6 +47,8 @@ enum {
     CLINUX_O_NOATIME = 01000000,
     CLINUX_MFD_CLOEXEC = 1,
     CLINUX_MFD_ALLOW_SEALING = 2,
+    CLINUX_F_ADD_SEALS = 1033,
+    CLINUX_F_SEAL_SIZE = 1 | 2 | 4,
     CLINUX_MSG_NOSIGNAL = 0x4000,
     CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,
     /// The kernel's SCM_MAX_FD: no message carries more.

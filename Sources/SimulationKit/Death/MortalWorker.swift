@@ -34,8 +34,8 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
         var plan = RecoveryPlan()
         let ring = try Self.makeRing(stage, &plan)
         var queue = try BlockQueue(
-            index: 0, ring: ring, memory: stage.memory.guestMemory, disk: Self.disk,
-            features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
+            index: 0, ring: ring, statistics: stage.memory.statistics, memory: stage.memory.guestMemory,
+            disk: Self.disk, features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
         let anew = queue.adopt(&plan, &backend)

@@ -2,10 +2,11 @@ internal import CWire
 internal import Glibc
 internal import Inflight
 internal import Platform
+internal import Telemetry
 internal import Virtio
 
-/// The memory that outlives a worker: guest memory, ring included, and behind it the log of the requests in flight.
-/// One file; the driver and every worker have it mapped, each at addresses of its own.
+/// The memory that outlives a worker: guest memory, ring included, behind it the log of the requests in flight, and
+/// then what workers count, if that is to be kept. One file; the driver and every worker have it mapped, each at addresses of its own.
 final class OutlivingMemory {
     /// Guest physical address of the first byte.
     static let guestStart: UInt64 = 0x10_0000
@@ -19,14 +20,20 @@ final class OutlivingMemory {
     let guestMemory: GuestMemory
     /// The log, as workers have it mapped.
     let region: InflightRegion
+    /// What workers count, as they have it mapped; nil: each for itself.
+    let statistics: DeviceStatistics?
 
     /// - Parameters:
     ///   - guestBytes: a multiple of 4096.
     ///   - queueSize: descriptors of the ring; the log has an entry for each.
-    init(guestBytes: Int, queueSize: Int) throws(Errno) {
+    ///   - keepsStatistics: what workers count outlives them, too.
+    init(guestBytes: Int, queueSize: Int, keepsStatistics: Bool = false) throws(Errno) {
         // Enough for either kind of ring.
         let logBytes = 64 + 32 * queueSize
-        let count = guestBytes + (logBytes + 4095) / 4096 * 4096
+        let statisticsOffset = guestBytes + (logBytes + 4095) / 4096 * 4096
+        let statisticsBytes =
+            keepsStatistics ? DeviceStatistics.byteCount(queueCount: 1, queueSize: queueSize) : 0
+        let count = statisticsOffset + statisticsBytes
         file = try makeMemoryFile(name: "outliving", count: count)
         view = try Mapping(sharing: file, count: count)
         let description = MemoryRegion(
@@ -35,6 +42,9 @@ final class OutlivingMemory {
         guestMemory = GuestMemory([try MappedRegion(description, fd: file)])
         region = try InflightRegion(
             fd: file, offset: UInt64(guestBytes), count: UInt64(logBytes), queueCount: 1, queueSize: queueSize)
+        statistics =
+            keepsStatistics
+            ? try DeviceStatistics(within: file, offset: statisticsOffset, queueCount: 1, queueSize: queueSize) : nil
         self.guestBytes = guestBytes
     }
 

@@ -83,11 +83,12 @@ public struct CustodyWorker: ~Copyable {
             }
             let record = try SessionRecord(fd, reading: build.record.reads)
             let image = try GivenImage.take(configuration, from: link)
+            let statistics = try configuration.statistics(from: link)
             let sentinel = try Sentinel(record)
             link.tell(build.announcement)
             while let claim = try awaitDevice(record, sentinel) {
                 var tenure = try Tenure(
-                    claim, configuration, record, link, rings, image, signals: signals.number, log)
+                    claim, configuration, record, link, rings, image, statistics, signals: signals.number, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
                 // In this order: the successor's `active` must not be heard first, which would mean that we died.
@@ -210,6 +211,8 @@ struct Claim {
     let predecessor: Int32?
     /// By its own fault, while it handled this.
     let suspect: Suspect?
+    /// When this worker learnt that the device is its to take, in nanoseconds of CLOCK_MONOTONIC.
+    let time = monotonicNanoseconds()
 
     /// How long the threads of a dying worker may go on running.
     private static let exitMilliseconds = 2_000

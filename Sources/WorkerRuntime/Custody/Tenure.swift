@@ -3,6 +3,7 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import VhostUser
 
@@ -16,6 +17,7 @@ struct Tenure: ~Copyable {
     private let record: SessionRecord
     private let link: SupervisorLink
     private let takeOver: TakeOver
+    private let statistics: DeviceStatistics
     private let log: Logger
     private var connection: KeptConnection?
     /// The loops that may have operations of a worker before under way, and the command that each will answer.
@@ -26,19 +28,21 @@ struct Tenure: ~Copyable {
     /// - Throws: why it cannot be served.
     init(
         _ claim: Claim, _ configuration: WorkerConfiguration, _ record: SessionRecord, _ link: SupervisorLink,
-        _ rings: [Int32], _ image: GivenImage?, signals: Int32, _ log: Logger
+        _ rings: [Int32], _ image: GivenImage?, _ statistics: DeviceStatistics, signals: Int32, _ log: Logger
     ) throws {
         let start = monotonicNanoseconds()
         let ownership = Ownership(record: record, generation: claim.generation, suspect: claim.suspect)
         let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings, image: image)
-        let (disk, image, _, loops) = try configuration.startLoops(log: log, signals: signals, takeOver: takeOver)
+        let (disk, image, _, loops) = try configuration.startLoops(
+            log: log, signals: signals, statistics: statistics, takeOver: takeOver)
         let device = DiskDevice(
             disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
             pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
             allowsShrinking: configuration.allowsShrinking, ownership: ownership,
-            privateInflight: try takeOver.privateInflight(configuration), log: log)
+            privateInflight: try takeOver.privateInflight(configuration), statistics: statistics, log: log)
         let connection = try Self.connect(device, record, link, takeOver)
         for loop in loops { _ = loop.command(.begin) }
+        statistics.noteServing(deathKnownSince: claim.predecessor.map { _ in claim.time }, at: monotonicNanoseconds())
         for note in device.takeNotes() { link.tell(CustodyMessage(.event, text: note)) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
         let summary =
@@ -53,6 +57,7 @@ struct Tenure: ~Copyable {
         self.record = record
         self.link = link
         self.takeOver = takeOver
+        self.statistics = statistics
         self.log = log
         generation = claim.generation
     }
@@ -130,12 +135,14 @@ struct Tenure: ~Copyable {
     ///
     /// - Throws: when a loop does not stop: this worker has to end then, and its successor sees to that first.
     mutating func freeze() throws(SystemError) {
+        let start = monotonicNanoseconds()
         for (mailbox, command) in settling { mailbox.abandon(command) }
         settling = []
         for loop in loops {
             guard case .refused(let reason) = loop.command(.park) else { continue }
             throw SystemError(cannot: "freeze", "a loop", nil, advice: reason)
         }
+        statistics.noteStop(at: start)
         connection = nil
         record.noteFatalSignals(nil)
         record.release(generation)

@@ -3,12 +3,13 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import Virtio
 
 /// What a queue did while it was attached.
 struct QueueReport: Sendable {
-    var counters = QueueCounters()
+    var counts = QueueCounts()
     var faults = StorageFaults()
 }
 
@@ -50,9 +51,11 @@ struct QueueReport: Sendable {
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
         if let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
+        let faults = backend.faults
         self.backend = backend
         account = LoopAccount(ownership?.record, ring: index, poller: poller.number)
-        office = LoopOffice(disk: disk, mailbox: mailbox, log: log, poller: poller, index: index)
+        office = LoopOffice(
+            disk: disk, mailbox: mailbox, log: log, poller: poller, index: index, reportedFaults: faults)
         window = PollingWindow(maximumMicroseconds: pollMicroseconds)
         split = QueueTable(capacity: disk.queueCount)
         packed = QueueTable(capacity: disk.queueCount)
