@@ -113,6 +113,16 @@ public struct LatencyInfo: Codable, Hashable, Sendable {
         return LatencyInfo(sum: sum &- earlier.sum, buckets: buckets)
     }
 
+    /// This and another kind of requests together.
+    public func adding(_ other: LatencyInfo) -> LatencyInfo {
+        let all = Dictionary(grouping: buckets + other.buckets) { $0.from }.values.compactMap { same -> BucketInfo? in
+            guard var bucket = same.first else { return nil }
+            bucket.count = same.reduce(0) { $0 &+ $1.count }
+            return bucket
+        }
+        return LatencyInfo(sum: sum &+ other.sum, buckets: all.sorted { $0.from < $1.from })
+    }
+
     /// The middle of the bucket that has the value which a share of all do not exceed.
     static func quantile(_ fraction: Double, of buckets: [BucketInfo]) -> UInt64? {
         let total = buckets.reduce(0) { $0 &+ $1.count }

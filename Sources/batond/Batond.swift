@@ -40,6 +40,12 @@ struct Batond: ParsableCommand {
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
 
+    @Option(help: "A UNIX socket at which Prometheus, or curl, finds the metrics: GET /metrics (none).")
+    var metricsSocket: String?
+
+    @Option(help: "A loopback address at which they are found, such as 127.0.0.1:9753 (none).")
+    var metricsListen: String?
+
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
@@ -103,6 +109,7 @@ struct Batond: ParsableCommand {
         let service = ControlService(
             supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
             isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
+        let metrics = try startMetrics(supervisor)
         let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
         ServiceManager.tell("READY=1")
@@ -110,6 +117,7 @@ struct Batond: ParsableCommand {
         let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
         // Answers are on their way out before their connections end.
         server.close()
+        metrics?.close()
         let stopped = try EventFD()
         let bell = stopped.fd.number
         supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
@@ -117,6 +125,20 @@ struct Batond: ParsableCommand {
         // The store gives everything to a process that its owner starts, and to no other.
         if isReplaced, fdStore != .systemd { becomeSuccessor(successor.path ?? Self.ownPath, log) }
         log.info("ended; the workers live on")
+    }
+
+    private func startMetrics(_ supervisor: Supervisor) throws -> MetricsServer? {
+        let address = try metricsListen.map { text in
+            guard let address = MetricsServer.loopback(text) else {
+                throw ValidationError(
+                    "--metrics-listen is a loopback address and a port, such as 127.0.0.1:9753, not '\(text)'. For others, "
+                        + "put a proxy in front that asks who they are")
+            }
+            return address
+        }
+        guard address != nil || metricsSocket != nil else { return nil }
+        return try MetricsServer(
+            path: metricsSocket, address: address, supervisor: supervisor, version: Self.configuration.version)
     }
 
     private func makeStore() throws(SystemError) -> any FDStore {

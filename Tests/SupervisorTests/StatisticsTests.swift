@@ -98,4 +98,48 @@ import Testing
         #expect(text.contains("in flight: 0\n") && text.contains("last gap: "), "\(text)")
         try supervisor.end()
     }
+
+    private struct Row: Decodable {
+        var name: String
+        var seconds: Double
+        var iops: Double
+        var readBytesPerSecond: Double
+        var p50: UInt64?
+        var p99: UInt64?
+        var generation: UInt64
+    }
+
+    @Test func `top shows rates that are those of the counts`() throws {
+        let seed = makeSeed()
+        let stage = Stage()
+        let image = stage.directory.value.file("disk.img")
+        try TestFile.create(image, count: 64 << 20)
+        var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: stage.directory)
+        _ = try supervisor.baton("create", "disk", "d", "--file", image, "--queues", "2", "--cache", "buffered")
+        _ = try supervisor.baton("create", "disk", "idle", "--null")
+        _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        let before = try statistics(supervisor)
+        try stage.begin(supervisor, seed: seed)
+        stage.advance(100)
+        let lines = try supervisor.baton("top", "d", "--json", "--interval", "0.2", "--count", "3").output
+            .split(separator: "\n")
+        let rows = try lines.map { try JSONDecoder().decode(Row.self, from: Data($0.utf8)) }
+        let table = try supervisor.baton("top", "--interval", "0.1", "--count", "2").output.split(
+            separator: "\n", omittingEmptySubsequences: true)
+        let report = try stage.end()
+        #expect(report.isClean, "seed \(seed): \(report)")
+        let after = try statistics(supervisor)
+        #expect(rows.count == 3 && rows.allSatisfy { $0.name == "d" && $0.generation == 1 && $0.seconds >= 0.2 })
+        let shown = rows.reduce(0) { $0 + $1.iops * $1.seconds }
+        #expect(shown > 0 && shown <= Double(after.operations - before.operations) + 0.5)
+        let read = rows.reduce(0) { $0 + $1.readBytesPerSecond * $1.seconds }
+        #expect(read > 0 && read <= Double(after.reads.bytes) + 0.5)
+        for row in rows where row.iops > 0 { #expect(try #require(row.p50) <= #require(row.p99)) }
+        #expect(table.filter { $0.hasPrefix("NAME  ") }.count == 2, "\(table)")
+        #expect(table.filter { $0.hasPrefix("d ") }.count == 2 && table.filter { $0.hasPrefix("idle ") }.count == 2)
+        #expect(!table.joined().contains("\u{1b}"), "no terminal: nothing is redrawn")
+        let missing = try supervisor.baton("top", "nobody", "--count", "1")
+        #expect(missing.code == 1 && missing.output.contains("there is no device 'nobody'"))
+        try supervisor.end()
+    }
 }

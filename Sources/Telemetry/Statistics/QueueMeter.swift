@@ -96,7 +96,8 @@ public enum RequestKind: UInt8, Sendable, CaseIterable {
         let place = unsafe words + 8 * Int(slot)
         let word = unsafe wire_load64(place)
         guard word & 1 == 0 else { return }
-        unsafe wire_store64(place, word | 1)
+        // Sets bit 0, in one instruction.
+        unsafe wire_store64(place, wire_load64(place) &+ 1)
         let row = unsafe block + Int(kind & 7) * Self.kindBytes
         unsafe wire_store64(row, wire_load64(row) &+ 1)
         if isError {
