@@ -110,6 +110,7 @@ struct Batond: ParsableCommand {
             supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
             isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
         let metrics = try startMetrics(supervisor)
+        if let metrics { log.info("metrics at \(metrics.places)") }
         let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
         ServiceManager.tell("READY=1")

@@ -67,6 +67,15 @@ struct MetricsServer {
         self.channels = channels
     }
 
+    /// Where it listens, for people.
+    var places: String { channels.compactMap { $0.localAddress.map(Self.name) }.joined(separator: " and ") }
+
+    private static func name(_ address: SocketAddress) -> String {
+        if let path = address.pathname { return path }
+        let host = address.ipAddress ?? ""
+        return "http://\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)/metrics"
+    }
+
     func close() {
         for channel in channels { try? channel.close().wait() }
         try? group.syncShutdownGracefully()
