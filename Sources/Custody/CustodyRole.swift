@@ -33,6 +33,8 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
     public static let dirtyLogEvent = CustodyRole(rawValue: 13)
     /// What the device's workers count (Telemetry's DeviceStatistics).
     public static let statistics = CustodyRole(rawValue: 14)
+    /// A socket to the journal, if logs go there.
+    public static let journal = CustodyRole(rawValue: 15)
 
     public var description: String {
         switch self {
@@ -50,6 +52,7 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
         case .sharedInflight: "shared inflight region"
         case .dirtyLogEvent: "dirty log event"
         case .statistics: "statistics"
+        case .journal: "journal"
         default: "role \(rawValue)"
         }
     }

@@ -16,6 +16,8 @@ protocol CustodySite: AnyObject {
     var coder: StateCoder { get }
     /// Where workers write their logs.
     var workerOutput: SharedFD { get }
+    /// The journal, for them too; nil: their output is all there is.
+    var journal: SharedFD? { get }
     /// Where they run; nil: where the supervisor does.
     var workerGroups: WorkerGroups? { get }
 }
@@ -56,6 +58,8 @@ final class DeviceCustody {
     private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
     private var tokens: [WatchTarget: UInt64] = [:]
     private var deadlines: [DeviceMachine.Timer: UInt64] = [:]
+    /// The number of the worker whose end is being carried out; nil: it had none, or that is over.
+    private var endedGeneration: UInt64?
     /// The descriptor of the message, or of the connection, that is being carried out.
     private var arrived: SharedFD?
     private unowned let site: any CustodySite
@@ -293,6 +297,12 @@ final class DeviceCustody {
             statistics: statistics)
     }
 
+    /// The number of the worker that a report is about: of the one that has died, or that has the device.
+    func generation(of report: DeviceMachine.Report) -> UInt64 {
+        if report.kind == .died { return endedGeneration ?? 0 }
+        return record.lastGeneration
+    }
+
     /// Kills the worker that has the device: for drills.
     ///
     /// - Returns: its process.
@@ -360,6 +370,8 @@ extension DeviceCustody {
         // What it said last is still in the channel.
         takeMessages(id)
         let life = record.life(ofProcess: link.process.pid)
+        endedGeneration = life?.generation
+        defer { endedGeneration = nil }
         handle(
             .ended(
                 id, ending(of: link, life),
@@ -517,6 +529,7 @@ extension DeviceCustody {
         guard let link = links[id] else { return }
         link.send(CustodyMessage(.give, CustodyKey(.record)), recordFile)
         link.send(CustodyMessage(.give, CustodyKey(.statistics)), statisticsFile)
+        if let journal = site.journal { link.send(CustodyMessage(.give, CustodyKey(.journal)), journal) }
         for (key, descriptor) in custody { link.send(CustodyMessage(.give, key), descriptor) }
         // Not there when a supervisor before this one started the worker; without them it refuses the device.
         let files = images.removeValue(forKey: id) ?? (try? ImageFiles.open(configuration)) ?? []

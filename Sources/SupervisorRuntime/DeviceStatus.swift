@@ -32,6 +32,8 @@ public struct SupervisorEvent: Hashable, Sendable {
     /// Milliseconds since 1970.
     public var time: UInt64
     public var device: String
+    /// The number of the worker that it is about, or that has had the device last; 0: none.
+    public var generation: UInt64
     public var report: DeviceMachine.Report
 }
 

@@ -63,17 +63,18 @@ struct Batond: ParsableCommand {
         guard let level = Logger.Level(rawValue: logLevel) else {
             throw ValidationError("--log-level is one of \(Logger.Level.allCases.map(\.rawValue))")
         }
-        var log = Logger(label: "batond") { StandardErrorLog(label: $0) }
+        let journal = JournalSocket.ofStandardError()
+        var log = Logger(label: "batond") { StandardErrorLog(label: $0, journal: journal) }
         log.logLevel = level
         do {
-            try serve(log)
+            try serve(log, journal)
         } catch {
             printText("batond: \(error)\n", to: STDERR_FILENO)
             throw ExitCode(1)
         }
     }
 
-    private func serve(_ log: Logger) throws {
+    private func serve(_ log: Logger, _ journal: JournalSocket) throws {
         raiseDescriptorLimit()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
@@ -82,12 +83,14 @@ struct Batond: ParsableCommand {
             programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
             workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
+        options.journal = journal.number
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
-            log.info(
-                "\(event.report.kind.rawValue) \(event.report.text)",
+            log.log(
+                level: event.report.kind.level, "\(event.report.kind.rawValue) \(event.report.text)",
                 metadata: [
-                    "device": "\(event.device)", "worker": event.report.worker.map { "\($0)" } ?? "-",
+                    "device": "\(event.device)", "generation": "\(event.generation)",
+                    "worker": event.report.worker.map { "\($0)" } ?? "-",
                 ])
         }
         for disk in saved.load(log) {
@@ -217,6 +220,18 @@ struct Batond: ParsableCommand {
             throw ValidationError("--control-group: there is no group '\(controlGroup)'")
         }
         return ControlAccess(mode: mode, group: group, groupName: controlGroup)
+    }
+}
+
+extension DeviceMachine.Report.Kind {
+    /// How much it matters in the log.
+    fileprivate var level: Logger.Level {
+        switch self {
+        case .refused, .failed: .error
+        case .died, .rolledBack: .warning
+        case .active, .upgraded, .created, .deleted: .notice
+        default: .info
+        }
     }
 }
 

@@ -31,6 +31,8 @@ struct Tenure: ~Copyable {
         _ rings: [Int32], _ image: GivenImage?, _ statistics: DeviceStatistics, signals: Int32, _ log: Logger
     ) throws {
         let start = monotonicNanoseconds()
+        var log = log
+        log[metadataKey: "generation"] = "\(claim.generation)"
         let ownership = Ownership(record: record, generation: claim.generation, suspect: claim.suspect)
         let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings, image: image)
         let (disk, image, _, loops) = try configuration.startLoops(
@@ -48,7 +50,7 @@ struct Tenure: ~Copyable {
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
             + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
-        log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
+        log.notice("\(summary)")
         settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection
         self.summary = summary
