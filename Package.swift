@@ -97,7 +97,8 @@ let package = Package(
         module(
             "SimulationKit",
             [
-                "BlockTarget", "CLinux", "CStoreWatch", "CWire", "Inflight", "Platform", "Telemetry", "Uring", "Virtio",
+                "BlockTarget", "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "Telemetry", "Uring",
+                "Virtio",
             ]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too

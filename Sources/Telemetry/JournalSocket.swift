@@ -3,13 +3,15 @@ internal import Logging
 public import Platform
 internal import Synchronization
 
-/// The way to the journal of systemd, in its own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): one datagram is one
-/// entry with fields. Without one, logs are lines on standard error.
+/// Where a process logs to, and as whom: to the journal of systemd, in its own protocol
+/// (systemd.io/JOURNAL_NATIVE_PROTOCOL), where one datagram is one entry with fields; or, without one, in lines to
+/// standard error.
 ///
 /// The protocol is a few lines, and workers link no library of systemd's.
 public final class JournalSocket: Sendable {
     /// -1: there is none.
     private let current = Atomic<Int32>(-1)
+    private let generation = Atomic<UInt64>(0)
 
     /// Where journald listens.
     public static let path = "/run/systemd/journal/socket"
@@ -59,6 +61,15 @@ public final class JournalSocket: Sendable {
         var status = stat()
         guard numbers.count == 2, unsafe fstat(STDERR_FILENO, &status) == 0 else { return false }
         return numbers[0] == UInt64(status.st_dev) && numbers[1] == UInt64(status.st_ino)
+    }
+
+    /// Gives every entry and every line from now on the number under which this worker has its device.
+    public func setGeneration(_ number: UInt64) { generation.store(number, ordering: .relaxed) }
+
+    /// What every entry and every line has.
+    var commonMetadata: Logger.Metadata {
+        let number = generation.load(ordering: .relaxed)
+        return number == 0 ? [:] : ["generation": "\(number)"]
     }
 
     /// What became of an entry.

@@ -34,7 +34,8 @@ public struct StandardErrorLog: LogHandler {
         var text = ""
         // A line feed in a message, perhaps from a peer's data, must not start a second line.
         for character in "\(event.message)" { text.append(character.isNewline ? " " : character) }
-        var pairs = metadata.merging(event.metadata ?? [:]) { _, new in new }
+        var pairs = metadata.merging(journal.commonMetadata) { _, new in new }
+        pairs.merge(event.metadata ?? [:]) { _, new in new }
         if leftOut > 0 { pairs["lines-left-out"] = "\(leftOut)" }
         for (key, value) in pairs.sorted(by: { $0.key < $1.key }) { text += " \(key)=\(value)" }
         let entry = JournalEntry(level: event.level, label: label, message: text, pairs: pairs)

@@ -6,7 +6,8 @@ internal import Telemetry
 internal import Virtio
 
 /// The memory that outlives a worker: guest memory, ring included, behind it the log of the requests in flight, and
-/// then what workers count, if that is to be kept. One file; the driver and every worker have it mapped, each at addresses of its own.
+/// behind that the records of their operations, and then what workers count, if that is to be kept.
+/// One file; the driver and every worker have it mapped, each at addresses of its own.
 final class OutlivingMemory {
     /// Guest physical address of the first byte.
     static let guestStart: UInt64 = 0x10_0000
@@ -22,6 +23,7 @@ final class OutlivingMemory {
     let region: InflightRegion
     /// What workers count, as they have it mapped; nil: each for itself.
     let statistics: DeviceStatistics?
+    private let recordMapping: Mapping
 
     /// - Parameters:
     ///   - guestBytes: a multiple of 4096.
@@ -30,7 +32,9 @@ final class OutlivingMemory {
     init(guestBytes: Int, queueSize: Int, keepsStatistics: Bool = false) throws(Errno) {
         // Enough for either kind of ring.
         let logBytes = 64 + 32 * queueSize
-        let statisticsOffset = guestBytes + (logBytes + 4095) / 4096 * 4096
+        let recordOffset = guestBytes + (logBytes + 4095) / 4096 * 4096
+        let recordBytes = (64 * queueSize + 4095) / 4096 * 4096
+        let statisticsOffset = recordOffset + recordBytes
         let statisticsBytes =
             keepsStatistics ? DeviceStatistics.byteCount(queueCount: 1, queueSize: queueSize) : 0
         let count = statisticsOffset + statisticsBytes
@@ -45,8 +49,12 @@ final class OutlivingMemory {
         statistics =
             keepsStatistics
             ? try DeviceStatistics(within: file, offset: statisticsOffset, queueCount: 1, queueSize: queueSize) : nil
+        recordMapping = try Mapping(sharing: file, offset: Int64(recordOffset), count: recordBytes)
         self.guestBytes = guestBytes
     }
+
+    /// The request records, 64 bytes for each descriptor, as workers have them mapped.
+    @unsafe var records: UnsafeMutableRawPointer { unsafe recordMapping.base }
 
     /// All of it, as the driver has it mapped.
     @unsafe var base: UnsafeMutableRawPointer { unsafe view.base }
