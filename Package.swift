@@ -97,7 +97,8 @@ let package = Package(
         module(
             "SimulationKit",
             [
-                "BlockTarget", "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "Telemetry", "Uring",
+                "BlockTarget", "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "Telemetry",
+                "Uring",
                 "Virtio",
             ]),
 
@@ -127,7 +128,8 @@ let package = Package(
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
         tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
-            of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Telemetry", "Uring", "VhostUser", "Virtio", log]),
+            of: "WorkerRuntime",
+            ["BlockTarget", "FrontendKit", "Platform", "Telemetry", "Uring", "VhostUser", "Virtio", log]),
         tests(of: "SimulationKit", ["CWire", "TestSupport"]),
         tests(of: "Telemetry", ["ControlAPI", "Platform", "SimulationKit", "TestSupport"]),
         // The real program, as a process

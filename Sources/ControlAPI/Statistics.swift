@@ -74,8 +74,8 @@ public struct OperationInfo: Codable, Hashable, Sendable {
     public var bytes: UInt64
     /// Answered with an error status.
     public var errors: UInt64
-    /// How long they took, from when they were taken until the guest was shown the answer; absent for kinds that are not
-    /// timed.
+    /// How long they took, from when they were taken until the guest was shown the answer; absent for kinds that are
+    /// not timed.
     public var latency: LatencyInfo?
 
     public init(operations: UInt64, bytes: UInt64, errors: UInt64, latency: LatencyInfo? = nil) {

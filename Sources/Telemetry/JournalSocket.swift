@@ -119,7 +119,9 @@ struct JournalEntry {
         if value.utf8.contains(UInt8(ascii: "\n")) {
             bytes.append(UInt8(ascii: "\n"))
             let count = UInt64(value.utf8.count)
-            for shift in stride(from: 0, to: 64, by: 8) { bytes.append(UInt8(truncatingIfNeeded: count >> UInt64(shift))) }
+            for shift in stride(from: 0, to: 64, by: 8) {
+                bytes.append(UInt8(truncatingIfNeeded: count >> UInt64(shift)))
+            }
         } else {
             bytes.append(UInt8(ascii: "="))
         }

@@ -38,8 +38,8 @@ public struct MetricsText {
 
     public mutating func sample(_ labels: [(String, String)], _ value: UInt64) { sample("", labels, "\(value)") }
 
-    /// A histogram of durations. Its bounds are powers of two of nanoseconds, which are borders of the buckets that they
-    /// are counted in: so nothing is interpolated.
+    /// A histogram of durations. Its bounds are powers of two of nanoseconds, which are borders of the buckets that
+    /// they are counted in: so nothing is interpolated.
     ///
     /// - Parameter sum: of all durations, in nanoseconds.
     public mutating func histogram(_ labels: [(String, String)], _ latencies: LatencyBuckets, sum: UInt64) {

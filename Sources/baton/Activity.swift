@@ -49,7 +49,7 @@ extension StatisticsInfo {
         var sentences: [String] = []
         if let oldest, oldest > Self.patience {
             sentences.append(
-                "A request has been in flight for \(duration(oldest)). If the worker is alive, the storage does not answer: "
+                "A request has been in flight for \(duration(oldest)). If the worker lives, the storage is stuck: "
                     + "look at the host's disks (iostat, dmesg).")
         }
         if storage.noSpace > 0 {
@@ -85,7 +85,9 @@ extension OperationInfo {
 /// A duration with two or three digits and its unit.
 func duration(_ nanoseconds: UInt64) -> String {
     let units: [(Double, String)] = [(1e9, "s"), (1e6, "ms"), (1e3, "us")]
-    for (size, name) in units where Double(nanoseconds) >= size { return "\(digits(Double(nanoseconds) / size)) \(name)" }
+    for (size, name) in units where Double(nanoseconds) >= size {
+        return "\(digits(Double(nanoseconds) / size)) \(name)"
+    }
     return "\(nanoseconds) ns"
 }
 

@@ -136,8 +136,8 @@ struct Batond: ParsableCommand {
         let address = try metricsListen.map { text in
             guard let address = MetricsServer.loopback(text) else {
                 throw ValidationError(
-                    "--metrics-listen is a loopback address and a port, such as 127.0.0.1:9753, not '\(text)'. For others, "
-                        + "put a proxy in front that asks who they are")
+                    "--metrics-listen is a loopback address and a port, such as 127.0.0.1:9753, not '\(text)'. "
+                        + "For others, put a proxy in front that asks who they are")
             }
             return address
         }

@@ -1,8 +1,8 @@
 import BlockTarget
 import Platform
 import SimulationKit
-import TestSupport
 import Telemetry
+import TestSupport
 import Testing
 import Uring
 

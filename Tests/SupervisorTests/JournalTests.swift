@@ -6,7 +6,8 @@ import Testing
 
 /// batond as a service of a real systemd, in a sandbox: its log and its workers' in a real journal.
 @Suite(.serialized) struct JournalTests {
-    private static let script = #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }
+    private static let script =
+        #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }
         + "/Scripts/lib/systemd-sandbox"
 
     @discardableResult
@@ -26,11 +27,19 @@ import Testing
     private static var isPossible: Bool { (try? run(["check"]))?.code == 0 }
 
     private struct Entry: Decodable {
-        var MESSAGE: String
-        var PRIORITY: String
-        var SYSLOG_IDENTIFIER: String
-        var BATON_GENERATION: String?
-        var _PID: String
+        var message: String
+        var priority: String
+        var identifier: String
+        var generation: String?
+        var process: String
+
+        enum CodingKeys: String, CodingKey {
+            case message = "MESSAGE"
+            case priority = "PRIORITY"
+            case identifier = "SYSLOG_IDENTIFIER"
+            case generation = "BATON_GENERATION"
+            case process = "_PID"
+        }
     }
 
     @Test(.enabled(if: isPossible, "left out: no systemd can be run here"))
@@ -81,13 +90,13 @@ import Testing
         try wait("the entries") {
             let lines = try inside("journalctl", "-o", "json", "BATON_DEVICE=d").output.split(separator: "\n")
             entries = lines.compactMap { try? JSONDecoder().decode(Entry.self, from: Data($0.utf8)) }
-            return entries.contains { $0.SYSLOG_IDENTIFIER == "batond" && $0.MESSAGE.hasPrefix("died ") }
-                && entries.contains { $0.SYSLOG_IDENTIFIER == "baton-worker" && $0.BATON_GENERATION == "2" }
+            return entries.contains { $0.identifier == "batond" && $0.message.hasPrefix("died ") }
+                && entries.contains { $0.identifier == "baton-worker" && $0.generation == "2" }
         }
-        let first = try #require(entries.first { $0.SYSLOG_IDENTIFIER == "baton-worker" })
-        #expect(first.BATON_GENERATION == "1" && first.PRIORITY == "5" && first._PID == killed, "\(first)")
-        let death = try #require(entries.first { $0.MESSAGE.hasPrefix("died ") })
-        #expect(death.BATON_GENERATION == "1" && death.PRIORITY == "4", "\(death)")
+        let first = try #require(entries.first { $0.identifier == "baton-worker" })
+        #expect(first.generation == "1" && first.priority == "5" && first.process == killed, "\(first)")
+        let death = try #require(entries.first { $0.message.hasPrefix("died ") })
+        #expect(death.generation == "1" && death.priority == "4", "\(death)")
         _ = try baton("delete", "d")
     }
 }

@@ -29,7 +29,8 @@ public struct DeathScenario: Sendable, CustomStringConvertible {
         "\(ring) ring of \(ringSize), \(requests) requests, \(batch) at once"
             + (usesEventIndex ? ", EVENT_IDX" : "") + (usesIndirect ? ", indirect" : "")
             + (isFaulty ? ", faulty" : "") + (queueDepth < requests ? ", queue of \(queueDepth)" : "")
-            + (isInCustody ? ", in custody" : "") + (deaths == 1 ? "" : ", \(deaths) deaths") + (thinning == 1 ? "" : " of one point in \(thinning)")
+            + (isInCustody ? ", in custody" : "") + (deaths == 1 ? "" : ", \(deaths) deaths")
+            + (thinning == 1 ? "" : " of one point in \(thinning)")
             + ", seed \(seed)"
     }
 }

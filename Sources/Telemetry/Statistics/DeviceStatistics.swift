@@ -2,12 +2,12 @@ internal import CWire
 internal import Glibc
 public import Platform
 
-/// What a device's workers count, in a file in memory that outlives them: a supervisor makes it and reads it, the worker
-/// that has the device writes it, and its successor goes on with the sums that it finds.
+/// What a device's workers count, in a file in memory that outlives them: a supervisor makes it and reads it, the
+/// worker that has the device writes it, and its successor goes on with the sums that it finds.
 ///
 /// **Who writes**: each queue's block, the thread that serves the queue (`QueueMeter`); each loop's, its thread
-/// (`FaultMeter`); the rest of the header, the session's thread. Every store is plain and of one whole field, so whoever
-/// reads at the same time sees each count as it was at some moment, and two counts perhaps as of two moments.
+/// (`FaultMeter`); the rest of the header, the session's thread. Every store is plain and of one whole field, so
+/// whoever reads at the same time sees each count as it was at some moment, and two counts perhaps as of two moments.
 @safe public final class DeviceStatistics: Sendable {
     let mapping: Mapping
     /// Queues that are counted.
@@ -117,8 +117,8 @@ extension DeviceStatistics {
 
     /// A worker serves the device from `now` on.
     ///
-    /// The order of stores: the length, then the cause, then the number, then the note of the stop goes. A death between
-    /// them counts the same gap again, as a longer one.
+    /// The order of stores: the length, then the cause, then the number, then the note of the stop goes. A death
+    /// between them counts the same gap again, as a longer one.
     ///
     /// - Parameter deathKnownSince: when it learnt that the worker before had died; nil: none has.
     public func noteServing(deathKnownSince: UInt64?, at now: UInt64) {

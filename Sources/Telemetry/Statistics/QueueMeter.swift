@@ -23,11 +23,11 @@ public enum RequestKind: UInt8, Sendable, CaseIterable {
 ///
 /// **The order of stores**, so that no death counts a request twice:
 ///
-/// 1. `take`: the word, before the inflight log has the request. A successor that finds the request in the log finds its
-///    word; it keeps it, so a request that outlives its worker took as long as its guest has waited.
-/// 2. `giveBack`, before the guest is shown it: bit 0, then the counts, then the run. A successor that carries the request
-///    out again finds bit 0 and does not count it again. A death between these stores loses what is left of this one
-///    request.
+/// 1. `take`: the word, before the inflight log has the request. A successor that finds the request in the log finds
+///    its word; it keeps it, so a request that outlives its worker took as long as its guest has waited.
+/// 2. `giveBack`, before the guest is shown it: bit 0, then the counts, then the run. A successor that carries the
+///    request out again finds bit 0 and does not count it again. A death between these stores loses what is left of
+///    this one request.
 /// 3. `publish`, after the guest was shown it: of each run, the number goes to 0, then the histogram has it. A death
 ///    between these two stores loses the latencies of one run. Runs that no publication followed are taken up by the
 ///    successor, whose publication it is.

@@ -125,7 +125,8 @@ extension DeviceStatistics {
     /// How long a queue's requests of a kind that is timed have taken.
     func latencies(of queue: Int, _ kind: RequestKind) -> LatencyBuckets {
         var buckets = LatencyBuckets()
-        let first = unsafe block(of: queue) + Int(WIRE_STATISTICS_FIRST_BUCKET)
+        let first =
+            unsafe block(of: queue) + Int(WIRE_STATISTICS_FIRST_BUCKET)
             + Int(kind.rawValue) * 8 * LatencyBuckets.count
         for bucket in 0..<LatencyBuckets.count { unsafe buckets.add(wire_load64(first + 8 * bucket), toBucket: bucket) }
         return buckets

@@ -150,8 +150,8 @@ public struct CustodyWorker: ~Copyable {
         }
     }
 
-    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing has
-    /// come for a while, it is replayed anew.
+    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing
+    /// has come for a while, it is replayed anew.
     ///
     /// - Returns: nil when this worker is to end.
     private borrowing func awaitDevice(

@@ -34,7 +34,8 @@ struct MetricsPage {
         each("baton_device_standbys", .gauge, "Workers that stand by to take the device over.") { status, _ in
             UInt64(status.workers.count { $0.phase == .standby })
         }
-        each("baton_device_problem", .gauge, "1 if something is wrong that `baton status` tells, else 0.") { status, _ in
+        each("baton_device_problem", .gauge, "1 if something is wrong that `baton status` tells, else 0.") {
+            status, _ in
             status.problem == nil ? 0 : 1
         }
         text.begin(
@@ -53,7 +54,8 @@ struct MetricsPage {
         each("baton_device_deaths_total", .counter, "Workers that died while they had the device.") { status, _ in
             UInt64(max(0, status.takeOvers))
         }
-        each("baton_device_handovers_total", .counter, "Times that a worker gave the device to another.") { _, reading in
+        each("baton_device_handovers_total", .counter, "Times that a worker gave the device to another.") {
+            _, reading in
             reading.gaps[.handOver] ?? 0
         }
         each("baton_device_connections_total", .counter, "Front-ends that have connected.") { status, _ in
