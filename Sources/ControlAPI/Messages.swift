@@ -87,8 +87,13 @@ public struct NameParameters: Codable, Hashable, Sendable {
 /// Names one device, or all.
 public struct StatusParameters: Codable, Hashable, Sendable {
     public var name: String?
+    /// With what the devices have done; absent: false.
+    public var statistics: Bool?
 
-    public init(name: String? = nil) { self.name = name }
+    public init(name: String? = nil, statistics: Bool? = nil) {
+        self.name = name
+        self.statistics = statistics
+    }
 }
 
 /// Nothing.
@@ -125,6 +130,8 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
     public var lastDeath: String?
     /// Requests that were answered with an error because workers had died over them.
     public var givenUp: UInt64
+    /// What the device has done; absent unless it was asked for.
+    public var statistics: StatisticsInfo?
 
     public init(
         state: String, disk: DiskParameters, problem: String?, workers: [WorkerInfo], takeOvers: Int, connections: Int,

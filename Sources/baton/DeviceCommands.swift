@@ -167,9 +167,11 @@ struct Status: ParsableCommand {
 
     func run() throws {
         try connection.run { client in
-            let devices = try client.call(.status, StatusParameters(name: name), as: [DeviceInfo].self)
+            let devices = try client.call(
+                .status, StatusParameters(name: name, statistics: true), as: [DeviceInfo].self)
             for device in devices {
-                if connection.json { try printJSON(device) } else { printText(device.description, to: STDOUT_FILENO) }
+                let text = device.description + device.activity + device.advice
+                if connection.json { try printJSON(device) } else { printText(text, to: STDOUT_FILENO) }
             }
             if devices.contains(where: { $0.state == "failed" }) { throw ExitCode(3) }
         }

@@ -87,6 +87,21 @@ import Testing
         try survive(scenario)
     }
 
+    @Test(arguments: VirtqueueKind.allCases, [1, 2])
+    func `nor does one count a request twice, or lose more than one`(ring: VirtqueueKind, deaths: Int) throws {
+        let seed = makeSeed()
+        print("deaths and counts: \(ring), \(deaths) in a row: seed \(seed)")
+        var scenario = Shape(ring: ring, usesEventIndex: true, usesIndirect: false).scenario(seed: seed)
+        scenario.keepsStatistics = true
+        scenario.isFaulty = true
+        scenario.ringSize = deaths == 1 ? 64 : 16
+        scenario.batch = deaths == 1 ? 16 : 4
+        scenario.requests = deaths == 1 ? 24 : 6
+        scenario.deaths = deaths
+        scenario.thinning = 8
+        try survive(scenario)
+    }
+
     @Test(arguments: VirtqueueKind.allCases)
     func `nor do three deaths in a row`(ring: VirtqueueKind) throws {
         let seed = makeSeed()

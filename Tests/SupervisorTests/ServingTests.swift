@@ -117,7 +117,7 @@ import Testing
 }
 
 /// What a load in another thread came to.
-private final class LoadOutcome: @unchecked Sendable {
+final class LoadOutcome: @unchecked Sendable {
     private var result: Result<LoadReport, LoadError>?
     private let ended = try! EventFD()
 

@@ -19,6 +19,8 @@ public struct DeathScenario: Sendable, CustomStringConvertible {
     public var deaths = 1
     /// From the second death on, this share of the points is tried: one in so many.
     public var thinning = 1
+    /// What workers count outlives them, and is checked.
+    public var keepsStatistics = false
     public var seed: UInt64 = 1
 
     public init() {}
