@@ -7,6 +7,7 @@ final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]
     let workerOutput: SharedFD
     let workerGroups: WorkerGroups?
+    let sandbox: WorkerSandbox
     let store: any FDStore
     let coder: StateCoder
     private let poller: Poller
@@ -43,6 +44,7 @@ final class CustodyLoop: CustodySite {
     init(_ options: borrowing Supervisor.Options, mailbox: Mailbox) throws(SystemError) {
         workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
         workerGroups = options.workerGroups
+        sandbox = options.sandbox
         store = options.store
         coder = options.coder
         hangLimit = options.hangMilliseconds * 1_000_000

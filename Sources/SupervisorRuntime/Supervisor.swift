@@ -22,6 +22,8 @@ public final class Supervisor: Sendable {
         public var hangMilliseconds: UInt64 = 10_000
         /// nil: workers run in the supervisor's own control group.
         public var workerGroups: WorkerGroups?
+        /// What workers are kept from.
+        public var sandbox = WorkerSandbox(.off)
 
         public init(
             programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder,

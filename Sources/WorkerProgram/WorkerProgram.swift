@@ -32,17 +32,21 @@ public func runWorker(_ build: WorkerBuild) {
             } catch {
                 fail("\(error)", status: 1)
             }
-        case .serveInCustody(let channel, let rings, let level):
-            serveInCustody(channel, rings, build, makeLog(level))
+        case .serveInCustody(let channel, let rings, let confinement, let level):
+            serveInCustody(channel, rings, build, confinement, makeLog(level))
         }
     } catch {
         fail(error.description, status: 2)
     }
 }
 
-private func serveInCustody(_ channel: Int32, _ rings: [Int32], _ build: WorkerBuild, _ log: Logger) {
+private func serveInCustody(
+    _ channel: Int32, _ rings: [Int32], _ build: WorkerBuild, _ confinement: Confinement?, _ log: Logger
+) {
     do throws(SystemError) {
-        let worker = try CustodyWorker(channel: channel, rings: rings, build: build, log: log) { text in
+        let worker = try CustodyWorker(
+            channel: channel, rings: rings, build: build, confinement: confinement, log: log
+        ) { text in
             do throws(UsageError) {
                 return .success(try parseConfiguration(text))
             } catch {

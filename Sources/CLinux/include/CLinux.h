@@ -34,6 +34,7 @@
 
 #include "fatal_signal.h"
 #include "memory_guard.h"
+#include "sandbox.h"
 
 // glibc declares these only under _GNU_SOURCE.
 extern int dup3(int fd, int number, int flags);
