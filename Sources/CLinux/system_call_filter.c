@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
@@ -46,6 +47,7 @@ static const struct rule rules[] = {
     {CALL(io_uring_enter), ALWAYS, 0, 0},
     {CALL(read), ALWAYS, 0, 0},
     {CALL(write), ALWAYS, 0, 0},
+    {CALL(preadv2), ALWAYS, 0, 0},
     {CALL(epoll_wait), ALWAYS, 0, 0},
     {CALL(epoll_pwait), ALWAYS, 0, 0},
     {CALL(futex), ALWAYS, 0, 0},
@@ -74,10 +76,10 @@ static const struct rule rules[] = {
     {CALL(ftruncate), ALWAYS, 0, 0},
     {CALL(pread64), ALWAYS, 0, 0},
     {CALL(pwrite64), ALWAYS, 0, 0},
-    // Sizes of block devices: BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, and what BLKDISCARD and BLKZEROOUT can do
-    {CALL(ioctl), EQUALS, 1, 0x80081272u},
-    {CALL(ioctl), EQUALS, 1, 0x1268u},
-    {CALL(ioctl), EQUALS, 1, 0x127bu},
+    {CALL(ioctl), EQUALS, 1, BLKGETSIZE64},
+    {CALL(ioctl), EQUALS, 1, BLKSSZGET},
+    {CALL(ioctl), EQUALS, 1, BLKPBSZGET},
+    {CALL(ioctl), EQUALS, 1, BLKDISCARD},
     // Its sockets, all of them given
     {CALL(recvmsg), ALWAYS, 0, 0},
     {CALL(sendmsg), ALWAYS, 0, 0},

@@ -501,7 +501,7 @@ extension DeviceCustody {
         for (index, file) in files.enumerated() {
             link.send(CustodyMessage(.give, CustodyKey(.image, UInt16(index))), file)
         }
-        for other in links.keys where other != id { showThreads(of: other, to: link) }
+        showThreads(to: link)
         let process = UInt64(UInt32(bitPattern: link.process.pid))
         link.send(CustodyMessage(.prepare, value: process, text: configuration.workerOptions), nil)
     }

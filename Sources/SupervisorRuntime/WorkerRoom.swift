@@ -129,7 +129,17 @@ extension DeviceCustody {
         for (other, link) in links where other != id { showThreads(of: id, to: link) }
     }
 
-    func showThreads(of id: DeviceMachine.WorkerID, to link: WorkerLink) {
+    /// Shows a new worker the threads of all others, and tells it if nothing is left of the one that had the device.
+    func showThreads(to link: WorkerLink) {
+        for (other, worker) in links where worker !== link { showThreads(of: other, to: link) }
+        let owner = record.ownerProcess
+        if owner != 0, !links.values.contains(where: { $0.process.pid == owner }) {
+            let name = ThreadName(process: owner, thread: 0)
+            link.send(CustodyMessage(.drop, CustodyKey(.thread), value: name.value), nil)
+        }
+    }
+
+    private func showThreads(of id: DeviceMachine.WorkerID, to link: WorkerLink) {
         guard let worker = links[id] else { return }
         worker.lookAtThreads()
         for sight in worker.threads {
