@@ -29,7 +29,9 @@ static uint32_t fatal_request(const struct clinux_fatal_places *places) {
     const uint32_t self = (uint32_t)syscall(SYS_gettid);
     for (unsigned i = 0; i < places->count; i++) {
         if (((const volatile uint32_t *)places->threads)[i] != self) continue;
-        return *(const volatile uint32_t *)((const char *)places->handlings + i * places->stride);
+        // Until it serves, one thread has all loops.
+        const uint32_t handling = *(const volatile uint32_t *)((const char *)places->handlings + i * places->stride);
+        if (handling) return handling;
     }
     return 0;
 }
@@ -46,7 +48,8 @@ void clinux_fatal_handle(int number, siginfo_t *info, void *context) {
         *(volatile uint32_t *)places->handling = fatal_request(places);
         atomic_store_explicit((_Atomic(uint32_t) *)places->signal, (uint32_t)number, memory_order_release);
     }
-    signal(number, SIG_DFL);
+    // That of SIGSYS the kernel has taken back already: a filter allows nobody to have another one.
+    if (number != SIGSYS) signal(number, SIG_DFL);
     // Blocked until this returns: then it ends the process before anything else is carried out, whether or not the
     // fault would come again by itself.
     syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), number);
@@ -77,6 +80,7 @@ int clinux_fatal_install(void) {
         struct sigaction old;
         if (sigaction(fatal_signals[i], NULL, &old)) return -1;
         if (fatal_signals[i] == SIGBUS && (old.sa_flags & SA_SIGINFO)) continue;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK | (fatal_signals[i] == SIGSYS ? (int)SA_RESETHAND : 0);
         if (sigaction(fatal_signals[i], &action, NULL)) return -1;
     }
     // The main thread lives as long as the process: its stack is never taken back.

@@ -120,7 +120,13 @@ static const struct rule rules[] = {
     {CALL(prctl), EQUALS, 0, 15 /* PR_SET_NAME */},
     {CALL(prctl), EQUALS, 0, 0x53564d41 /* PR_SET_VMA: glibc names its memory */},
     // Signals, to itself
-    {CALL(rt_sigaction), ALWAYS, 0, 0},
+    // The handlers of its own faults go back to what they were. Not that of SIGSYS: no other one may take its place.
+    {CALL(rt_sigaction), EQUALS, 0, SIGSEGV},
+    {CALL(rt_sigaction), EQUALS, 0, SIGBUS},
+    {CALL(rt_sigaction), EQUALS, 0, SIGILL},
+    {CALL(rt_sigaction), EQUALS, 0, SIGTRAP},
+    {CALL(rt_sigaction), EQUALS, 0, SIGABRT},
+    {CALL(rt_sigaction), EQUALS, 0, SIGFPE},
     {CALL(rt_sigprocmask), ALWAYS, 0, 0},
     {CALL(rt_sigreturn), ALWAYS, 0, 0},
     {CALL(sigaltstack), ALWAYS, 0, 0},

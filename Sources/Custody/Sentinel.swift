@@ -20,8 +20,7 @@ public final class Sentinel: Sendable {
         let failure = Atomic<Int32>(0)
 
         init() throws(Errno) {
-            // Blocking: the thread waits in read.
-            wakeUp = OwnedFD(owning: try retryingInterrupts { eventfd(0, Int32(EFD_CLOEXEC)) })
+            wakeUp = try makeBlockingEvent()
         }
     }
 
@@ -68,8 +67,7 @@ public final class Sentinel: Sendable {
     private static func run(_ record: SessionRecord, _ orders: Orders, acquired: Int32) {
         var holds = false
         while true {
-            var count: UInt64 = 0
-            guard unsafe read(orders.wakeUp.number, &count, 8) == 8 else { continue }
+            waitForEvent(orders.wakeUp.number)
             let wants = orders.wantsToHold.load(ordering: .acquiring)
             if wants, !holds {
                 let result = unsafe clinux_sentinel_lock(record.sentinel)

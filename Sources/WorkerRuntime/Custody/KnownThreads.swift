@@ -1,4 +1,5 @@
 internal import Custody
+internal import Glibc
 internal import Platform
 
 /// The threads of other workers of the device, as the supervisor has shown them: a worker in namespaces of its own sees
@@ -45,6 +46,7 @@ extension SupervisorLink {
         let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
         for thread in threads {
             let name = ThreadName(process: process, thread: thread)
+            var looks = 0
             while true {
                 let isOver =
                     isShownThreads
@@ -52,7 +54,9 @@ extension SupervisorLink {
                 if isOver == true { break }
                 if monotonicNanoseconds() > end { return false }
                 guard isOver == nil else {
-                    spinHint()
+                    looks += 1
+                    // It may need this very CPU to end on.
+                    if looks < 10 { sched_yield() } else { pause(nanoseconds: 20_000) }
                     continue
                 }
                 // The supervisor has not shown it yet; or it is gone, and the next one will.

@@ -87,6 +87,7 @@ static const struct call calls[] = {
     {"terminal", SYS_ioctl, {2, TIOCSTI}, NULL},
     {"own-signals", SYS_fcntl, {2, F_SETOWN, SIBLING}, NULL},
     {"set-user", SYS_setresuid, {0}, NULL},
+    {"other-handler", SYS_rt_sigaction, {SIGSYS, 0, 0, 8}, NULL},
     {"limits", SYS_prlimit64, {0}, NULL},
 };
 enum { CALL_COUNT = sizeof calls / sizeof calls[0] };
