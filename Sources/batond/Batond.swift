@@ -37,6 +37,13 @@ struct Batond: ParsableCommand {
     @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
     var workerCgroup: String?
 
+    @Option(
+        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md.")
+    var workerSandbox = SandboxDemand.auto
+
+    @Option(help: "Whom workers become, a name or a number (baton-worker if there is such a user, else nobody).")
+    var workerUser: String?
+
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
 
@@ -85,6 +92,7 @@ struct Batond: ParsableCommand {
             workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
         options.journal = journal.number
+        options.sandbox = try sandbox()
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
             log.log(
@@ -211,6 +219,22 @@ struct Batond: ParsableCommand {
         OwnedFD(owning: try retryingInterrupts { fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) })
     }
 
+    /// What workers are kept from. Only root can have them become another user.
+    private func sandbox() throws -> WorkerSandbox {
+        let demand: WorkerSandbox.Demand =
+            switch workerSandbox {
+            case .full: .full
+            case .auto: .auto
+            case .off: .off
+            }
+        guard demand != .off, geteuid() == 0 else { return WorkerSandbox(demand) }
+        let names = workerUser.map { [$0] } ?? ["baton-worker", "nobody"]
+        guard let (user, group) = names.lazy.compactMap(userNumbers).first else {
+            throw ValidationError("--worker-user: there is no user '\(names[0])'")
+        }
+        return WorkerSandbox(demand, user: user, group: group)
+    }
+
     /// Who may connect to the control socket, and change things there.
     private func access() throws -> ControlAccess {
         guard let mode = UInt32(controlMode, radix: 8), mode <= 0o777 else {
@@ -235,6 +259,9 @@ extension DeviceMachine.Report.Kind {
         }
     }
 }
+
+/// What keeps workers from the host.
+enum SandboxDemand: String, ExpressibleByArgument { case full, auto, off }
 
 /// Where descriptors are kept.
 enum StoreKind: String, ExpressibleByArgument { case keeper, systemd }
