@@ -128,9 +128,10 @@ public enum CallSet: Sendable {
     case alone
 }
 
-/// Allows this process, with all threads that it will have, these system calls, for good. Any other ends it.
+/// Allows this process, with all threads that it has and will have, these system calls, and takes from it the means to
+/// gain privileges; for good. Any other call ends it.
 ///
-/// - Throws: when this kernel has no seccomp filters, or the process has not given up gaining privileges.
+/// - Throws: when this kernel has no seccomp filters.
 public func limitSystemCalls(to set: CallSet) throws(Errno) {
     let result = clinux_filter_calls(
         Int32(set == .custody ? CLINUX_CALLS_OF_CUSTODY : CLINUX_CALLS_ALONE))

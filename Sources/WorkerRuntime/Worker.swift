@@ -20,6 +20,7 @@ public struct Worker: ~Copyable {
     /// Tells that the image may have another size; nil where nothing tells.
     private let watch: FileWatch?
     private let meeting: Meeting
+    private let sandbox: Sandbox
 
     /// Opens the storage and starts the loops; nobody can connect yet.
     ///
@@ -41,6 +42,7 @@ public struct Worker: ~Copyable {
         self.hangups = hangups
         self.loops = loops
         meeting = configuration.meeting
+        sandbox = configuration.sandbox
         device = DiskDevice(
             disk: disk, image: image, tenure: tenure, loops: loops,
             drainMilliseconds: WorkerConfiguration.drainMilliseconds,
@@ -95,6 +97,7 @@ public struct Worker: ~Copyable {
             } catch {
                 throw SystemError(cannot: "listen at", path, error, advice: Self.advice(error))
             }
+            try confine()
             log.info("listening at \(path)")
             try serve(listener)
             unsafe unlink(path)
@@ -103,11 +106,25 @@ public struct Worker: ~Copyable {
                 throw SystemError(cannot: "use", "file descriptor \(number)", .current)
             }
             let fd = OwnedFD(owning: number)
+            try confine()
             if UnixListener.isListening(number) {
                 try serve(UnixListener(owning: fd))
             } else {
                 serve(UnixStream(owning: fd))
             }
+        }
+    }
+
+    /// Gives up what is not needed to serve.
+    private borrowing func confine() throws(SystemError) {
+        guard sandbox != .off else { return }
+        do throws(Errno) {
+            try limitSystemCalls(to: .alone)
+        } catch {
+            let refusal = SystemError(
+                cannot: "set up", "a filter of system calls", error, advice: "--sandbox=off serves without")
+            guard sandbox == .auto else { throw refusal }
+            log.warning("\(refusal); this worker could do all that its user may")
         }
     }
 

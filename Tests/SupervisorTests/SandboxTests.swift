@@ -133,7 +133,8 @@ import Testing
         "open", "open-tree", "open-by-handle", "readlink", "socket", "connect", "ptrace", "process-memory", "kill",
         "kill-all", "kill-thread", "pidfd-open", "pidfd-getfd", "make-ring", "register", "setns", "unshare", "mount",
         "chroot", "fchdir", "bpf", "keyctl", "userfaultfd", "perf", "execve", "fork", "clone-namespace",
-        "executable-memory", "executable-stack", "dumpable", "terminal", "own-signals", "set-user", "limits", "other-handler",
+        "executable-memory", "executable-stack", "dumpable", "terminal", "own-signals", "set-user",
+        "limits", "other-handler",
     ]
 
     /// What is tried, and refused.

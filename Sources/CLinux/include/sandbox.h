@@ -47,6 +47,7 @@ enum {
     CLINUX_CALLS_ALONE = 1,
 };
 
-/// Allows this process, all its threads and children, the calls of a set; for good. Another call is SIGSYS, which
-/// clinux_fatal_handle notes with its number. Returns 0 or an error number.
+/// Allows this process, with all threads that it has and will have, the calls of a set, and takes from it the means to gain
+/// privileges; for good. Another call is SIGSYS, which clinux_fatal_handle notes with its number. Returns 0 or an error
+/// number.
 int clinux_filter_calls(int set);
