@@ -39,7 +39,8 @@ static uint32_t fatal_request(const struct clinux_fatal_places *places) {
 // Says which system call was forbidden: a worker that has not had the device yet has no other place to note it.
 static void fatal_say_call(unsigned call) {
     char text[] = "baton-worker[error] a forbidden system call, number 0000\n";
-    for (char *digit = text + sizeof text - 3; call > 0 && *digit == '0'; call /= 10) *digit-- = (char)('0' + call % 10);
+    for (char *digit = text + sizeof text - 3; call > 0 && *digit == '0'; call /= 10)
+        *digit-- = (char)('0' + call % 10);
     if (write(STDERR_FILENO, text, sizeof text - 1) < 0) return;
 }
 

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 // What a worker may ask of the kernel after its start, one line each: the call, and what its first arguments must be.
-// Everything that is not here ends the process. The list is short enough to be read, and a plain BPF program of it to be
-// checked by hand: so there is no library between.
+// Everything that is not here ends the process. The list is short enough to be read, and a plain BPF program of it to
+// be checked by hand: so there is no library between.
 
 enum condition {
     ALWAYS,
@@ -91,8 +91,8 @@ static const struct rule rules[] = {
     {CALL(getsockopt), ALWAYS, 0, 0},
     {CALL(setsockopt), ALWAYS, 0, 0},
     {CALL(accept4), IF_ALONE, 0, 0},
-    // A worker on its own opens its image anew for each time in which it has it, looks at who else has it, and removes its
-    // socket at the end: with the rights of its user
+    // A worker on its own opens its image anew for each time in which it has it, looks at who else has it, and removes
+    // its socket at the end: with the rights of its user
     {CALL(openat), IF_ALONE, 0, 0},
     {CALL(newfstatat), IF_ALONE, 0, 0},
     {CALL(statx), IF_ALONE, 0, 0},

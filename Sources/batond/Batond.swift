@@ -38,7 +38,8 @@ struct Batond: ParsableCommand {
     var workerCgroup: String?
 
     @Option(
-        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md.")
+        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md."
+    )
     var workerSandbox = SandboxDemand.auto
 
     @Option(help: "Whom workers become, a name or a number (baton-worker if there is such a user, else nobody).")

@@ -64,8 +64,9 @@ static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge
 
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
 
-/// Asks the scheduler to run the calling thread, and those that it starts, in slices of so many nanoseconds: sched_setattr,
-/// which glibc lacks. A thread of short slices waits less behind others; its share stays the same. Without effect before Linux 6.12.
+/// Asks the scheduler to run the calling thread, and those that it starts, in slices of so many nanoseconds:
+/// sched_setattr, which glibc lacks. A thread of short slices waits less behind others; its share stays the same.
+/// Without effect before Linux 6.12.
 static inline int clinux_set_slice(uint64_t nanoseconds) {
     struct {
         uint32_t size, policy;

@@ -74,7 +74,9 @@ public struct CustodyWorker: ~Copyable {
     }
 
     private static func confine(_ confinement: Confinement, _ log: Logger) throws(SystemError) {
-        for shortcoming in try confinement.apply() { log.notice("this worker is not kept from everything: \(shortcoming)") }
+        for shortcoming in try confinement.apply() {
+            log.notice("this worker is not kept from everything: \(shortcoming)")
+        }
         _ = try taking("a filter of system calls") { () throws(Errno) in try limitSystemCalls(to: .custody) }
     }
 
@@ -149,8 +151,8 @@ public struct CustodyWorker: ~Copyable {
         }
     }
 
-    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing has
-    /// come for a while, it is replayed anew.
+    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing
+    /// has come for a while, it is replayed anew.
     ///
     /// - Returns: nil when this worker is to end.
     private borrowing func awaitDevice(

@@ -42,8 +42,8 @@ struct QueueReport: Sendable {
 
     /// - Parameters:
     ///   - index: of the loop.
-    ///   - standsBy: for a device that another worker may have: nothing is touched before `takeUp`, nothing served before
-    ///     `begin`.
+    ///   - standsBy: for a device that another worker may have: nothing is touched before `takeUp`, nothing served
+    ///     before `begin`.
     /// - Throws: when there is no descriptor left for the poller.
     init(
         index: Int, backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int,

@@ -8,8 +8,8 @@ extension WorkerConfiguration {
     ///
     /// - Parameters:
     ///   - signals: a descriptor whose input ends a wait for the storage.
-    ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this worker
-    ///     is on its own.
+    ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this
+    ///     worker is on its own.
     /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
     func startLoops(

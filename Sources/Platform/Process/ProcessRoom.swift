@@ -2,8 +2,8 @@ internal import CLinux
 internal import Glibc
 
 /// Namespaces for programs that must reach nothing: user, PID, network, IPC, UTS and control group namespaces that all
-/// processes in it share, and that nobody else is in. What else is taken from such a program it gives up itself, when it
-/// has loaded its libraries: see `Confinement`.
+/// processes in it share, and that nobody else is in. What else is taken from such a program it gives up itself, when
+/// it has loaded its libraries: see `Confinement`.
 ///
 /// A process of its own keeps the namespaces. It does nothing, and ends when every copy of `lifeline` is closed; all
 /// processes in the room end with it.
