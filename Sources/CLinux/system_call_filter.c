@@ -65,6 +65,7 @@ static const struct rule rules[] = {
     {CALL(fcntl), EQUALS, 1, F_GETFL},
     {CALL(fcntl), EQUALS, 1, F_SETFL},
     {CALL(fcntl), EQUALS, 1, F_GETLK},
+    {CALL(fcntl), EQUALS, 1, F_SETLK},
     {CALL(fcntl), EQUALS, 1, F_OFD_GETLK},
     {CALL(fcntl), EQUALS, 1, F_OFD_SETLK},
     {CALL(fstat), ALWAYS, 0, 0},

@@ -34,6 +34,8 @@ public struct Worker: ~Copyable {
         let hangups = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
         let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
+        // It has no record, but says which system call it was that it may not make.
+        _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         let (disk, image, tenure, loops) = try configuration.startLoops(log: log, signals: signals.number)
         watch = Self.watch(image, log)
         self.memoryLoss = memoryLoss

@@ -107,7 +107,13 @@ public struct Confinement: Hashable, Sendable {
             try check(clinux_empty_root(), "leave the host's files")
         }
         let most = (Self.mostDescriptors, Self.mostThreads)
-        try check(clinux_drop_privileges(user ?? .max, group ?? .max), "give up user and capabilities")
+        var result = clinux_drop_privileges(user ?? .max, group ?? .max)
+        if result == EINVAL, !isInRoom {
+            // Of a supervisor in a user namespace that has no such user.
+            shortcomings.append("it has the supervisor's user")
+            result = clinux_drop_privileges(.max, .max)
+        }
+        try check(result, "give up user and capabilities")
         try check(clinux_limit_process(most.0, most.1), "limit itself")
         return shortcomings
     }
