@@ -156,7 +156,8 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "CAttacks", "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "hostile-worker", "baton-worker",
+                "CAttacks", "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "hostile-worker",
+                "baton-worker",
                 "next-worker",
                 "FrontendKit",
                 "KillKit", "Platform", "TestSupport",

@@ -388,7 +388,7 @@ extension DeviceCustody {
     /// that was killed while it wrote its core.
     private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
         let status = link.process.takeEnding()
-        if let life, life.fatalSignal != 0 { 
+        if let life, life.fatalSignal != 0 {
             return .byFault(signal: life.fatalSignal, call: life.forbiddenCall)
         }
         if let life, life.isHung { return .hung }

@@ -55,6 +55,7 @@ private enum Option: String, CaseIterable {
     case pinMemory = "pin-memory"
     case parkRequests = "park-requests"
     case allowShrink = "allow-shrink"
+    case sandbox
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -141,6 +142,12 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
     }
     if let seconds = try number(options, .predecessorWait, WorkerConfiguration.predecessorSecondsRange) {
         configuration.predecessorSeconds = seconds
+    }
+    if let text = options[.sandbox] {
+        guard let sandbox = Sandbox(rawValue: text) else {
+            throw UsageError("--sandbox is auto, on or off, not '\(text)'")
+        }
+        configuration.sandbox = sandbox
     }
     configuration.allowsLeaseLocks = options.has(.allowLeaseLocks)
     configuration.pinsGuestMemory = options.has(.pinMemory)

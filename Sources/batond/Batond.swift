@@ -38,7 +38,8 @@ struct Batond: ParsableCommand {
     var workerCgroup: String?
 
     @Option(
-        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md.")
+        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md."
+    )
     var workerSandbox = SandboxDemand.auto
 
     @Option(help: "Whom workers become, a name or a number (baton-worker if there is such a user, else nobody).")
@@ -83,7 +84,7 @@ struct Batond: ParsableCommand {
     }
 
     private func serve(_ log: Logger, _ journal: JournalSocket) throws {
-        raiseDescriptorLimit()
+        raiseLimits()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
         let saved = try SavedDevices(in: stateDirectory)
@@ -173,12 +174,18 @@ struct Batond: ParsableCommand {
         thread.detach()
     }
 
-    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
-    private func raiseDescriptorLimit() {
-        var limit = rlimit()
-        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        limit.rlim_cur = limit.rlim_max
-        _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper. And as much locked
+    /// memory: workers that pin guest memory have no privilege to do without a limit.
+    private func raiseLimits() {
+        for resource in [RLIMIT_NOFILE, RLIMIT_MEMLOCK] {
+            let number = __rlimit_resource_t(resource.rawValue)
+            var limit = rlimit(rlim_cur: .max, rlim_max: .max)
+            // Root may have all there is.
+            if resource == RLIMIT_MEMLOCK, unsafe setrlimit(number, &limit) == 0 { continue }
+            guard unsafe getrlimit(number, &limit) == 0 else { continue }
+            limit.rlim_cur = limit.rlim_max
+            _ = unsafe setrlimit(number, &limit)
+        }
     }
 
     /// Runs the new program in this process; the store gives it everything back, as after a kill. If it cannot be run,

@@ -128,12 +128,37 @@ import Testing
         #expect(status(next)["State"].map { $0.hasPrefix("Z") } ?? true)
     }
 
+    /// The mutex by which a device passes on has the number of the thread that holds it, in the PID namespace of whoever
+    /// dies waiting for it. Were that another namespace than the holder's, the numbers could be the same.
+    @Test func `a standby that dies takes nothing from the worker that has the device`() throws {
+        guard canConfine else { return print("not tried: this takes root") }
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        var supervisor = try SupervisorProcess(
+            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], in: directory)
+        _ = try makeDisk(supervisor)
+        let first = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        var rig = try Rig(connectingTo: directory.value.file("d.sock"))
+        var disk = rig.makeDriver()
+        for round in 0..<8 as Range<UInt8> {
+            let standby = try #require(try supervisor.status("d").standby)
+            kill(standby.pid, 9)
+            let info = try supervisor.wait("d", "another standby") { info in
+                info.isStaffed && info.standby?.pid != standby.pid
+            }
+            #expect(info.active?.pid == first.active?.pid && info.generation == 1 && info.takeOvers == 0)
+            #expect(try disk.write([UInt8](repeating: round, count: 512), sector: 3).status == .ok)
+        }
+        try rig.frontend.stop()
+        try supervisor.end()
+    }
+
     /// What is tried, and ends a worker.
     private static let deadly = [
         "open", "open-tree", "open-by-handle", "readlink", "socket", "connect", "ptrace", "process-memory", "kill",
         "kill-all", "kill-thread", "pidfd-open", "pidfd-getfd", "make-ring", "register", "setns", "unshare", "mount",
         "chroot", "fchdir", "bpf", "keyctl", "userfaultfd", "perf", "execve", "fork", "clone-namespace",
-        "executable-memory", "executable-stack", "dumpable", "terminal", "own-signals", "set-user", "limits", "other-handler",
+        "executable-memory", "executable-stack", "dumpable", "terminal", "own-signals", "set-user",
+        "limits", "other-handler",
     ]
 
     /// What is tried, and refused.

@@ -15,8 +15,8 @@
 /// Returns 0 or an error number. `has_user` is set to whether there is a user 1.
 int clinux_room_make(int *pid, int *has_user, int lifeline, unsigned user, unsigned group);
 
-/// Starts a program as clinux_spawn does, in a session of its own, in a room. It is a child of the caller's. It sees the
-/// caller's file systems yet, in a mount namespace of its own, and has all capabilities there and in the room, none
+/// Starts a program as clinux_spawn does, in a session of its own, in a room. It is a child of the caller's. It sees
+/// the caller's file systems yet, in a mount namespace of its own, and has all capabilities there and in the room, none
 /// outside. Returns 0 or an error number.
 int clinux_spawn_in_room(int *pid, int room, const char *program, char *const arguments[], int output,
                          const int *inherited, unsigned inherited_count);
@@ -24,15 +24,16 @@ int clinux_spawn_in_room(int *pid, int room, const char *program, char *const ar
 /// CLONE_NEW…, which glibc hides behind _GNU_SOURCE.
 enum { CLINUX_NEW_MOUNTS = 0x20000, CLINUX_NEW_NETWORK = 0x40000000, CLINUX_NEW_IPC = 0x8000000 };
 
-/// Namespaces of its own for this process where a room could not be had: as far as it may. Returns a set of CLONE_NEW…
+/// Namespaces of its own for this process where a room could not be had: as far as it may. Returns a set of
+/// CLONE_NEW…
 int clinux_leave_namespaces(void);
 
 /// Gives this process, whose mount namespace is its own, an empty root that nothing can be written to. Returns 0 or an
 /// error number.
 int clinux_empty_root(void);
 
-/// Gives up all capabilities, in all sets, for good, and becomes a user and group (all ones: stays what it is). Returns 0
-/// or an error number.
+/// Gives up all capabilities, in all sets, for good, and becomes a user and group (all ones: stays what it is). Returns
+/// 0 or an error number.
 int clinux_drop_privileges(unsigned user, unsigned group);
 
 /// Nobody without rights over this process may look into it, and no core is written of it; and the most descriptors and
@@ -47,6 +48,7 @@ enum {
     CLINUX_CALLS_ALONE = 1,
 };
 
-/// Allows this process, all its threads and children, the calls of a set; for good. Another call is SIGSYS, which
-/// clinux_fatal_handle notes with its number. Returns 0 or an error number.
+/// Allows this process, with all threads that it has and will have, the calls of a set, and takes from it the means to
+/// gain privileges; for good. Another call is SIGSYS, which clinux_fatal_handle notes with its number. Returns 0 or an
+/// error number.
 int clinux_filter_calls(int set);

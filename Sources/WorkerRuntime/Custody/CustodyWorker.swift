@@ -79,7 +79,9 @@ public struct CustodyWorker: ~Copyable {
     }
 
     private static func confine(_ confinement: Confinement, _ log: Logger) throws(SystemError) {
-        for shortcoming in try confinement.apply() { log.notice("this worker is not kept from everything: \(shortcoming)") }
+        for shortcoming in try confinement.apply() {
+            log.notice("this worker is not kept from everything: \(shortcoming)")
+        }
         _ = try taking("a filter of system calls") { () throws(Errno) in try limitSystemCalls(to: .custody) }
     }
 

@@ -62,7 +62,15 @@ struct Hostile: ~Copyable {
         if name == "forge" { forge(channel) }
         let result = unsafe name == "forge" ? 0 : attack(name, ring, record.ringParameters(0), 1)
         try channel.send(CustodyMessage(.event, text: "attack \(name): \(result) "))
-        while true { pause(milliseconds: 1000) }
+        while true {
+            _ = waitForInput(channel.fd.number)
+            switch try channel.receive() {
+            case .message(let message, _): if message.kind == .quit { exit(0) }
+            case .closed: exit(0)
+            case .nothing: break
+            case .unreadable: break
+            }
+        }
     }
 }
 

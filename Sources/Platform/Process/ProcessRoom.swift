@@ -2,8 +2,8 @@ internal import CLinux
 internal import Glibc
 
 /// Namespaces for programs that must reach nothing: user, PID, network, IPC, UTS and control group namespaces that all
-/// processes in it share, and that nobody else is in. What else is taken from such a program it gives up itself, when it
-/// has loaded its libraries: see `Confinement`.
+/// processes in it share, and that nobody else is in. What else is taken from such a program it gives up itself, when
+/// it has loaded its libraries: see `Confinement`.
 ///
 /// A process of its own keeps the namespaces. It does nothing, and ends when every copy of `lifeline` is closed; all
 /// processes in the room end with it.
@@ -107,7 +107,13 @@ public struct Confinement: Hashable, Sendable {
             try check(clinux_empty_root(), "leave the host's files")
         }
         let most = (Self.mostDescriptors, Self.mostThreads)
-        try check(clinux_drop_privileges(user ?? .max, group ?? .max), "give up user and capabilities")
+        var result = clinux_drop_privileges(user ?? .max, group ?? .max)
+        if result == EINVAL, !isInRoom {
+            // Of a supervisor in a user namespace that has no such user.
+            shortcomings.append("it has the supervisor's user")
+            result = clinux_drop_privileges(.max, .max)
+        }
+        try check(result, "give up user and capabilities")
         try check(clinux_limit_process(most.0, most.1), "limit itself")
         return shortcomings
     }
@@ -128,9 +134,10 @@ public enum CallSet: Sendable {
     case alone
 }
 
-/// Allows this process, with all threads that it will have, these system calls, for good. Any other ends it.
+/// Allows this process, with all threads that it has and will have, these system calls, and takes from it the means to
+/// gain privileges; for good. Any other call ends it.
 ///
-/// - Throws: when this kernel has no seccomp filters, or the process has not given up gaining privileges.
+/// - Throws: when this kernel has no seccomp filters.
 public func limitSystemCalls(to set: CallSet) throws(Errno) {
     let result = clinux_filter_calls(
         Int32(set == .custody ? CLINUX_CALLS_OF_CUSTODY : CLINUX_CALLS_ALONE))
