@@ -47,6 +47,8 @@ let package = Package(
         // The control socket and the command lines; the worker links neither.
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // The configuration files.
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
         // What Swift cannot see
@@ -83,12 +85,17 @@ let package = Package(
         // Custody of what outlives workers: knows no device, ring or protocol
         module("SupervisorRuntime", ["CLinux", "CSystemd", "Custody", "Platform"]),
         module("ControlAPI"),
+        // Files that say which devices there are: the supervisor and the operator's command read them alike
+        module("Configuration", ["ControlAPI", "Platform", .product(name: "TOMLKit", package: "TOMLKit")]),
         .executableTarget(
             name: "batond",
-            dependencies: ["ControlAPI", "Platform", "SupervisorRuntime", "Telemetry", argumentParser, log] + nio,
+            dependencies: [
+                "Configuration", "ControlAPI", "Platform", "SupervisorRuntime", "Telemetry", argumentParser, log,
+            ] + nio,
             swiftSettings: settings),
         .executableTarget(
-            name: "baton", dependencies: ["ControlAPI", "Platform", argumentParser], swiftSettings: settings),
+            name: "baton", dependencies: ["Configuration", "ControlAPI", "Platform", argumentParser],
+            swiftSettings: settings),
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
@@ -160,6 +167,7 @@ let package = Package(
         .testTarget(
             name: "TakeOverTests", dependencies: ["baton-worker", "batond", "ChaosKit", "TestSupport"],
             swiftSettings: settings),
+        tests(of: "Configuration", ["ControlAPI", "SupervisorRuntime", "TestSupport"]),
         tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]

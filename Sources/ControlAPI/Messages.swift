@@ -59,6 +59,14 @@ public struct DiskParameters: Codable, Hashable, Sendable {
     public var socketOwner: String?
     /// A name or a number; absent: the supervisor's group.
     public var socketGroup: String?
+    /// The workers' share of the CPUs, 1 to 10000; absent: 100, as of other devices.
+    public var cpuWeight: Int?
+    /// The most memory that the workers may have, in bytes; absent: no limit.
+    public var memoryMax: UInt64?
+    /// The workers' share of the storage, 1 to 10000; absent: 100.
+    public var ioWeight: Int?
+    /// The configuration file that asks for it; absent for a device that was made by `create`. Not for callers to give.
+    public var origin: String?
 
     public init(
         name: String, file: String?, socket: String? = nil, queues: Int = 1, queueSize: Int = 256, threads: Int = 1,

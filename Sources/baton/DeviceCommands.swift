@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Configuration
 internal import ControlAPI
 internal import Foundation
 internal import Glibc
@@ -66,11 +67,23 @@ struct CreateDisk: ParsableCommand {
     @Option(help: "Group of the socket, a name or a number.")
     var socketGroup: String?
 
+    @Option(help: "The workers' share of the CPUs, 1 to 10000 (100).")
+    var cpuWeight: Int?
+
+    @Option(help: "The most memory that the workers may have, such as 512M (no limit).")
+    var memoryMax: String?
+
+    @Option(help: "The workers' share of the storage, 1 to 10000 (100).")
+    var ioWeight: Int?
+
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
         if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
         if let cpus, numbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
+        if let memoryMax, ByteCount(memoryMax) == nil {
+            throw ValidationError("--memory-max is a size such as 512M, not '\(memoryMax)'")
+        }
     }
 
     private func numbers(_ list: String) -> [Int]? {
@@ -87,6 +100,8 @@ struct CreateDisk: ParsableCommand {
         disk.pollMicroseconds = pollUs
         disk.cpus = cpus.flatMap(numbers)
         (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
+        (disk.cpuWeight, disk.ioWeight) = (cpuWeight, ioWeight)
+        disk.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
         return disk
     }
 

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Configuration
 internal import ControlAPI
 internal import Foundation
 internal import Glibc
