@@ -16,9 +16,17 @@ public enum ControlMethod: String, Sendable, CaseIterable {
     case upgradeSupervisor
     /// Gives an `Empty`, then an `event` notification for each `EventInfo`, for as long as the connection lasts.
     case events
+    /// Takes `ReloadParameters`, gives a `ReloadResult`: applies the configuration files.
+    case reload
+    /// Gives a `ConfigurationInfo`.
+    case configuration
+    /// Makes every device that there is to be; gives a `DevicesResult`.
+    case start
+    /// Ends every device when its requests are finished, and forgets none; gives a `DevicesResult`.
+    case stop
 
     /// Whether it leaves everything as it is.
-    public var isReadOnly: Bool { self == .status || self == .events }
+    public var isReadOnly: Bool { self == .status || self == .events || self == .configuration }
 }
 
 /// A disk to be made.
@@ -133,6 +141,8 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
     public var lastDeath: String?
     /// Requests that were answered with an error because workers had died over them.
     public var givenUp: UInt64
+    /// What of its configuration has no effect here, as sentences; absent when nothing.
+    public var notices: [String]?
 
     public init(
         state: String, disk: DiskParameters, problem: String?, workers: [WorkerInfo], takeOvers: Int, connections: Int,

@@ -31,7 +31,11 @@ enum WatchTarget: Hashable {
 ///
 /// Belongs to the custody thread.
 final class DeviceCustody {
-    let configuration: DeviceConfiguration
+    var configuration: DeviceConfiguration
+    /// What it was before a change of how its workers run, until that has succeeded.
+    var fallback: DeviceConfiguration?
+    /// What of the configuration has no effect here, as sentences.
+    var notices: [String] = []
     private(set) var machine: DeviceMachine
     let record: SessionRecord
     private let recordFile: SharedFD
@@ -54,7 +58,7 @@ final class DeviceCustody {
     private var deadlines: [DeviceMachine.Timer: UInt64] = [:]
     /// The descriptor of the message, or of the connection, that is being carried out.
     private var arrived: SharedFD?
-    private unowned let site: any CustodySite
+    unowned let site: any CustodySite
 
     /// Entries of a loop's ring, and of the connection's.
     private static let ringEntries: UInt32 = 256
@@ -120,6 +124,7 @@ final class DeviceCustody {
         guard let socket = found["listener"] else { throw incomplete("listening socket") }
         guard let stateFile = found["state"] else { throw incomplete("state") }
         configuration = state.configuration
+        fallback = state.fallback
         machine = state.machine
         self.site = site
         self.recordFile = recordFile
@@ -194,6 +199,7 @@ final class DeviceCustody {
             watch(.channel(device: configuration.name, id), link.channel.fd.number)
             watch(.process(device: configuration.name, id), link.process.pidfd.number)
         }
+        applyLimits()
         handle(.begin)
         // It was accepted, and nobody has heard of it yet.
         if custody[connection] != nil, !machine.isConnected { handle(.connected) }
@@ -210,9 +216,10 @@ final class DeviceCustody {
     private func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
     private static func storeName(_ key: CustodyKey) -> String { "key/\(key.role.rawValue).\(key.index)" }
 
-    private func saveState() {
+    func saveState() {
         let state = DeviceState(
-            configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers))
+            configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers),
+            fallback: fallback)
         stateFile.commit(site.coder.encode(state))
     }
 
@@ -254,7 +261,8 @@ final class DeviceCustody {
             configuration: configuration, workers: machine.workers, problem: machine.problem,
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
             generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
-            upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount)
+            upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount,
+            notices: notices)
     }
 
     /// Kills the worker that has the device: for drills.
@@ -381,7 +389,7 @@ extension DeviceCustody {
         }
     }
 
-    private func note(_ kind: DeviceMachine.Report.Kind, _ text: String) {
+    func note(_ kind: DeviceMachine.Report.Kind, _ text: String) {
         site.report(DeviceMachine.Report(kind: kind, worker: nil, text: text), device: configuration.name)
     }
 }
@@ -410,7 +418,9 @@ extension DeviceCustody {
         case .setTimer(let timer, let milliseconds):
             deadlines[timer] = milliseconds.map { monotonicNanoseconds() + $0 * 1_000_000 }
         case .report(let report): site.report(report, device: configuration.name)
-        case .upgradeEnded(let outcome): site.upgradeEnded(outcome, device: configuration.name)
+        case .upgradeEnded(let outcome):
+            reconfigured(outcome)
+            site.upgradeEnded(outcome, device: configuration.name)
         case .dissolve: dissolve()
         }
         return nil
@@ -465,6 +475,7 @@ extension DeviceCustody {
             process.send(signal: SIGKILL)
             throw error
         }
+        applyLimits()
         let link = WorkerLink(
             process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
         links[id] = link

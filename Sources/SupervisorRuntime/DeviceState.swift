@@ -6,6 +6,8 @@ public struct DeviceState: Codable, Hashable, Sendable {
     let machine: DeviceMachine
     /// The numbers under which each worker has the kernel rings.
     let ringNumbers: [DeviceMachine.WorkerID: [Int32]]
+    /// What it was before a change that is under way.
+    let fallback: DeviceConfiguration?
 }
 
 /// How states become bytes: left to the program, so that this module needs no coder of its own.

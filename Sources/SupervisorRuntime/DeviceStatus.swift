@@ -19,6 +19,8 @@ public struct DeviceStatus: Hashable, Sendable {
     public var lastDeath: String?
     /// Requests that were answered with an error because workers had died over them.
     public var givenUp: UInt64
+    /// What of its configuration has no effect here, as sentences.
+    public var notices: [String]
 }
 
 /// Something that has happened to a device.

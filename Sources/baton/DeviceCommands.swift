@@ -183,11 +183,26 @@ struct Status: ParsableCommand {
     func run() throws {
         try connection.run { client in
             let devices = try client.call(.status, StatusParameters(name: name), as: [DeviceInfo].self)
+            let configuration =
+                connection.json ? nil : try client.call(.configuration, Empty(), as: ConfigurationInfo.self).last
             for device in devices {
                 if connection.json { try printJSON(device) } else { printText(device.description, to: STDOUT_FILENO) }
+                let held = configuration?.held.filter { $0.device == device.disk.name } ?? []
+                for change in held { printText("  configuration: \(change.explanation ?? "")\n", to: STDOUT_FILENO) }
             }
+            if let configuration, name == nil { show(configuration) }
             if devices.contains(where: { $0.state == "failed" }) { throw ExitCode(3) }
         }
+    }
+}
+
+extension Status {
+    /// What is wrong with the configuration as it was applied last.
+    private func show(_ configuration: ReloadResult) {
+        let wrong = configuration.errors + configuration.failures
+        guard !wrong.isEmpty else { return }
+        let lines = ["configuration: it was not applied in full: see baton check"] + wrong.map { "  \($0)" }
+        printText(lines.map { "\($0)\n" }.joined(), to: STDOUT_FILENO)
     }
 }
 
@@ -200,6 +215,8 @@ extension DeviceInfo {
         if let problem { lines.append("  problem: \(problem)") }
         lines.append(
             "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))")
+        for notice in notices ?? [] { lines.append("  notice: \(notice)") }
+        if let origin = disk.origin { lines.append("  configured in: \(origin)") }
         lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")
         let rings = disk.splitRings == true ? ", split rings only" : ""
         lines.append("  queues: \(disk.queues) of \(disk.queueSize)\(rings), threads: \(disk.threadsDescription)")

@@ -80,6 +80,7 @@ extension DeviceInfo {
                 WorkerInfo(id: $0.id, pid: $0.process, phase: $0.phase.rawValue, version: $0.version)
             }, takeOvers: status.takeOvers, connections: status.connections, generation: status.generation,
             completed: status.completed, upgrade: status.upgrade, lastDeath: status.lastDeath, givenUp: status.givenUp)
+        if !status.notices.isEmpty { notices = status.notices }
     }
 }
 
