@@ -139,6 +139,10 @@ let package = Package(
                 "baton-worker", "CLinux", "FrontendKit", "KillKit", "Platform", "TestSupport", "VhostUser", "Virtio",
             ],
             swiftSettings: settings),
+        // A load that a script steers: Scripts/service-test
+        .executableTarget(
+            name: "baton-load", dependencies: ["FrontendKit", "Platform", "TestSupport"],
+            path: "Tests/Service/baton-load", swiftSettings: settings),
         // Workers that serve nothing, and fail as they are told
         .executableTarget(
             name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
