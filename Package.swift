@@ -157,7 +157,7 @@ let package = Package(
             dependencies: [
                 "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker",
                 "FrontendKit",
-                "KillKit", "Platform", "TestSupport",
+                "KillKit", "Platform", "TestSupport", "VhostUser",
             ],
             swiftSettings: settings),
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)

@@ -24,6 +24,8 @@ public enum ControlMethod: String, Sendable, CaseIterable {
     case start
     /// Ends every device when its requests are finished, and forgets none; gives a `DevicesResult`.
     case stop
+    /// Takes `ResizeParameters`, gives a `ResizeResult`.
+    case resize
 
     /// Whether it leaves everything as it is.
     public var isReadOnly: Bool { self == .status || self == .events || self == .configuration }

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// A file descriptor with exactly one owner, closed when the owner lets go of it.
@@ -28,6 +29,15 @@ public struct OwnedFD: ~Copyable, Sendable {
         var status = stat()
         try retryingInterrupts { unsafe fstat(number, &status) }
         return UInt64(exactly: status.st_size)
+    }
+
+    /// The size of a block device in bytes.
+    ///
+    /// - Throws: ioctl's error (BLKGETSIZE64).
+    public borrowing func blockDeviceSize() throws(Errno) -> UInt64 {
+        var size: UInt64 = 0
+        try retryingInterrupts { unsafe clinux_block_device_size(number, &size) }
+        return size
     }
 
     deinit {

@@ -23,6 +23,8 @@ final class CustodyLoop: CustodySite {
     private var deletions: [String: [@Sendable (Result<Void, SupervisorError>) -> Void]] = [:]
     /// Who waits for a device to run with other options.
     var reconfigurations: [String: @Sendable (Result<Void, SupervisorError>) -> Void] = [:]
+    /// Who waits for a disk to have another size.
+    var resizes: [String: @Sendable (Result<DeviceMachine.ResizeOutcome, SupervisorError>) -> Void] = [:]
     private var ended: [DeviceCustody] = []
     private(set) var isStopping = false
     /// How long a loop may leave work undone, in nanoseconds; 0: for ever.

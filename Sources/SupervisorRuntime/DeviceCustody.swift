@@ -9,6 +9,7 @@ protocol CustodySite: AnyObject {
     func program(_ number: Int) -> SharedFD?
     func report(_ report: DeviceMachine.Report, device: String)
     func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
+    func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
     func dissolve(_ device: String)
     /// Where a duplicate of everything is kept for the supervisor's successor.
     var store: any FDStore { get }
@@ -47,7 +48,7 @@ final class DeviceCustody {
     private let listener: UnixListener
     private let stateFile: StateFile
     /// What keeps others off the image; nil when there is none, or it could not be had yet.
-    private var imageCustody: SharedFD?
+    private(set) var imageCustody: SharedFD?
     /// No worker of this device has ever run that we know of: what others left under way is waited for first.
     private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
@@ -421,6 +422,8 @@ extension DeviceCustody {
         case .upgradeEnded(let outcome):
             reconfigured(outcome)
             site.upgradeEnded(outcome, device: configuration.name)
+        case .cut(let bytes): cutImage(bytes)
+        case .resizeEnded(let outcome): site.resizeEnded(outcome, device: configuration.name)
         case .dissolve: dissolve()
         }
         return nil

@@ -91,6 +91,11 @@ struct ControlService: Sendable {
             configured.reload(isDryRun: isDryRun) { succeed($0, id, caller) }
         case .configuration: succeed(configured.info, id, caller)
         case .start: configured.start { succeed($0, id, caller) }
+        case .resize:
+            let asked = try JSONRPC.parameters(of: line, as: ResizeParameters.self)
+            supervisor.resize(asked.name, to: asked.bytes, shrinks: asked.shrink) { result in
+                answer(result.map { ResizeResult($0) }.mapError { JSONRPC.Fault($0) }, id, caller)
+            }
         case .stop: configured.stop { succeed($0, id, caller) }
         }
         return nil

@@ -84,6 +84,16 @@ extension DeviceInfo {
     }
 }
 
+extension ResizeResult {
+    init(_ outcome: DeviceMachine.ResizeOutcome) {
+        switch outcome {
+        case .done(let bytes): self.init(bytes: bytes, isWaiting: false)
+        case .waiting(let bytes): self.init(bytes: bytes, isWaiting: true)
+        case .failed: self.init(bytes: 0, isWaiting: false)
+        }
+    }
+}
+
 extension EventInfo {
     init(_ event: SupervisorEvent) {
         self.init(

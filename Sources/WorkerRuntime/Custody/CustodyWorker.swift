@@ -110,10 +110,12 @@ public struct CustodyWorker: ~Copyable {
     }
 
     /// Waits for an order, a signal, or one of the descriptors.
-    private borrowing func wait(_ numbers: [Int32]) -> Wake {
+    ///
+    /// - Parameter isPatient: else it only looks.
+    private borrowing func wait(_ numbers: [Int32], isPatient: Bool = true) -> Wake {
         if let order = link.nextOrder() { return .order(order) }
         let channel = link.isClosed ? -1 : link.number
-        let ready = waitForAny([signals.number, channel] + numbers, waiting: true)
+        let ready = waitForAny([signals.number, channel] + numbers, waiting: isPatient)
         if ready.contains(signals.number) { return .end }
         if channel >= 0, ready.contains(channel) {
             link.receive()
@@ -171,7 +173,8 @@ public struct CustodyWorker: ~Copyable {
     private borrowing func serve(_ tenure: inout Tenure) throws -> Bool {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
         while true {
-            switch wait([tenure.connectionNumber, memoryLoss.fd.number] + tenure.settlingNumbers) {
+            let numbers = [tenure.connectionNumber, tenure.channelNumber, memoryLoss.fd.number]
+            switch wait(numbers + tenure.settlingNumbers, isPatient: !tenure.mustAnnounce) {
             case .order(.quit), .end:
                 tenure.finish()
                 return true
@@ -179,13 +182,14 @@ public struct CustodyWorker: ~Copyable {
                 try tenure.freeze()
                 return false
             case .order(.connection): try tenure.takeConnection()
+            case .order(.resize(let bytes, let isShrinking)): tenure.resize(to: bytes, isShrinking: isShrinking)
             case .order: break
             case .other:
                 if tenure.hasJustSettled() { link.tell(CustodyMessage(.settled)) }
                 if memoryLoss.clear() {
                     tenure.disconnect("the front-end has taken away memory that it shares")
                 } else {
-                    tenure.serveConnection()
+                    tenure.serveFrontend()
                 }
             }
         }

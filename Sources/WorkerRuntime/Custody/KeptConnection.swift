@@ -67,6 +67,7 @@ struct KeptConnection: ~Copyable {
             journal.note(entry.message, slots: entry.slots)
         }
         device.forgetStoppedQueues()
+        device.expectOwedAcknowledgement()
         guard var exchange = state.exchange else { return }
         serial = exchange.serial
         try settle(&exchange)

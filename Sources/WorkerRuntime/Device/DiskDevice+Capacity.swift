@@ -48,6 +48,31 @@ extension DiskDevice {
         setCapacity(sectors)
     }
 
+    /// Takes up the size that a supervisor says, and announces it in any case: the worker before may have died over it.
+    ///
+    /// - Returns: why the disk keeps its size, as a sentence; nil when it has the new one.
+    func takeSize(_ bytes: UInt64, isShrinking: Bool) -> String? {
+        let block = UInt64(disk.logicalBlockSize)
+        let sectors = bytes / block * block / 512
+        guard let image, let present = try? image.currentBytes() else { return "the image's size cannot be read" }
+        guard sectors > 0, bytes <= present else { return "the image has \(present) bytes, fewer than \(bytes)" }
+        guard sectors >= disk.sectors || isShrinking else {
+            return
+                "the disk has \(disk.sectors * 512) bytes: what lies behind \(bytes) would be lost to the guest. Make"
+                + " its file system smaller first, then give --shrink"
+        }
+        if sectors != disk.sectors { setCapacity(sectors) }
+        mustAnnounce = true
+        return disk.sectors == sectors ? nil : "a loop does not take up the new size"
+    }
+
+    /// The worker before may have told the front-end of a change whose acknowledgement has not come yet.
+    func expectOwedAcknowledgement() {
+        guard var used = channel.take() else { return }
+        used.mayBeOwed()
+        channel = consume used
+    }
+
     private func refuseToShrink(to bytes: UInt64) {
         refusedBytes = bytes
         log.error(
