@@ -55,7 +55,8 @@ import Testing
         #expect(
             WorkerGroups.apply(all, device: "d", in: groups) == [
                 "cpu-weight has no effect: \(path)/device-d/cpu.weight cannot be written: No such file or directory",
-                "memory-max has no effect: the controller 'memory' is not there in \(path) (cgroup.controllers: cpu pids)",
+                "memory-max has no effect: the controller 'memory' is not there in \(path) "
+                    + "(cgroup.controllers: cpu pids)",
                 "io-weight has no effect: the controller 'io' is not there in \(path) (cgroup.controllers: cpu pids)",
             ])
         #expect(WorkerGroups.apply(nil, device: "d", in: groups) == [])
