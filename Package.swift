@@ -102,7 +102,7 @@ let package = Package(
         .target(name: "CStoreWatch"),
         module(
             "SimulationKit",
-            ["BlockTarget", "CLinux", "CStoreWatch", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
+            ["BlockTarget", "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "Uring", "Virtio"]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),

@@ -67,6 +67,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// Bytes of memory for bounce buffers.
     public static var bounceBytes: Int { BouncePool.byteCount }
 
+    public mutating func takeUp() -> Int { engine.takeUp() }
     @inlinable
     public mutating func submit() { engine.submit() }
     @inlinable

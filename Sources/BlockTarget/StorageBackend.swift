@@ -6,6 +6,12 @@ public import Uring
 /// One loop owns a backend. A request is started once; from then on each completion of its token is handed to `finish`,
 /// until a step says that it is done. Whatever it still needs is in its slot.
 public protocol StorageBackend: ~Copyable {
+    /// The device is this worker's from now on: goes on with what it shares with workers before. Until then it is only
+    /// held ready.
+    ///
+    /// - Returns: completions of theirs that wait.
+    mutating func takeUp() -> Int
+
     /// Starts a request that has been checked, or starts it again after `.stalled`.
     mutating func start(_ slot: inout RequestSlot) -> BackendStep
 
@@ -59,6 +65,7 @@ public protocol StorageBackend: ~Copyable {
 
 /// A backend that finishes every request at once, or that nobody takes over.
 extension StorageBackend where Self: ~Copyable {
+    public mutating func takeUp() -> Int { 0 }
     @inlinable public mutating func releaseCompletions() {}
     @inlinable public var lastIndex: UInt32 { 0 }
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }

@@ -20,8 +20,7 @@ public final class Sentinel: Sendable {
         let failure = Atomic<Int32>(0)
 
         init() throws(Errno) {
-            // Blocking: the thread waits in read.
-            wakeUp = OwnedFD(owning: try retryingInterrupts { eventfd(0, Int32(EFD_CLOEXEC)) })
+            wakeUp = try makeBlockingEvent()
         }
     }
 
@@ -68,8 +67,7 @@ public final class Sentinel: Sendable {
     private static func run(_ record: SessionRecord, _ orders: Orders, acquired: Int32) {
         var holds = false
         while true {
-            var count: UInt64 = 0
-            guard unsafe read(orders.wakeUp.number, &count, 8) == 8 else { continue }
+            waitForEvent(orders.wakeUp.number)
             let wants = orders.wantsToHold.load(ordering: .acquiring)
             if wants, !holds {
                 let result = unsafe clinux_sentinel_lock(record.sentinel)
@@ -93,9 +91,12 @@ public final class Sentinel: Sendable {
 public func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> Bool {
     let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
     for thread in threads {
+        var looks = 0
         while let state = ThreadState(process: process, thread: thread), !state.isOver {
             if monotonicNanoseconds() > end { return false }
-            spinHint()
+            looks += 1
+            // It may need this very CPU to end on.
+            if looks < 10 { sched_yield() } else { pause(nanoseconds: 20_000) }
         }
     }
     return true

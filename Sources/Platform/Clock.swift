@@ -16,7 +16,10 @@ public func threadCPUNanoseconds() -> UInt64 {
 
 /// Lets the calling thread sleep, or less when a signal comes: between attempts at something that has no event to wait
 /// for.
-public func pause(milliseconds: Int32) {
-    var time = timespec(tv_sec: Int(milliseconds / 1000), tv_nsec: Int(milliseconds % 1000) * 1_000_000)
+public func pause(milliseconds: Int32) { pause(nanoseconds: Int(milliseconds) * 1_000_000) }
+
+/// The same for less than a millisecond; the kernel adds the thread's timer slack, 50 µs unless told otherwise.
+public func pause(nanoseconds: Int) {
+    var time = timespec(tv_sec: nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000)
     _ = unsafe nanosleep(&time, nil)
 }

@@ -9,6 +9,17 @@ public func signalEvent(_ number: Int32) {
     while unsafe write(number, &one, 8) == -1, Errno.current == .interrupted {}
 }
 
+/// An eventfd in which a thread waits (`waitForEvent`), close-on-exec.
+public func makeBlockingEvent() throws(Errno) -> OwnedFD {
+    OwnedFD(owning: try retryingInterrupts { eventfd(0, Int32(EFD_CLOEXEC)) })
+}
+
+/// Waits until a blocking eventfd is rung, and takes that.
+public func waitForEvent(_ number: Int32) {
+    var count: UInt64 = 0
+    while unsafe read(number, &count, 8) == -1, Errno.current == .interrupted {}
+}
+
 /// An eventfd of our own, close-on-exec and non-blocking.
 public struct EventFD: ~Copyable, Sendable {
     public let fd: OwnedFD

@@ -22,6 +22,7 @@ private func makeLog(_ level: Logger.Level) -> Logger {
 /// status 2 when the command line is wrong, else with 1.
 public func runWorker(_ build: WorkerBuild) {
     nameProcess()
+    takeShortTurns()
     do throws(UsageError) {
         switch try parseCommandLine(version: build.version) {
         case .print(let text):

@@ -53,6 +53,7 @@ struct Batond: ParsableCommand {
     var keep: Int32?
 
     func run() throws {
+        takeShortTurns()
         if let keep {
             var keeper = DescriptorKeeper(UnixListener(owning: OwnedFD(owning: keep)))
             keeper.run()

@@ -98,4 +98,55 @@ import Testing
         scenario.thinning = 32
         try survive(scenario)
     }
+
+    @Test(arguments: Shape.all, [1, 4, 16])
+    func `nor does one of a worker whose operations the next one takes over`(shape: Shape, batch: Int) throws {
+        let seed = makeSeed()
+        print("deaths in custody: \(shape.testDescription), \(batch) at once: seed \(seed)")
+        var scenario = shape.scenario(seed: seed)
+        scenario.isInCustody = true
+        scenario.ringSize = batch == 16 ? 64 : 16
+        scenario.batch = batch
+        scenario.requests = 16
+        let report = try survive(scenario)
+        #expect(report.finding != nil || report.deaths > 8 * scenario.requests)
+    }
+
+    @Test(arguments: Shape.all)
+    func `nor does one in custody while requests wait for room`(shape: Shape) throws {
+        let seed = makeSeed()
+        print("deaths in custody while requests wait: \(shape.testDescription): seed \(seed)")
+        var scenario = shape.scenario(seed: seed)
+        scenario.isInCustody = true
+        scenario.ringSize = 64
+        scenario.batch = 16
+        scenario.requests = 16
+        scenario.queueDepth = 2
+        try survive(scenario)
+    }
+
+    @Test(arguments: Shape.all.filter { $0.usesEventIndex == $0.usesIndirect })
+    func `nor does a second death in custody, at any store of the take-over`(shape: Shape) throws {
+        let seed = makeSeed()
+        print("second deaths in custody: \(shape.testDescription): seed \(seed)")
+        var scenario = shape.scenario(seed: seed)
+        scenario.isInCustody = true
+        scenario.ringSize = 8
+        scenario.requests = 4
+        scenario.deaths = 2
+        try survive(scenario)
+    }
+
+    @Test(arguments: VirtqueueKind.allCases)
+    func `nor do four deaths in custody, over which operations go on`(ring: VirtqueueKind) throws {
+        let seed = makeSeed()
+        print("four deaths in custody: \(ring): seed \(seed)")
+        var scenario = Shape(ring: ring, usesEventIndex: true, usesIndirect: false).scenario(seed: seed)
+        scenario.isInCustody = true
+        scenario.ringSize = 8
+        scenario.requests = 4
+        scenario.deaths = 4
+        scenario.thinning = 48
+        try survive(scenario)
+    }
 }

@@ -83,17 +83,22 @@ public struct CustodyWorker: ~Copyable {
             }
             let record = try SessionRecord(fd, reading: build.record.reads)
             let image = try GivenImage.take(configuration, from: link)
+            let takeOver = TakeOver(record: record, link: link, ringNumbers: rings, image: image)
             let sentinel = try Sentinel(record)
+            var standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             link.tell(build.announcement)
-            while let claim = try awaitDevice(record, sentinel) {
-                var tenure = try Tenure(
-                    claim, configuration, record, link, rings, image, signals: signals.number, log)
+            while let claim = try awaitDevice(record, sentinel, &standby) {
+                // What workers share is made by the first one that has the device.
+                var ready = try standby.take() ?? Standby(configuration, takeOver, signals: signals.number, log)
+                ready.forgetOldSession()
+                var tenure = try Tenure(claim, configuration, takeOver, ready, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
                 // In this order: the successor's `active` must not be heard first, which would mean that we died.
                 link.tell(CustodyMessage(.frozen))
                 sentinel.release()
                 guard awaitThaw() else { return }
+                standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             }
         } catch {
             link.tell(CustodyMessage(.refused, text: "\(error)"))
@@ -103,6 +108,9 @@ public struct CustodyWorker: ~Copyable {
 
     // MARK: Waiting
 
+    /// A session in which nothing has changed for so long is held ready.
+    private static let calmMilliseconds: Int32 = 50
+
     private enum Wake {
         case order(SupervisorOrder)
         case end
@@ -111,11 +119,11 @@ public struct CustodyWorker: ~Copyable {
 
     /// Waits for an order, a signal, or one of the descriptors.
     ///
-    /// - Parameter isPatient: else it only looks.
-    private borrowing func wait(_ numbers: [Int32], isPatient: Bool = true) -> Wake {
+    /// - Parameter milliseconds: how long at most; nil: for ever.
+    private borrowing func wait(_ numbers: [Int32], milliseconds: Int32? = nil) -> Wake {
         if let order = link.nextOrder() { return .order(order) }
         let channel = link.isClosed ? -1 : link.number
-        let ready = waitForAny([signals.number, channel] + numbers, waiting: isPatient)
+        let ready = waitForAny([signals.number, channel] + numbers, milliseconds: milliseconds)
         if ready.contains(signals.number) { return .end }
         if channel >= 0, ready.contains(channel) {
             link.receive()
@@ -134,18 +142,23 @@ public struct CustodyWorker: ~Copyable {
         }
     }
 
-    /// Stands by until the device is nobody's.
+    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing has
+    /// come for a while, it is replayed anew.
     ///
     /// - Returns: nil when this worker is to end.
-    private borrowing func awaitDevice(_ record: SessionRecord, _ sentinel: Sentinel) throws -> Claim? {
+    private borrowing func awaitDevice(
+        _ record: SessionRecord, _ sentinel: Sentinel, _ standby: inout Standby?
+    ) throws -> Claim? {
         sentinel.acquire()
         while true {
-            switch wait([sentinel.acquiredDescriptor]) {
+            standby?.forgetOldSession()
+            let limit: Int32? = standby.map(\.isUpToDate) ?? true ? nil : Self.calmMilliseconds
+            switch wait([sentinel.acquiredDescriptor], milliseconds: limit) {
             case .order(.quit), .end: return nil
             case .order: break
             case .other:
                 guard let died = try sentinel.takeAcquisition() else {
-                    // Nobody is left who could want the device served, or tell this worker to end.
+                    if limit != nil { standby?.catchUp() }
                     continue
                 }
                 // What was given last is here: the supervisor gives before it confirms to the worker that died.
@@ -174,7 +187,7 @@ public struct CustodyWorker: ~Copyable {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
         while true {
             let numbers = [tenure.connectionNumber, tenure.channelNumber, memoryLoss.fd.number]
-            switch wait(numbers + tenure.settlingNumbers, isPatient: !tenure.mustAnnounce) {
+            switch wait(numbers + tenure.settlingNumbers, milliseconds: tenure.mustAnnounce ? 0 : nil) {
             case .order(.quit), .end:
                 tenure.finish()
                 return true

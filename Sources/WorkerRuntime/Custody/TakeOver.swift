@@ -6,14 +6,14 @@ internal import Uring
 
 /// What a worker in custody gets instead of making it: memory and rings that outlive it.
 struct TakeOver {
-    let ownership: Ownership
+    let record: SessionRecord
     let link: SupervisorLink
     /// The device's kernel rings, in order; the last is the connection's.
     let ringNumbers: [Int32]
     /// Nil for a disk that has none.
     let image: GivenImage?
 
-    /// Adopts a ring: by now nobody else uses it.
+    /// Maps a ring. Another worker may be using it.
     func ring(_ index: Int) throws(SystemError) -> Ring {
         guard index < ringNumbers.count else {
             throw SystemError(
@@ -28,7 +28,16 @@ struct TakeOver {
         } catch {
             throw SystemError(cannot: "take over", "a kernel ring", error)
         }
-        return try Ring(adopting: copy, parameters: ownership.record.ringParameters(index))
+        return try Ring(mapping: copy, parameters: record.ringParameters(index))
+    }
+
+    /// Whether nothing has to be made that workers share: it is made once, by one that has the device.
+    func hasAll(for configuration: WorkerConfiguration) -> Bool {
+        guard link.descriptors.number(CustodyKey(.inflight)) != nil else { return false }
+        guard case .image = configuration.storage else { return true }
+        return (0..<configuration.threadCount).allSatisfy {
+            link.descriptors.number(CustodyKey(.bounce, UInt16($0))) != nil
+        }
     }
 
     /// Memory for a loop's bounce buffers: what an earlier worker has used, or new.

@@ -8,7 +8,8 @@ extension WorkerConfiguration {
     ///
     /// - Parameters:
     ///   - signals: a descriptor whose input ends a wait for the storage.
-    ///   - takeOver: a device that is in custody; nil: this worker is on its own.
+    ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this worker
+    ///     is on its own.
     /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
     func startLoops(
@@ -37,7 +38,7 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
                 let backend = try fileBackend(image, loop: index, takeOver, log)
-                loops.append(try startLoop(index, backend, disk, takeOver?.ownership, log))
+                loops.append(try startLoop(index, backend, disk, takeOver != nil, log))
             }
         case .memory(let bytes):
             disk.sectors = bytes / 512
@@ -45,14 +46,14 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             let contents = try MemoryDisk(bytes: Int(bytes))
             for index in 0..<threadCount {
-                loops.append(try startLoop(index, MemoryBackend(contents), disk, takeOver?.ownership, log))
+                loops.append(try startLoop(index, MemoryBackend(contents), disk, takeOver != nil, log))
             }
         case .null(let bytes):
             disk.sectors = bytes / 512
             disk.logicalBlockSize = logicalBlockSize ?? 512
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             for index in 0..<threadCount {
-                loops.append(try startLoop(index, NullBackend(), disk, takeOver?.ownership, log))
+                loops.append(try startLoop(index, NullBackend(), disk, takeOver != nil, log))
             }
         }
         return (disk, opened, tenure, loops)
@@ -104,13 +105,7 @@ extension WorkerConfiguration {
                 return try FileBackend(image, engine: try Ring(entries: 256, completions: ringCompletions))
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)
-            let ring = try takeOver.ring(loop)
-            if ring.waitingCompletionCount > 0 {
-                log.notice(
-                    "the kernel has finished requests of a worker before",
-                    metadata: ["loop": "\(loop)", "completions": "\(ring.waitingCompletionCount)"])
-            }
-            return try FileBackend(image, engine: ring, bounceMemory: bounceMemory)
+            return try FileBackend(image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory)
         } catch let error as SystemError {
             throw error
         } catch {
@@ -119,11 +114,11 @@ extension WorkerConfiguration {
     }
 
     private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(
-        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ ownership: Ownership?, _ log: Logger
+        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ standsBy: Bool, _ log: Logger
     ) throws(SystemError) -> LoopThread {
         try LoopThread(
             index: index, backend: backend, disk: disk, pollMicroseconds: pollMicroseconds,
-            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], ownership: ownership, log: log)
+            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], standsBy: standsBy, log: log)
     }
 
     /// Each request has at most one operation in flight: with this many the completion queue cannot overflow.
