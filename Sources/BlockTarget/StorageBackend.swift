@@ -1,4 +1,5 @@
 public import Custody
+internal import Telemetry
 public import Uring
 
 /// The seam between a queue and what stores its data.
@@ -59,7 +60,7 @@ public protocol StorageBackend: ~Copyable {
     /// Readable when completions wait; nil for a backend that always finishes at once.
     var pollDescriptor: Int32? { get }
 
-    /// What went wrong so far, counted.
+    /// What went wrong so far, counted: since the device was made, for one that is in custody.
     var faults: StorageFaults { get }
 }
 
@@ -98,6 +99,15 @@ public struct StorageFaults: Sendable, Equatable {
     public var errors: UInt64 = 0
 
     public init() {}
+
+    /// What a meter has counted.
+    init(_ meter: borrowing FaultMeter) {
+        noSpace = meter[.noSpace]
+        retries = meter[.retry]
+        shortTransfers = meter[.shortTransfer]
+        unexpectedEnds = meter[.unexpectedEnd]
+        errors = meter[.error]
+    }
 
     /// Adds another loop's counts.
     public mutating func add(_ other: StorageFaults) {

@@ -31,6 +31,10 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
     public static let sharedInflight = CustodyRole(rawValue: 12)
     /// An eventfd that tells of writes to the dirty log.
     public static let dirtyLogEvent = CustodyRole(rawValue: 13)
+    /// What the device's workers count (Telemetry's DeviceStatistics).
+    public static let statistics = CustodyRole(rawValue: 14)
+    /// A socket to the journal, if logs go there.
+    public static let journal = CustodyRole(rawValue: 15)
 
     public var description: String {
         switch self {
@@ -47,6 +51,8 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
         case .backendChannel: "back-end channel"
         case .sharedInflight: "shared inflight region"
         case .dirtyLogEvent: "dirty log event"
+        case .statistics: "statistics"
+        case .journal: "journal"
         default: "role \(rawValue)"
         }
     }

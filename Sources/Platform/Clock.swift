@@ -14,6 +14,16 @@ public func threadCPUNanoseconds() -> UInt64 {
     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
 }
 
+/// CPU time that all threads of a process have used, in nanoseconds; nil when there is no such process.
+public func processCPUNanoseconds(_ process: Int32) -> UInt64? {
+    var clock = clockid_t()
+    var now = timespec()
+    guard process > 0, unsafe clock_getcpuclockid(process, &clock) == 0, unsafe clock_gettime(clock, &now) == 0 else {
+        return nil
+    }
+    return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
+}
+
 /// Lets the calling thread sleep, or less when a signal comes: between attempts at something that has no event to wait
 /// for.
 public func pause(milliseconds: Int32) { pause(nanoseconds: Int(milliseconds) * 1_000_000) }

@@ -6,6 +6,7 @@ internal import Platform
 final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]
     let workerOutput: SharedFD
+    let journal: SharedFD?
     let workerGroups: WorkerGroups?
     let store: any FDStore
     let coder: StateCoder
@@ -47,6 +48,9 @@ final class CustodyLoop: CustodySite {
     init(_ options: borrowing Supervisor.Options, mailbox: Mailbox) throws(SystemError) {
         workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
         workerGroups = options.workerGroups
+        journal = try options.journal.map { number throws(SystemError) in
+            SharedFD(try Self.duplicate(number))
+        }
         store = options.store
         coder = options.coder
         hangLimit = options.hangMilliseconds * 1_000_000
@@ -119,6 +123,14 @@ final class CustodyLoop: CustodySite {
         unsafe withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
             let count = unsafe readlink("/proc/self/fd/\(file.number)", buffer.baseAddress!, buffer.count)
             return unsafe String(decoding: buffer.prefix(max(0, count)), as: UTF8.self)
+        }
+    }
+
+    private static func duplicate(_ number: Int32) throws(SystemError) -> OwnedFD {
+        do throws(Errno) {
+            return OwnedFD(owning: try duplicateDescriptor(number))
+        } catch {
+            throw SystemError(cannot: "keep", "the journal's socket", error)
         }
     }
 
@@ -198,7 +210,8 @@ final class CustodyLoop: CustodySite {
     func report(_ report: DeviceMachine.Report, device: String) {
         eventCount += 1
         let event = SupervisorEvent(
-            sequence: eventCount, time: wallClockMilliseconds(), device: device, report: report)
+            sequence: eventCount, time: wallClockMilliseconds(), device: device,
+            generation: devices[device]?.generation(of: report) ?? 0, report: report)
         lastEvents.append(event)
         if lastEvents.count > Self.eventHistory { lastEvents.removeFirst() }
         for sink in sinks.values { sink(event) }

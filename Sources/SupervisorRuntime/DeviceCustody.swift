@@ -1,6 +1,7 @@
 internal import Custody
 internal import Glibc
 internal import Platform
+internal import Telemetry
 
 /// What a device's custody needs of the loop that it lives in.
 protocol CustodySite: AnyObject {
@@ -16,6 +17,8 @@ protocol CustodySite: AnyObject {
     var coder: StateCoder { get }
     /// Where workers write their logs.
     var workerOutput: SharedFD { get }
+    /// The journal, for them too; nil: their output is all there is.
+    var journal: SharedFD? { get }
     /// Where they run; nil: where the supervisor does.
     var workerGroups: WorkerGroups? { get }
 }
@@ -40,6 +43,9 @@ final class DeviceCustody {
     private(set) var machine: DeviceMachine
     let record: SessionRecord
     private let recordFile: SharedFD
+    /// What its workers count.
+    let statistics: DeviceStatistics
+    private let statisticsFile: SharedFD
     let rings: [SharedFD]
     /// Of the rings, once they have been looked at.
     var ringSights: [RingSight?] = []
@@ -57,6 +63,8 @@ final class DeviceCustody {
     private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
     private var tokens: [WatchTarget: UInt64] = [:]
     private var deadlines: [DeviceMachine.Timer: UInt64] = [:]
+    /// The number of the worker whose end is being carried out; nil: it had none, or that is over.
+    private var endedGeneration: UInt64?
     /// The descriptor of the message, or of the connection, that is being carried out.
     private var arrived: SharedFD?
     unowned let site: any CustodySite
@@ -83,6 +91,8 @@ final class DeviceCustody {
         } catch {
             throw SystemError(cannot: "make a session record for", configuration.name, nil, advice: "\(error)")
         }
+        statisticsFile = try Self.makeStatistics(configuration)
+        statistics = try Self.read(statisticsFile, configuration)
         var rings: [SharedFD] = []
         for index in 0..<ringCount {
             let ring =
@@ -107,6 +117,7 @@ final class DeviceCustody {
         machine = DeviceMachine(program: program, recordVersion: record.version)
         if let image { secure(image) }
         site.store.put(recordFile.number, as: storeName("record"))
+        site.store.put(statisticsFile.number, as: storeName("statistics"))
         site.store.put(listener.fd.number, as: storeName("listener"))
         saveState()
         site.store.put(stateFile.file.number, as: storeName("state"))
@@ -134,6 +145,14 @@ final class DeviceCustody {
             record = try SessionRecord(recordFile.fd)
         } catch {
             throw SystemError(cannot: "take over", name, nil, advice: "\(error)")
+        }
+        // None of a supervisor that knew none. What cannot be read is no reason to lose a device.
+        if let file = found["statistics"], let kept = try? DeviceStatistics(file.fd, writable: false) {
+            (statisticsFile, statistics) = (file, kept)
+        } else {
+            statisticsFile = try Self.makeStatistics(configuration)
+            statistics = try Self.read(statisticsFile, configuration)
+            site.store.put(statisticsFile.number, as: "device/\(name)/statistics")
         }
         Self.killUnknownWorkers(of: state, from: found)
         let links = Self.links(of: state, from: found)
@@ -240,6 +259,26 @@ final class DeviceCustody {
         }
     }
 
+    private static func makeStatistics(_ configuration: DeviceConfiguration) throws(SystemError) -> SharedFD {
+        do throws(Errno) {
+            return SharedFD(
+                try DeviceStatistics.makeFile(
+                    queueCount: configuration.queueCount, queueSize: configuration.queueSize))
+        } catch {
+            throw SystemError(cannot: "make statistics for", configuration.name, error)
+        }
+    }
+
+    private static func read(
+        _ file: SharedFD, _ configuration: DeviceConfiguration
+    ) throws(SystemError) -> DeviceStatistics {
+        do throws(Errno) {
+            return try DeviceStatistics(file.fd, writable: false)
+        } catch {
+            throw SystemError(cannot: "read the statistics of", configuration.name, error)
+        }
+    }
+
     private static func makeRecord(_ geometry: RecordGeometry) throws(SessionRecordError) -> OwnedFD {
         do throws(Errno) {
             return try SessionRecord.makeFile(geometry)
@@ -263,7 +302,13 @@ final class DeviceCustody {
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
             generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
             upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount,
-            notices: notices)
+            notices: notices, statistics: statistics)
+    }
+
+    /// The number of the worker that a report is about: of the one that has died, or that has the device.
+    func generation(of report: DeviceMachine.Report) -> UInt64 {
+        if report.kind == .died { return endedGeneration ?? 0 }
+        return record.lastGeneration
     }
 
     /// Kills the worker that has the device: for drills.
@@ -333,6 +378,8 @@ extension DeviceCustody {
         // What it said last is still in the channel.
         takeMessages(id)
         let life = record.life(ofProcess: link.process.pid)
+        endedGeneration = life?.generation
+        defer { endedGeneration = nil }
         handle(
             .ended(
                 id, ending(of: link, life),
@@ -494,6 +541,8 @@ extension DeviceCustody {
     private func equip(_ id: DeviceMachine.WorkerID) {
         guard let link = links[id] else { return }
         link.send(CustodyMessage(.give, CustodyKey(.record)), recordFile)
+        link.send(CustodyMessage(.give, CustodyKey(.statistics)), statisticsFile)
+        if let journal = site.journal { link.send(CustodyMessage(.give, CustodyKey(.journal)), journal) }
         for (key, descriptor) in custody { link.send(CustodyMessage(.give, key), descriptor) }
         // Not there when a supervisor before this one started the worker; without them it refuses the device.
         let files = images.removeValue(forKey: id) ?? (try? ImageFiles.open(configuration)) ?? []
@@ -530,7 +579,7 @@ extension DeviceCustody {
         watchListener(false)
         for key in custody.keys { site.store.remove(storeName(Self.storeName(key))) }
         custody = [:]
-        for name in ["state", "record", "listener", "image"] { site.store.remove(storeName(name)) }
+        for name in ["state", "record", "statistics", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
         site.workerGroups?.remove(device: configuration.name)
         site.dissolve(configuration.name)

@@ -215,7 +215,7 @@ extension CustodyRole {
     /// Belongs to the device itself; everything else came with a connection and goes with it.
     var outlivesConnection: Bool {
         switch self {
-        case .record, .inflight, .bounce, .image: true
+        case .record, .inflight, .bounce, .image, .statistics, .journal: true
         default: false
         }
     }

@@ -2,6 +2,7 @@ internal import BlockTarget
 internal import Glibc
 public import Logging
 public import Platform
+internal import Telemetry
 internal import VhostUser
 
 /// A worker that runs on its own: one disk, one front-end at a time, until SIGTERM.
@@ -33,7 +34,9 @@ public struct Worker: ~Copyable {
         let hangups = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
         let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
-        let (disk, image, tenure, loops) = try configuration.startLoops(log: log, signals: signals.number)
+        let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
+        let (disk, image, tenure, loops) = try configuration.startLoops(
+            log: log, signals: signals.number, statistics: statistics)
         watch = Self.watch(image, log)
         self.memoryLoss = memoryLoss
         self.log = log
@@ -45,7 +48,7 @@ public struct Worker: ~Copyable {
             disk: disk, image: image, tenure: tenure, loops: loops,
             drainMilliseconds: WorkerConfiguration.drainMilliseconds,
             pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
-            allowsShrinking: configuration.allowsShrinking, log: log)
+            allowsShrinking: configuration.allowsShrinking, statistics: statistics, log: log)
         log.info(
             "serving \(configuration.storage.name)",
             metadata: [
@@ -225,9 +228,9 @@ extension Storage {
 extension QueueReport {
     /// As the log shows it: what is 0 is left out, except the requests.
     var metadata: Logger.Metadata {
-        var pairs: Logger.Metadata = ["requests": "\(counters.requests)"]
+        var pairs: Logger.Metadata = ["requests": "\(counts.operations)"]
         let others: [(String, UInt64)] = [
-            ("failed", counters.failed), ("malformed", counters.malformed), ("stale", counters.staleCompletions),
+            ("failed", counts.errors), ("malformed", counts.malformed), ("stale", counts.staleCompletions),
             ("no-space", faults.noSpace), ("retries", faults.retries), ("short", faults.shortTransfers),
             ("unexpected-ends", faults.unexpectedEnds), ("errors", faults.errors),
         ]

@@ -45,6 +45,12 @@ struct Batond: ParsableCommand {
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
 
+    @Option(help: "A UNIX socket at which Prometheus, or curl, finds the metrics: GET /metrics (none).")
+    var metricsSocket: String?
+
+    @Option(help: "A loopback address at which they are found, such as 127.0.0.1:9753 (none).")
+    var metricsListen: String?
+
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
@@ -63,17 +69,18 @@ struct Batond: ParsableCommand {
         guard let level = Logger.Level(rawValue: logLevel) else {
             throw ValidationError("--log-level is one of \(Logger.Level.allCases.map(\.rawValue))")
         }
-        var log = Logger(label: "batond") { StandardErrorLog(label: $0) }
+        let journal = JournalSocket.ofStandardError()
+        var log = Logger(label: "batond") { StandardErrorLog(label: $0, journal: journal) }
         log.logLevel = level
         do {
-            try serve(log)
+            try serve(log, journal)
         } catch {
             printText("batond: \(error)\n", to: STDERR_FILENO)
             throw ExitCode(1)
         }
     }
 
-    private func serve(_ log: Logger) throws {
+    private func serve(_ log: Logger, _ journal: JournalSocket) throws {
         raiseDescriptorLimit()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
@@ -82,12 +89,14 @@ struct Batond: ParsableCommand {
             programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
             workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
+        options.journal = journal.number
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
-            log.info(
-                "\(event.report.kind.rawValue) \(event.report.text)",
+            log.log(
+                level: event.report.kind.level, "\(event.report.kind.rawValue) \(event.report.text)",
                 metadata: [
-                    "device": "\(event.device)", "worker": event.report.worker.map { "\($0)" } ?? "-",
+                    "device": "\(event.device)", "generation": "\(event.generation)",
+                    "worker": event.report.worker.map { "\($0)" } ?? "-",
                 ])
         }
         let configured = ConfiguredDevices(
@@ -100,6 +109,8 @@ struct Batond: ParsableCommand {
         let service = ControlService(
             supervisor: supervisor, saved: saved, configured: configured, directory: stateDirectory, log: log,
             isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
+        let metrics = try startMetrics(supervisor)
+        if let metrics { log.info("metrics at \(metrics.places)") }
         let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
         ServiceManager.tell("READY=1")
@@ -107,6 +118,7 @@ struct Batond: ParsableCommand {
         let isReplaced = waitForEnd(signals, successor, configured)
         // Answers are on their way out before their connections end.
         server.close()
+        metrics?.close()
         let stopped = try EventFD()
         let bell = stopped.fd.number
         supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
@@ -129,6 +141,20 @@ struct Batond: ParsableCommand {
             if signal != SIGHUP { return false }
             configured.reload(isDryRun: false) { _ in }
         }
+    }
+
+    private func startMetrics(_ supervisor: Supervisor) throws -> MetricsServer? {
+        let address = try metricsListen.map { text in
+            guard let address = MetricsServer.loopback(text) else {
+                throw ValidationError(
+                    "--metrics-listen is a loopback address and a port, such as 127.0.0.1:9753, not '\(text)'. "
+                        + "For others, put a proxy in front that asks who they are")
+            }
+            return address
+        }
+        guard address != nil || metricsSocket != nil else { return nil }
+        return try MetricsServer(
+            path: metricsSocket, address: address, supervisor: supervisor, version: Self.configuration.version)
     }
 
     private func makeStore() throws(SystemError) -> any FDStore {
@@ -206,6 +232,18 @@ struct Batond: ParsableCommand {
             throw ValidationError("--control-group: there is no group '\(controlGroup)'")
         }
         return ControlAccess(mode: mode, group: group, groupName: controlGroup)
+    }
+}
+
+extension DeviceMachine.Report.Kind {
+    /// How much it matters in the log.
+    fileprivate var level: Logger.Level {
+        switch self {
+        case .refused, .failed: .error
+        case .died, .rolledBack: .warning
+        case .active, .upgraded, .created, .deleted: .notice
+        default: .info
+        }
     }
 }
 

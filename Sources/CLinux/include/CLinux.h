@@ -47,6 +47,8 @@ enum {
     CLINUX_O_NOATIME = 01000000,
     CLINUX_MFD_CLOEXEC = 1,
     CLINUX_MFD_ALLOW_SEALING = 2,
+    CLINUX_F_ADD_SEALS = 1033,
+    CLINUX_F_SEAL_SIZE = 1 | 2 | 4,
     CLINUX_MSG_NOSIGNAL = 0x4000,
     CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,
     /// The kernel's SCM_MAX_FD: no message carries more.
@@ -63,8 +65,9 @@ static inline int clinux_epoll_watch(int epoll, int fd, uint64_t token, int edge
 
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
 
-/// Asks the scheduler to run the calling thread, and those that it starts, in slices of so many nanoseconds: sched_setattr,
-/// which glibc lacks. A thread of short slices waits less behind others; its share stays the same. Without effect before Linux 6.12.
+/// Asks the scheduler to run the calling thread, and those that it starts, in slices of so many nanoseconds:
+/// sched_setattr, which glibc lacks. A thread of short slices waits less behind others; its share stays the same.
+/// Without effect before Linux 6.12.
 static inline int clinux_set_slice(uint64_t nanoseconds) {
     struct {
         uint32_t size, policy;

@@ -19,6 +19,8 @@ public struct DeathScenario: Sendable, CustomStringConvertible {
     public var deaths = 1
     /// From the second death on, this share of the points is tried: one in so many.
     public var thinning = 1
+    /// What workers count outlives them, and is checked.
+    public var keepsStatistics = false
     public var seed: UInt64 = 1
 
     public init() {}
@@ -27,7 +29,8 @@ public struct DeathScenario: Sendable, CustomStringConvertible {
         "\(ring) ring of \(ringSize), \(requests) requests, \(batch) at once"
             + (usesEventIndex ? ", EVENT_IDX" : "") + (usesIndirect ? ", indirect" : "")
             + (isFaulty ? ", faulty" : "") + (queueDepth < requests ? ", queue of \(queueDepth)" : "")
-            + (isInCustody ? ", in custody" : "") + (deaths == 1 ? "" : ", \(deaths) deaths") + (thinning == 1 ? "" : " of one point in \(thinning)")
+            + (isInCustody ? ", in custody" : "") + (deaths == 1 ? "" : ", \(deaths) deaths")
+            + (thinning == 1 ? "" : " of one point in \(thinning)")
             + ", seed \(seed)"
     }
 }

@@ -51,7 +51,9 @@ final class DeathStage {
 
     init(_ scenario: DeathScenario) throws(Errno) {
         self.scenario = scenario
-        memory = try OutlivingMemory(guestBytes: ModelGuest.memoryBytes, queueSize: scenario.ringSize)
+        memory = try OutlivingMemory(
+            guestBytes: ModelGuest.memoryBytes, queueSize: scenario.ringSize,
+            keepsStatistics: scenario.keepsStatistics)
         storage = SimulatedStorage(bytes: ModelGuest.blankDisk(), seed: scenario.seed)
         storage.order = .held
         storage.queueDepth = scenario.queueDepth

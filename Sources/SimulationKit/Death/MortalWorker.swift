@@ -42,8 +42,9 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
                 at: stage.memory.records, size: stage.scenario.ringSize, generation: stage.generation)
         }
         var queue = try BlockQueue(
-            index: 0, ring: ring, records: records, memory: stage.memory.guestMemory, disk: Self.disk,
-            features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
+            index: 0, ring: ring, records: records, statistics: stage.memory.statistics,
+            memory: stage.memory.guestMemory, disk: Self.disk, features: Self.features(stage.scenario),
+            writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
         let anew = queue.adopt(&plan, &backend)

@@ -3,6 +3,7 @@ public import Custody
 internal import Glibc
 public import Logging
 public import Platform
+public import Telemetry
 internal import Uring
 internal import VhostUser
 
@@ -39,6 +40,7 @@ public struct CustodyWorker: ~Copyable {
     private let rings: [Int32]
     private let build: WorkerBuild
     private let log: Logger
+    private let journal: JournalSocket
     private let parse: (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     private let signals: OwnedFD
     private let memoryLoss: EventFD
@@ -47,10 +49,11 @@ public struct CustodyWorker: ~Copyable {
     ///   - channel: an inherited descriptor: this worker's end of the channel.
     ///   - rings: inherited descriptors: the device's kernel rings, the last one for the connection.
     ///   - build: what this program is.
+    ///   - journal: where `log` goes as soon as the supervisor has given a way there.
     ///   - parse: reads a configuration as the supervisor spells it.
     /// - Throws: what cannot be had at the start.
     public init(
-        channel: Int32, rings: [Int32], build: WorkerBuild, log: Logger,
+        channel: Int32, rings: [Int32], build: WorkerBuild, log: Logger, journal: JournalSocket,
         parse: @escaping (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     ) throws(SystemError) {
         ignoreBrokenPipes()
@@ -68,6 +71,7 @@ public struct CustodyWorker: ~Copyable {
         self.rings = rings
         self.build = build
         self.log = log
+        self.journal = journal
         self.parse = parse
     }
 
@@ -77,17 +81,21 @@ public struct CustodyWorker: ~Copyable {
     public consuming func run() throws(SystemError) {
         do {
             guard let text = awaitConfiguration() else { return }
+            if let fd = try link.descriptors.take(CustodyKey(.journal)) { journal.adopt(fd) }
             let configuration = try parse(text).get()
             guard let fd = try link.descriptors.duplicate(CustodyKey(.record)) else {
                 throw ControlStateError("was not given")
             }
             let record = try SessionRecord(fd, reading: build.record.reads)
             let image = try GivenImage.take(configuration, from: link)
-            let takeOver = TakeOver(record: record, link: link, ringNumbers: rings, image: image)
+            let takeOver = TakeOver(
+                record: record, link: link, ringNumbers: rings, image: image,
+                statistics: try configuration.statistics(from: link))
             let sentinel = try Sentinel(record)
             var standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             link.tell(build.announcement)
             while let claim = try awaitDevice(record, sentinel, &standby) {
+                journal.setGeneration(claim.generation)
                 // What workers share is made by the first one that has the device.
                 var ready = try standby.take() ?? Standby(configuration, takeOver, signals: signals.number, log)
                 ready.forgetOldSession()
@@ -142,8 +150,8 @@ public struct CustodyWorker: ~Copyable {
         }
     }
 
-    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing has
-    /// come for a while, it is replayed anew.
+    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing
+    /// has come for a while, it is replayed anew.
     ///
     /// - Returns: nil when this worker is to end.
     private borrowing func awaitDevice(
@@ -227,6 +235,8 @@ struct Claim {
     let predecessor: Int32?
     /// By its own fault, while it handled this.
     let suspect: Suspect?
+    /// When this worker learnt that the device is its to take, in nanoseconds of CLOCK_MONOTONIC.
+    let time = monotonicNanoseconds()
 
     /// How long the threads of a dying worker may go on running.
     private static let exitMilliseconds = 2_000

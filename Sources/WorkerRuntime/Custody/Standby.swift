@@ -17,13 +17,14 @@ struct Standby {
     /// - Throws: why the device could not be served.
     init(_ configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger) throws(SystemError)
     {
-        let (disk, image, _, loops) = try configuration.startLoops(log: log, signals: signals, takeOver: takeOver)
+        let (disk, image, _, loops) = try configuration.startLoops(
+            log: log, signals: signals, statistics: takeOver.statistics, takeOver: takeOver)
         self.takeOver = takeOver
         device = DiskDevice(
             disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
             pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
             allowsShrinking: configuration.allowsShrinking, standsBy: true,
-            privateInflight: try takeOver.privateInflight(configuration), log: log)
+            privateInflight: try takeOver.privateInflight(configuration), statistics: takeOver.statistics, log: log)
     }
 
     /// Nil while something is missing that workers share: whoever has the device makes it, before this one is started.

@@ -2,6 +2,7 @@ internal import BlockTarget
 internal import Custody
 internal import Inflight
 internal import Platform
+internal import Telemetry
 internal import Uring
 
 /// What a worker in custody gets instead of making it: memory and rings that outlive it.
@@ -12,6 +13,8 @@ struct TakeOver {
     let ringNumbers: [Int32]
     /// Nil for a disk that has none.
     let image: GivenImage?
+    /// What all workers of the device count, or this one alone.
+    let statistics: DeviceStatistics
 
     /// Maps a ring. Another worker may be using it.
     func ring(_ index: Int) throws(SystemError) -> Ring {
@@ -86,5 +89,22 @@ struct GivenImage {
             main, unaligned: try link.descriptors.take(CustodyKey(.image, 1)), path: path,
             readOnly: configuration.isReadOnly, cache: cache, allowsLeaseLocks: configuration.allowsLeaseLocks)
         return GivenImage(image: image, supportsDiscard: image.probeDiscard())
+    }
+}
+
+extension WorkerConfiguration {
+    /// Statistics that go with this worker.
+    func makeStatistics() throws(Errno) -> DeviceStatistics {
+        try DeviceStatistics(queueCount: queueCount, queueSize: maximumQueueSize)
+    }
+
+    /// The device's statistics, as the supervisor has given them; those of this worker alone if it has not, or if they
+    /// do not fit.
+    func statistics(from link: SupervisorLink) throws(Errno) -> DeviceStatistics {
+        guard let fd = try link.descriptors.duplicate(CustodyKey(.statistics)),
+            let given = try? DeviceStatistics(fd, writable: true), given.queueCount >= queueCount,
+            given.queueSize >= maximumQueueSize
+        else { return try makeStatistics() }
+        return given
     }
 }

@@ -3,6 +3,7 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import VhostUser
 
@@ -37,6 +38,8 @@ struct Tenure: ~Copyable {
         device.lookAtSize(announcing: false, isTakeOver: true)
         let connection = try Self.connect(device, takeOver, standby.replay)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
+        takeOver.statistics.noteServing(
+            deathKnownSince: claim.predecessor.map { _ in claim.time }, at: monotonicNanoseconds())
         let microseconds = (monotonicNanoseconds() - start) / 1000
         for (index, (mailbox, command)) in takingUp.enumerated() {
             try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
@@ -49,7 +52,7 @@ struct Tenure: ~Copyable {
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
             + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
-        log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
+        log.notice("\(summary)")
         settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection
         self.summary = summary
@@ -189,12 +192,14 @@ struct Tenure: ~Copyable {
     ///
     /// - Throws: when a loop does not stop: this worker has to end then, and its successor sees to that first.
     mutating func freeze() throws(SystemError) {
+        let start = monotonicNanoseconds()
         for (mailbox, command) in settling { mailbox.abandon(command) }
         settling = []
         for loop in loops {
             guard case .refused(let reason) = loop.command(.park) else { continue }
             throw SystemError(cannot: "freeze", "a loop", nil, advice: reason)
         }
+        takeOver.statistics.noteStop(at: start)
         connection = nil
         record.noteFatalSignals(nil)
         record.release(generation)

@@ -4,6 +4,7 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import VhostUser
 internal import Virtio
 
@@ -35,6 +36,8 @@ final class DiskDevice: VhostUserDevice {
     private var inflight: InflightRegion?
     /// Where they are logged else, in memory that outlives this process; nil: nowhere.
     private let privateInflight: InflightRegion?
+    /// Where the queues count.
+    private let statistics: DeviceStatistics
     /// What this worker has claimed; nil: it is on its own, or stands by.
     private var ownership: Ownership?
     /// The device may be another worker's: nothing of it is touched, queues that are to run wait for `takeUp`.
@@ -64,8 +67,9 @@ final class DiskDevice: VhostUserDevice {
     init(
         disk: DiskDescription, image: DiskImage? = nil, tenure: ImageTenure? = nil, loops: [LoopThread],
         drainMilliseconds: Int, pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false,
-        standsBy: Bool = false, privateInflight: InflightRegion? = nil, log: Logger
+        standsBy: Bool = false, privateInflight: InflightRegion? = nil, statistics: DeviceStatistics, log: Logger
     ) {
+        self.statistics = statistics
         isStandingBy = standsBy
         self.privateInflight = privateInflight
         precondition(!loops.isEmpty)
@@ -231,8 +235,10 @@ extension DiskDevice {
     /// Makes the log of every queue that does not run say nothing: what it says is of a driver that has gone. Not
     /// before a successor of this worker would know that the queue does not run.
     func forgetStoppedQueues() {
-        guard let privateInflight else { return }
-        for index in queues.indices where queues[index].setup == nil { privateInflight.clear(queue: index) }
+        for index in queues.indices where queues[index].setup == nil {
+            privateInflight?.clear(queue: index)
+            statistics.forgetRequests(queue: index)
+        }
     }
 }
 
@@ -305,7 +311,7 @@ extension DiskDevice {
             used: try resolve(setup.usedRing, layout.device, index, "used ring"),
             base: setup.base, memory: memory, inflight: inflight ?? privateInflight,
             writesThrough: writesThrough(setup.features), signals: queues[index].signals, ownership: ownership,
-            marks: marks(index, setup))
+            marks: marks(index, setup), statistics: statistics)
         do throws(SystemError) {
             try tenure?.take()
         } catch {
@@ -420,7 +426,7 @@ extension DiskDevice {
         guard case .detached(let base, let finished) = reply else {
             throw DeviceRefusal("queue \(index) was not there any more")
         }
-        report.counters.add(finished.counters)
+        report.counts.add(finished.counts)
         report.faults.add(finished.faults)
         queues[index].lastBase = base
         return base

@@ -3,12 +3,13 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import Virtio
 
 /// What a queue did while it was attached.
 struct QueueReport: Sendable {
-    var counters = QueueCounters()
+    var counts = QueueCounts()
     var faults = StorageFaults()
 }
 
@@ -42,8 +43,8 @@ struct QueueReport: Sendable {
 
     /// - Parameters:
     ///   - index: of the loop.
-    ///   - standsBy: for a device that another worker may have: nothing is touched before `takeUp`, nothing served before
-    ///     `begin`.
+    ///   - standsBy: for a device that another worker may have: nothing is touched before `takeUp`, nothing served
+    ///     before `begin`.
     /// - Throws: when there is no descriptor left for the poller.
     init(
         index: Int, backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int,
@@ -53,9 +54,11 @@ struct QueueReport: Sendable {
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
         if !standsBy, let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
+        let faults = backend.faults
         self.backend = backend
         account = LoopAccount(nil, ring: index, poller: poller.number)
-        office = LoopOffice(disk: disk, mailbox: mailbox, log: log, poller: poller, index: index)
+        office = LoopOffice(
+            disk: disk, mailbox: mailbox, log: log, poller: poller, index: index, reportedFaults: faults)
         window = PollingWindow(maximumMicroseconds: pollMicroseconds)
         split = QueueTable(capacity: disk.queueCount)
         packed = QueueTable(capacity: disk.queueCount)
@@ -208,6 +211,8 @@ extension BlockLoop where Backend: ~Copyable {
         account = LoopAccount(record, ring: office.index, poller: office.poller.number)
         account.rest(true)
         let completions = backend.takeUp()
+        // The worker before has counted on since this one looked.
+        office.reportedFaults = backend.faults
         guard let descriptor = backend.pollDescriptor else { return .tookUp(completions: completions) }
         do throws(Errno) {
             try office.poller.watch(descriptor, token: 0, edge: true)

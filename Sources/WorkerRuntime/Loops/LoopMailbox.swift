@@ -3,6 +3,7 @@ internal import Custody
 internal import Inflight
 internal import Platform
 internal import Synchronization
+internal import Telemetry
 internal import Virtio
 
 /// An eventfd that the session and a loop both hold: the last one to let go closes it.
@@ -35,6 +36,8 @@ struct QueueAttachment: Sendable {
     /// Where operations under way are recorded; nil: nowhere.
     var ownership: Ownership?
     var marks: QueueMarks?
+    /// Where it counts.
+    var statistics: DeviceStatistics
 
     /// The ring is a packed one.
     var isPacked: Bool { features & RingLayout.packedFeature != 0 }

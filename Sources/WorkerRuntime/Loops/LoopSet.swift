@@ -1,6 +1,7 @@
 internal import BlockTarget
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 
 extension WorkerConfiguration {
@@ -8,12 +9,13 @@ extension WorkerConfiguration {
     ///
     /// - Parameters:
     ///   - signals: a descriptor whose input ends a wait for the storage.
-    ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this worker
-    ///     is on its own.
+    ///   - statistics: where the loops count.
+    ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this
+    ///     worker is on its own.
     /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
     func startLoops(
-        log: Logger, signals: Int32, takeOver: TakeOver? = nil
+        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil
     ) throws(SystemError) -> (DiskDescription, DiskImage?, ImageTenure?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
@@ -37,7 +39,7 @@ extension WorkerConfiguration {
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
-                let backend = try fileBackend(image, loop: index, takeOver, log)
+                let backend = try fileBackend(image, loop: index, FaultMeter(statistics, loop: index), takeOver, log)
                 loops.append(try startLoop(index, backend, disk, takeOver != nil, log))
             }
         case .memory(let bytes):
@@ -98,14 +100,16 @@ extension WorkerConfiguration {
     }
 
     private func fileBackend(
-        _ image: DiskImage, loop: Int, _ takeOver: TakeOver?, _ log: Logger
+        _ image: DiskImage, loop: Int, _ meter: consuming FaultMeter, _ takeOver: TakeOver?, _ log: Logger
     ) throws(SystemError) -> FileBackend<Ring> {
         do {
             guard let takeOver else {
-                return try FileBackend(image, engine: try Ring(entries: 256, completions: ringCompletions))
+                let engine = try Ring(entries: 256, completions: ringCompletions)
+                return try FileBackend(image, engine: engine, meter: meter)
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)
-            return try FileBackend(image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory)
+            return try FileBackend(
+                image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory, meter: meter)
         } catch let error as SystemError {
             throw error
         } catch {

@@ -8,7 +8,8 @@ internal import Synchronization
 final class LoopThread {
     let mailbox: LoopMailbox
     private var thread: JoinableThread?
-    /// The loop, while it stands by: the session's thread has it then, and its own one waits for it. Nil from `begin` on.
+    /// The loop, while it stands by: the session's thread has it then, and its own one waits for it. Nil from `begin`
+    /// on.
     private var held: (any HeldLoop)?
     /// Milliseconds to wait for an answer that needs no storage.
     private static let answerLimit = 10_000
