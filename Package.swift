@@ -48,6 +48,8 @@ let package = Package(
         // The control socket and the command lines; the worker links neither.
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // The configuration files.
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
         // What Swift cannot see
@@ -84,12 +86,17 @@ let package = Package(
         // Custody of what outlives workers: knows no device, ring or protocol
         module("SupervisorRuntime", ["CLinux", "CSystemd", "Custody", "Platform", "Telemetry"]),
         module("ControlAPI"),
+        // Files that say which devices there are: the supervisor and the operator's command read them alike
+        module("Configuration", ["ControlAPI", "Platform", .product(name: "TOMLKit", package: "TOMLKit")]),
         .executableTarget(
             name: "batond",
-            dependencies: ["ControlAPI", "Platform", "SupervisorRuntime", "Telemetry", argumentParser, log] + nio,
+            dependencies: [
+                "Configuration", "ControlAPI", "Platform", "SupervisorRuntime", "Telemetry", argumentParser, log,
+            ] + nio,
             swiftSettings: settings),
         .executableTarget(
-            name: "baton", dependencies: ["ControlAPI", "Platform", argumentParser], swiftSettings: settings),
+            name: "baton", dependencies: ["Configuration", "ControlAPI", "Platform", argumentParser],
+            swiftSettings: settings),
 
         // The other side
         module("FrontendKit", ["CWire", "Platform", "Virtio", "VhostUser"]),
@@ -139,6 +146,10 @@ let package = Package(
                 "baton-worker", "CLinux", "FrontendKit", "KillKit", "Platform", "TestSupport", "VhostUser", "Virtio",
             ],
             swiftSettings: settings),
+        // A load that a script steers: Scripts/service-test
+        .executableTarget(
+            name: "baton-load", dependencies: ["FrontendKit", "Platform", "TestSupport"],
+            path: "Tests/Service/baton-load", swiftSettings: settings),
         // Workers that serve nothing, and fail as they are told
         .executableTarget(
             name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
@@ -160,7 +171,7 @@ let package = Package(
                 "baton-worker",
                 "next-worker",
                 "FrontendKit",
-                "KillKit", "Platform", "TestSupport",
+                "KillKit", "Platform", "TestSupport", "VhostUser",
             ],
             swiftSettings: settings),
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
@@ -174,6 +185,7 @@ let package = Package(
         .testTarget(
             name: "TakeOverTests", dependencies: ["baton-worker", "batond", "ChaosKit", "TestSupport"],
             swiftSettings: settings),
+        tests(of: "Configuration", ["ControlAPI", "SupervisorRuntime", "TestSupport"]),
         tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]

@@ -14,13 +14,14 @@ inside() { if [ "$systemd" = yes ]; then "$root/Scripts/lib/systemd-sandbox" run
 start_systemd() {
     local units=/run/systemd/system
     "$root/Scripts/lib/systemd-sandbox" start "$sandbox" "$work"
-    mkdir -p "$work/units/batond.service.d"
-    cp "$root"/share/systemd/*.service "$work/units"
-    cat >"$work/units/batond.service.d/demo.conf" <<-END
+    mkdir -p "$work/units/baton.service.d"
+    cp "$root"/share/systemd/* "$work/units"
+    cat >"$work/units/baton.service.d/demo.conf" <<-END
 	[Service]
 	ExecStart=
 	ExecStart=$programs/batond --control-socket $control --state-directory $work/state --worker $work/worker --fd-store systemd \
 	    --worker-cgroup /sys/fs/cgroup/system.slice/baton-workers.service
+	ExecReload=
 	StandardOutput=append:$work/worker.log
 	StandardError=append:$work/worker.log
 	# The demonstration lies where batond sees nothing else.
@@ -29,11 +30,11 @@ start_systemd() {
 	END
     inside cp -r "$work/units/." "$units"
     inside systemctl daemon-reload
-    inside systemctl start batond || fail "systemd does not start batond: $(inside systemctl status batond 2>&1 | tail -20)"
+    inside systemctl start baton || fail "systemd does not start batond: $(inside systemctl status baton 2>&1 | tail -20)"
 }
 
 # What systemd knows of the supervisor.
-main_process() { inside systemctl show --property MainPID --value batond; }
+main_process() { inside systemctl show --property MainPID --value baton; }
 
 start_supervisor() {
     local limit
@@ -137,8 +138,8 @@ blow_supervisor() {
     if [ "$systemd" = yes ]; then
         process=$(main_process)
         case $(($(count supervisor) % 3)) in
-        0) inside systemctl kill --signal KILL batond; how="killed by systemctl and started again by systemd" ;;
-        1) inside systemctl restart batond; how="restarted by systemctl" ;;
+        0) inside systemctl kill --signal KILL baton; how="killed by systemctl and started again by systemd" ;;
+        1) inside systemctl restart baton; how="restarted by systemctl" ;;
         2) baton upgrade --supervisor >/dev/null; how="upgraded" ;;
         esac
         until [[ $(main_process) != "$process" && $(main_process) != 0 ]]; do sleep 0.05; done
@@ -157,7 +158,7 @@ blow_supervisor() {
 blow_disaster() {
     local processes before=$active
     if [ "$systemd" = yes ]; then
-        inside systemctl kill --signal KILL batond baton-workers
+        inside systemctl kill --signal KILL baton baton-workers
     else
         processes=$(supervised_processes)
         # shellcheck disable=SC2086 # several numbers
@@ -174,7 +175,7 @@ end_custody() {
     staffed || return 0
     [ "$connections" = 1 ] || problem "QEMU has connected $connections times"
     baton delete disk-a >/dev/null || problem "the disk was not deleted"
-    if [ "$systemd" = yes ]; then inside systemctl stop batond baton-workers; else end_process "$supervisor_process"; fi
+    if [ "$systemd" = yes ]; then inside systemctl stop baton baton-workers; else end_process "$supervisor_process"; fi
     supervisor_process=''
     tell "the disk was deleted; QEMU had connected $connections time$([ "$connections" = 1 ] || printf s)"
 }

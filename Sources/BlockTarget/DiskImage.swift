@@ -157,9 +157,7 @@ public final class DiskImage: Sendable {
     /// - Throws: fstat's or ioctl's error.
     public func currentBytes() throws(Errno) -> UInt64 {
         if !isBlockDevice { return (try main.fileSize() ?? 0) / 512 * 512 }
-        var size: UInt64 = 0
-        try retryingInterrupts { unsafe clinux_block_device_size(main.number, &size) }
-        return size / 512 * 512
+        return try main.blockDeviceSize() / 512 * 512
     }
 
     /// Makes durable what was written so far.

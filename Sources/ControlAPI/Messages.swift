@@ -16,9 +16,19 @@ public enum ControlMethod: String, Sendable, CaseIterable {
     case upgradeSupervisor
     /// Gives an `Empty`, then an `event` notification for each `EventInfo`, for as long as the connection lasts.
     case events
+    /// Takes `ReloadParameters`, gives a `ReloadResult`: applies the configuration files.
+    case reload
+    /// Gives a `ConfigurationInfo`.
+    case configuration
+    /// Makes every device that there is to be; gives a `DevicesResult`.
+    case start
+    /// Ends every device when its requests are finished, and forgets none; gives a `DevicesResult`.
+    case stop
+    /// Takes `ResizeParameters`, gives a `ResizeResult`.
+    case resize
 
     /// Whether it leaves everything as it is.
-    public var isReadOnly: Bool { self == .status || self == .events }
+    public var isReadOnly: Bool { self == .status || self == .events || self == .configuration }
 }
 
 /// A disk to be made.
@@ -59,6 +69,14 @@ public struct DiskParameters: Codable, Hashable, Sendable {
     public var socketOwner: String?
     /// A name or a number; absent: the supervisor's group.
     public var socketGroup: String?
+    /// The workers' share of the CPUs, 1 to 10000; absent: 100, as of other devices.
+    public var cpuWeight: Int?
+    /// The most memory that the workers may have, in bytes; absent: no limit.
+    public var memoryMax: UInt64?
+    /// The workers' share of the storage, 1 to 10000; absent: 100.
+    public var ioWeight: Int?
+    /// The configuration file that asks for it; absent for a device that was made by `create`. Not for callers to give.
+    public var origin: String?
 
     public init(
         name: String, file: String?, socket: String? = nil, queues: Int = 1, queueSize: Int = 256, threads: Int = 1,
@@ -130,6 +148,8 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
     public var lastDeath: String?
     /// Requests that were answered with an error because workers had died over them.
     public var givenUp: UInt64
+    /// What of its configuration has no effect here, as sentences; absent when nothing.
+    public var notices: [String]?
     /// What the device has done; absent unless it was asked for.
     public var statistics: StatisticsInfo?
 

@@ -31,6 +31,15 @@ public struct OwnedFD: ~Copyable, Sendable {
         return UInt64(exactly: status.st_size)
     }
 
+    /// The size of a block device in bytes.
+    ///
+    /// - Throws: ioctl's error (BLKGETSIZE64).
+    public borrowing func blockDeviceSize() throws(Errno) -> UInt64 {
+        var size: UInt64 = 0
+        try retryingInterrupts { unsafe clinux_block_device_size(number, &size) }
+        return size
+    }
+
     deinit {
         _ = close(number)
     }

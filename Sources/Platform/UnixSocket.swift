@@ -119,6 +119,18 @@ public struct SocketAccess: Sendable, Equatable {
         self.group = group
     }
 
+    /// Changes who may connect to a socket that is there.
+    ///
+    /// - Throws: ENOTSOCK when it is something else, a symbolic link for instance; else the system's error.
+    public func apply(toSocket path: String) throws(Errno) {
+        let fd = OwnedFD(owning: try retryingInterrupts { unsafe clinux_open_path(path) })
+        var status = stat()
+        try retryingInterrupts { unsafe fstat(fd.number, &status) }
+        guard status.st_mode & S_IFMT == S_IFSOCK else { throw Errno(rawValue: ENOTSOCK) }
+        // Nobody can put another file there meanwhile.
+        try apply(to: "/proc/self/fd/\(fd.number)")
+    }
+
     fileprivate func apply(to path: String) throws(Errno) {
         if owner != nil || group != nil {
             // The number of all ones leaves that one as it is.

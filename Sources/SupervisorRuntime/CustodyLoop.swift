@@ -23,6 +23,10 @@ final class CustodyLoop: CustodySite {
     private var eventCount: UInt64 = 0
     private var run: UpgradeRun?
     private var deletions: [String: [@Sendable (Result<Void, SupervisorError>) -> Void]] = [:]
+    /// Who waits for a device to run with other options.
+    var reconfigurations: [String: @Sendable (Result<Void, SupervisorError>) -> Void] = [:]
+    /// Who waits for a disk to have another size.
+    var resizes: [String: @Sendable (Result<DeviceMachine.ResizeOutcome, SupervisorError>) -> Void] = [:]
     private var ended: [DeviceCustody] = []
     private(set) var isStopping = false
     /// How long a loop may leave work undone, in nanoseconds; 0: for ever.
@@ -216,7 +220,14 @@ final class CustodyLoop: CustodySite {
     }
 
     func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String) {
-        run?.ended(device, outcome)
+        guard reconfigurations[device] != nil else {
+            run?.ended(device, outcome)
+            return
+        }
+        switch outcome {
+        case .succeeded: endReconfiguration(device, .success(()))
+        case .failed(let why): endReconfiguration(device, .failure(.failed(why)))
+        }
     }
 
     func dissolve(_ name: String) {
@@ -286,7 +297,9 @@ extension CustodyLoop {
 
 extension CustodyLoop {
     func upgrade(_ request: UpgradeRequest) {
-        guard run == nil else { return request.reply(.failure(.failed("an upgrade is under way"))) }
+        guard !isUpgrading, reconfigurations.isEmpty else {
+            return request.reply(.failure(.failed("an upgrade is under way")))
+        }
         do throws(SupervisorError) {
             let names = request.devices.isEmpty ? devices.keys.sorted() : request.devices
             for name in names where devices[name] == nil { throw .noSuchDevice(name) }
@@ -305,6 +318,8 @@ extension CustodyLoop {
         }
         advanceRun()
     }
+
+    var isUpgrading: Bool { run != nil }
 
     /// Starts the next device's upgrade, if the one before has ended.
     private func advanceRun() {

@@ -36,6 +36,10 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
     public var socketMode: UInt32?
     public var socketOwner: UInt32?
     public var socketGroup: UInt32?
+    /// nil: none.
+    public var limits: ResourceLimits?
+    /// The configuration file that asks for the device; nil: somebody has asked for it by a command.
+    public var origin: String?
 
     public init(name: String, socketPath: String, imagePath: String?) {
         self.name = name
@@ -88,6 +92,7 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         if let socketMode, socketMode > 0o777 {
             throw .invalid("a socket's mode is octal, such as 0660, not \(String(socketMode, radix: 8))")
         }
+        try limits?.validate()
     }
 
     /// A session record has room for 16 rings, and the connection has one.

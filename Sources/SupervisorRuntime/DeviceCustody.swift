@@ -10,6 +10,7 @@ protocol CustodySite: AnyObject {
     func program(_ number: Int) -> SharedFD?
     func report(_ report: DeviceMachine.Report, device: String)
     func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
+    func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
     func dissolve(_ device: String)
     /// Where a duplicate of everything is kept for the supervisor's successor.
     var store: any FDStore { get }
@@ -36,7 +37,11 @@ enum WatchTarget: Hashable {
 ///
 /// Belongs to the custody thread.
 final class DeviceCustody {
-    let configuration: DeviceConfiguration
+    var configuration: DeviceConfiguration
+    /// What it was before a change of how its workers run, until that has succeeded.
+    var fallback: DeviceConfiguration?
+    /// What of the configuration has no effect here, as sentences.
+    var notices: [String] = []
     private(set) var machine: DeviceMachine
     let record: SessionRecord
     private let recordFile: SharedFD
@@ -51,7 +56,7 @@ final class DeviceCustody {
     private let listener: UnixListener
     private let stateFile: StateFile
     /// What keeps others off the image; nil when there is none, or it could not be had yet.
-    private var imageCustody: SharedFD?
+    private(set) var imageCustody: SharedFD?
     /// No worker of this device has ever run that we know of: what others left under way is waited for first.
     private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
@@ -135,6 +140,7 @@ final class DeviceCustody {
         guard let socket = found["listener"] else { throw incomplete("listening socket") }
         guard let stateFile = found["state"] else { throw incomplete("state") }
         configuration = state.configuration
+        fallback = state.fallback
         machine = state.machine
         self.site = site
         self.recordFile = recordFile
@@ -218,6 +224,7 @@ final class DeviceCustody {
             watch(.channel(device: configuration.name, id), link.channel.fd.number)
             watch(.process(device: configuration.name, id), link.process.pidfd.number)
         }
+        applyLimits()
         handle(.begin)
         // It was accepted, and nobody has heard of it yet.
         if custody[connection] != nil, !machine.isConnected { handle(.connected) }
@@ -234,10 +241,10 @@ final class DeviceCustody {
     func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
     private static func storeName(_ key: CustodyKey) -> String { "key/\(key.role.rawValue).\(key.index)" }
 
-    private func saveState() {
+    func saveState() {
         let state = DeviceState(
             configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers),
-            room: room?.state)
+            room: room?.state, fallback: fallback)
         stateFile.commit(site.coder.encode(state))
     }
 
@@ -300,7 +307,7 @@ final class DeviceCustody {
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
             generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
             upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount,
-            statistics: statistics)
+            notices: notices, statistics: statistics)
     }
 
     /// The number of the worker that a report is about: of the one that has died, or that has the device.
@@ -469,7 +476,11 @@ extension DeviceCustody {
         case .setTimer(let timer, let milliseconds):
             deadlines[timer] = milliseconds.map { monotonicNanoseconds() + $0 * 1_000_000 }
         case .report(let report): site.report(report, device: configuration.name)
-        case .upgradeEnded(let outcome): site.upgradeEnded(outcome, device: configuration.name)
+        case .upgradeEnded(let outcome):
+            reconfigured(outcome)
+            site.upgradeEnded(outcome, device: configuration.name)
+        case .cut(let bytes): cutImage(bytes)
+        case .resizeEnded(let outcome): site.resizeEnded(outcome, device: configuration.name)
         case .dissolve: dissolve()
         }
         return nil
@@ -528,6 +539,7 @@ extension DeviceCustody {
             process.send(signal: SIGKILL)
             throw error
         }
+        applyLimits()
         let link = WorkerLink(
             process: process, channel: CustodyChannel(owning: ours), ringNumbers: ringNumbers)
         links[id] = link

@@ -35,6 +35,7 @@ extension DeviceMachine {
         case .connected: connected(&actions)
         case .expired(let timer): expired(timer, &actions)
         case .upgrade(let order): begin(order, &actions)
+        case .resize(let resize): begin(resize, &actions)
         case .delete: delete(&actions)
         }
         settle(&actions)
@@ -50,6 +51,7 @@ extension DeviceMachine {
             }
         } else {
             advanceUpgrade(&actions)
+            advanceResize(&actions)
             staff(&actions)
         }
         let accepts = active != nil && !isConnected && !isDeleting
@@ -89,6 +91,8 @@ extension DeviceMachine {
     private mutating func begun(_ actions: inout [Action]) {
         isAccepting = false
         isBackingOff = false
+        // It may not have been sent any more.
+        resize?.told = nil
         if upgrade != nil { actions.append(.setTimer(.upgradeStep, milliseconds: Self.upgradeStepLimit)) }
         if previousProgram != nil { actions.append(.setTimer(.probation, milliseconds: Self.probation)) }
         if active == nil { actions.append(.setTimer(.takeOver, milliseconds: Patience.takeOver)) }
@@ -158,6 +162,7 @@ extension DeviceMachine {
         guard !isDeleting else { return }
         isDeleting = true
         if upgrade != nil { finishUpgrade(.failed("the device was deleted"), &actions) }
+        finishResize(.failed("the device was deleted"), &actions)
         for worker in workers { quit(worker.id, &actions) }
     }
 
@@ -177,6 +182,7 @@ extension DeviceMachine {
             for worker in workers where worker.phase == .quitting { actions.append(.kill(worker.id)) }
         case .upgradeStep: upgradeStepExpired(&actions)
         case .probation: previousProgram = nil
+        case .resize: resizeExpired(&actions)
         }
     }
 }
@@ -209,6 +215,7 @@ extension DeviceMachine {
         case .settled:
             report(.settled, id, "", &actions)
             upgradeSettled(id)
+        case .resized: resized(id, message, &actions)
         case .event: report(.note, id, message.text, &actions)
         default: break
         }

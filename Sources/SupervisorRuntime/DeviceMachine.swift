@@ -25,6 +25,7 @@ public struct DeviceMachine: Codable, Hashable, Sendable {
     /// How the worker ended that died last, as a sentence.
     public internal(set) var lastDeath: String?
     public internal(set) var isDeleting = false
+    public internal(set) var resize: Resize?
     /// Times that a worker died and another took over.
     public internal(set) var takeOverCount = 0
     /// Front-ends that have connected.
@@ -104,6 +105,7 @@ extension DeviceMachine {
         case connected
         case expired(Timer)
         case upgrade(Upgrade.Order)
+        case resize(Resize)
         case delete
     }
 
@@ -167,6 +169,8 @@ extension DeviceMachine {
         case probation
         /// Workers that were told to end.
         case quit
+        /// Whoever has asked for another size.
+        case resize
     }
 
     /// What the edge does, in order.
@@ -190,6 +194,9 @@ extension DeviceMachine {
         case setTimer(Timer, milliseconds: UInt64?)
         case report(Report)
         case upgradeEnded(Upgrade.Outcome)
+        /// Let the image end after so many bytes.
+        case cut(UInt64)
+        case resizeEnded(ResizeOutcome)
         /// The device is no more: let go of everything.
         case dissolve
     }
@@ -198,7 +205,7 @@ extension DeviceMachine {
     public struct Report: Codable, Hashable, Sendable {
         public enum Kind: String, Codable, Hashable, Sendable {
             case created, deleted, started, standby, active, died, refused, connected, disconnected, frozen, settled
-            case upgrading, upgraded, rolledBack, failed, note
+            case upgrading, upgraded, rolledBack, failed, note, resizing, resized
         }
         public var kind: Kind
         /// The worker that it is about; nil for the device.

@@ -21,6 +21,8 @@ public struct DeviceStatus: Sendable {
     public var lastDeath: String?
     /// Requests that were answered with an error because workers had died over them.
     public var givenUp: UInt64
+    /// What of its configuration has no effect here, as sentences.
+    public var notices: [String]
     /// What its workers count: to be read at any time, from any thread.
     public var statistics: DeviceStatistics
 }

@@ -6,7 +6,7 @@ internal import Synchronization
 ///
 /// Every call returns at once; its reply comes on the custody thread and must not wait there.
 public final class Supervisor: Sendable {
-    private let mailbox: Mailbox
+    let mailbox: Mailbox
     private let lastFollower = Atomic<UInt64>(0)
 
     /// What a supervisor is made of.

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Configuration
 internal import ControlAPI
 internal import Foundation
 internal import Glibc
@@ -66,11 +67,23 @@ struct CreateDisk: ParsableCommand {
     @Option(help: "Group of the socket, a name or a number.")
     var socketGroup: String?
 
+    @Option(help: "The workers' share of the CPUs, 1 to 10000 (100).")
+    var cpuWeight: Int?
+
+    @Option(help: "The most memory that the workers may have, such as 512M (no limit).")
+    var memoryMax: String?
+
+    @Option(help: "The workers' share of the storage, 1 to 10000 (100).")
+    var ioWeight: Int?
+
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
         if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
         if let cpus, numbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
+        if let memoryMax, ByteCount(memoryMax) == nil {
+            throw ValidationError("--memory-max is a size such as 512M, not '\(memoryMax)'")
+        }
     }
 
     private func numbers(_ list: String) -> [Int]? {
@@ -87,6 +100,8 @@ struct CreateDisk: ParsableCommand {
         disk.pollMicroseconds = pollUs
         disk.cpus = cpus.flatMap(numbers)
         (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
+        (disk.cpuWeight, disk.ioWeight) = (cpuWeight, ioWeight)
+        disk.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
         return disk
     }
 
@@ -169,12 +184,28 @@ struct Status: ParsableCommand {
         try connection.run { client in
             let devices = try client.call(
                 .status, StatusParameters(name: name, statistics: true), as: [DeviceInfo].self)
+            // A supervisor of an earlier version has no configuration.
+            let configuration =
+                connection.json ? nil : try? client.call(.configuration, Empty(), as: ConfigurationInfo.self).last
             for device in devices {
                 let text = device.description + device.activity + device.advice
                 if connection.json { try printJSON(device) } else { printText(text, to: STDOUT_FILENO) }
+                let held = configuration?.held.filter { $0.device == device.disk.name } ?? []
+                for change in held { printText("  configuration: \(change.explanation ?? "")\n", to: STDOUT_FILENO) }
             }
+            if let configuration, name == nil { show(configuration) }
             if devices.contains(where: { $0.state == "failed" }) { throw ExitCode(3) }
         }
+    }
+}
+
+extension Status {
+    /// What is wrong with the configuration as it was applied last.
+    private func show(_ configuration: ReloadResult) {
+        let wrong = configuration.errors + configuration.failures
+        guard !wrong.isEmpty else { return }
+        let lines = ["configuration: it was not applied in full: see baton check"] + wrong.map { "  \($0)" }
+        printText(lines.map { "\($0)\n" }.joined(), to: STDOUT_FILENO)
     }
 }
 
@@ -187,6 +218,8 @@ extension DeviceInfo {
         if let problem { lines.append("  problem: \(problem)") }
         lines.append(
             "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))")
+        for notice in notices ?? [] { lines.append("  notice: \(notice)") }
+        if let origin = disk.origin { lines.append("  configured in: \(origin)") }
         lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")
         let rings = disk.splitRings == true ? ", split rings only" : ""
         lines.append("  queues: \(disk.queues) of \(disk.queueSize)\(rings), threads: \(disk.threadsDescription)")

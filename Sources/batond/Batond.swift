@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Configuration
 internal import ControlAPI
 internal import Foundation
 internal import Glibc
@@ -26,6 +27,10 @@ struct Batond: ParsableCommand {
 
     @Option(help: "What is kept here survives a restart; front-end sockets lie here unless told otherwise.")
     var stateDirectory = "/var/lib/baton"
+
+    @Option(
+        help: "The first file of the configuration (\(ConfigurationFiles.standardPath), which may be missing).")
+    var config: String?
 
     @Option(help: "The worker program.")
     var worker = "/usr/libexec/baton/baton-worker"
@@ -86,7 +91,7 @@ struct Batond: ParsableCommand {
     private func serve(_ log: Logger, _ journal: JournalSocket) throws {
         raiseLimits()
         // Before any thread starts, so that all of them leave these signals to this one.
-        let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT])
+        let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
         let saved = try SavedDevices(in: stateDirectory)
         var options = Supervisor.Options(
             programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
@@ -103,24 +108,15 @@ struct Batond: ParsableCommand {
                     "worker": event.report.worker.map { "\($0)" } ?? "-",
                 ])
         }
-        for disk in saved.load(log) {
-            let configuration: DeviceConfiguration
-            do throws(SupervisorError) {
-                configuration = try DeviceConfiguration(disk, directory: stateDirectory)
-            } catch {
-                log.error("cannot restore \(disk.name): \(error)")
-                continue
-            }
-            supervisor.create(configuration, isRestored: true) { result in
-                // One that was taken over needs nothing.
-                if case .failure(let error) = result, error != .deviceExists(configuration.name) {
-                    log.error("cannot restore \(configuration.name): \(error)")
-                }
-            }
-        }
+        let configured = ConfiguredDevices(
+            supervisor: supervisor, saved: saved, files: ConfigurationFiles(config), directory: stateDirectory, log: log
+        )
+        configured.restore()
+        // What was taken over may have to be changed or removed, which takes its time.
+        configured.reload(isDryRun: false) { _ in }
         let successor = Successor(bell: try EventFD())
         let service = ControlService(
-            supervisor: supervisor, saved: saved, directory: stateDirectory, log: log,
+            supervisor: supervisor, saved: saved, configured: configured, directory: stateDirectory, log: log,
             isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
         let metrics = try startMetrics(supervisor)
         if let metrics { log.info("metrics at \(metrics.places)") }
@@ -128,7 +124,7 @@ struct Batond: ParsableCommand {
         log.info("listening at \(controlSocket)")
         ServiceManager.tell("READY=1")
         try keepWatchdogQuiet(supervisor)
-        let isReplaced = waitForAny([signals.number, successor.number]).contains(successor.number)
+        let isReplaced = waitForEnd(signals, successor, configured)
         // Answers are on their way out before their connections end.
         server.close()
         metrics?.close()
@@ -139,6 +135,21 @@ struct Batond: ParsableCommand {
         // The store gives everything to a process that its owner starts, and to no other.
         if isReplaced, fdStore != .systemd { becomeSuccessor(successor.path ?? Self.ownPath, log) }
         log.info("ended; the workers live on")
+    }
+
+    /// Applies the configuration at every SIGHUP.
+    ///
+    /// - Returns: whether another program is to take this one's place.
+    private func waitForEnd(
+        _ signals: borrowing OwnedFD, _ successor: Successor, _ configured: ConfiguredDevices
+    ) -> Bool {
+        while true {
+            let ready = waitForAny([signals.number, successor.number])
+            if ready.contains(successor.number) { return true }
+            guard let signal = nextSignal(of: signals) else { continue }
+            if signal != SIGHUP { return false }
+            configured.reload(isDryRun: false) { _ in }
+        }
     }
 
     private func startMetrics(_ supervisor: Supervisor) throws -> MetricsServer? {

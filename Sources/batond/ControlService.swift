@@ -7,6 +7,7 @@ internal import SupervisorRuntime
 struct ControlService: Sendable {
     let supervisor: Supervisor
     let saved: SavedDevices
+    let configured: ConfiguredDevices
     let directory: String
     let log: Logger
     /// A service manager starts the supervisor again when it ends.
@@ -92,18 +93,35 @@ struct ControlService: Sendable {
             answer(.success(Empty()), id, caller)
             let follower = supervisor.follow { notify("event", EventInfo($0), caller) }
             return { supervisor.unfollow(follower) }
+        case .reload:
+            let isDryRun = try JSONRPC.parameters(of: line, as: ReloadParameters.self).dryRun
+            configured.reload(isDryRun: isDryRun) { succeed($0, id, caller) }
+        case .configuration: succeed(configured.info, id, caller)
+        case .start: configured.start { succeed($0, id, caller) }
+        case .resize:
+            let asked = try JSONRPC.parameters(of: line, as: ResizeParameters.self)
+            supervisor.resize(asked.name, to: asked.bytes, shrinks: asked.shrink) { result in
+                answer(result.map { ResizeResult($0) }.mapError { JSONRPC.Fault($0) }, id, caller)
+            }
+        case .stop: configured.stop { succeed($0, id, caller) }
         }
         return nil
     }
 
-    private func create(_ disk: DiskParameters, _ id: Int?, _ caller: Caller) {
+    private func succeed(_ body: some Encodable, _ id: Int?, _ caller: Caller) {
+        answer(.success(body), id, caller)
+    }
+
+    private func create(_ asked: DiskParameters, _ id: Int?, _ caller: Caller) {
+        var disk = asked
+        disk.origin = nil
         let configuration: DeviceConfiguration
         do throws(SupervisorError) {
             configuration = try DeviceConfiguration(disk, directory: directory)
         } catch {
             return answer(.failure(JSONRPC.Fault(error)) as Result<Empty, JSONRPC.Fault>, id, caller)
         }
-        supervisor.create(configuration) { result in
+        supervisor.create(configuration) { [disk] result in
             if case .success = result {
                 do {
                     try saved.save(disk)

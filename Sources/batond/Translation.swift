@@ -1,3 +1,4 @@
+internal import Configuration
 internal import ControlAPI
 internal import Glibc
 internal import SupervisorRuntime
@@ -37,17 +38,10 @@ extension DeviceConfiguration {
             guard let group = groupNumber(name) else { throw .invalid("there is no group '\(name)'") }
             socketGroup = group
         }
+        let asked = ResourceLimits(cpuWeight: disk.cpuWeight, memoryBytes: disk.memoryMax, ioWeight: disk.ioWeight)
+        limits = asked == ResourceLimits() ? nil : asked
+        origin = disk.origin
     }
-}
-
-/// The number of a user, given by name or number; nil when there is none.
-func userNumber(_ name: String) -> UInt32? {
-    UInt32(name) ?? (unsafe getpwnam(name).map { unsafe $0.pointee.pw_uid })
-}
-
-/// The number of a group, given by name or number; nil when there is none.
-func groupNumber(_ name: String) -> UInt32? {
-    UInt32(name) ?? (unsafe getgrnam(name).map { unsafe $0.pointee.gr_gid })
 }
 
 /// A user, by name or number, and its group.
@@ -70,6 +64,10 @@ extension DiskParameters {
         socketMode = configuration.socketMode.map { "0\(String($0, radix: 8))" }
         socketOwner = configuration.socketOwner.map { "\($0)" }
         socketGroup = configuration.socketGroup.map { "\($0)" }
+        cpuWeight = configuration.limits?.cpuWeight
+        memoryMax = configuration.limits?.memoryBytes
+        ioWeight = configuration.limits?.ioWeight
+        origin = configuration.origin
     }
 }
 
@@ -88,6 +86,17 @@ extension DeviceInfo {
                 WorkerInfo(id: $0.id, pid: $0.process, phase: $0.phase.rawValue, version: $0.version)
             }, takeOvers: status.takeOvers, connections: status.connections, generation: status.generation,
             completed: status.completed, upgrade: status.upgrade, lastDeath: status.lastDeath, givenUp: status.givenUp)
+        if !status.notices.isEmpty { notices = status.notices }
+    }
+}
+
+extension ResizeResult {
+    init(_ outcome: DeviceMachine.ResizeOutcome) {
+        switch outcome {
+        case .done(let bytes): self.init(bytes: bytes, isWaiting: false)
+        case .waiting(let bytes): self.init(bytes: bytes, isWaiting: true)
+        case .failed: self.init(bytes: 0, isWaiting: false)
+        }
     }
 }
 

@@ -84,7 +84,7 @@ private struct World: Hashable {
         case .setTimer(let timer, let milliseconds):
             if milliseconds == nil { timers.remove(timer) } else { timers.insert(timer) }
         case .upgradeEnded: outcomes += 1
-        case .store, .drop, .accept, .report, .dissolve: break
+        case .store, .drop, .accept, .report, .dissolve, .cut, .resizeEnded: break
         }
     }
 

@@ -16,6 +16,8 @@ struct MachineWorld {
     private(set) var timers: [DeviceMachine.Timer: UInt64] = [:]
     private(set) var outcomes: [DeviceMachine.Upgrade.Outcome] = []
     private(set) var isDissolved = false
+    private(set) var cuts: [UInt64] = []
+    private(set) var resizes: [DeviceMachine.ResizeOutcome] = []
     private var generation: UInt64 = 0
     /// Workers that cannot be started at all.
     var spawnFails = false
@@ -60,6 +62,8 @@ struct MachineWorld {
         case .setTimer(let timer, let milliseconds): timers[timer] = milliseconds
         case .upgradeEnded(let outcome): outcomes.append(outcome)
         case .dissolve: isDissolved = true
+        case .cut(let bytes): cuts.append(bytes)
+        case .resizeEnded(let outcome): resizes.append(outcome)
         case .equip, .send, .kill, .forget, .report: break
         }
     }

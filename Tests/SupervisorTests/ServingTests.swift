@@ -18,7 +18,6 @@ import Testing
     }
 
     @Test(arguments: Blow.allCases) func `the front-end notices nothing`(_ blow: Blow) throws {
-        let seed = makeSeed()
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
         let image = directory.value.file("disk.img")
         try TestFile.create(image, count: 64 << 20)
@@ -27,32 +26,14 @@ import Testing
             "create", "disk", "d", "--file", image, "--queues", "2", "--threads", "2", "--cache", "buffered")
         #expect(made.code == 0, "\(made.output)")
         _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
-        var rig = try Rig(
-            connectingTo: directory.value.file("d.sock"), queueCount: 2, memorySize: 64 << 20)
-        var options = VerifiedLoad.Options(seed: seed, sectors: 0..<4096)
-        options.overlapping = true
-        options.depth = 16
-        options.requestLimit = nil
-        options.timeLimit = 600_000
-        options.adapt(to: try rig.frontend.readBlockConfiguration(), features: rig.frontend.features)
-        let load = VerifiedLoad(
-            rig.endpoints, usesEventIndex: rig.frontend.usesEventIndex, options: options, in: &rig.allocator)
-        let monitor = LoadMonitor()
-        let outcome = LoadOutcome()
-        let thread = try JoinableThread(name: "load") { outcome.run(load, monitor) }
+        let load = try RunningLoad(directory.value.file("d.sock"), queues: 2)
         for round in 1...5 {
-            let due = monitor.completedRequests + 500
-            while monitor.completedRequests < due, !outcome.hasEnded { usleep(100) }
-            #expect(!outcome.hasEnded, "the load ended in round \(round)")
+            #expect(load.completes(500), "the load ended in round \(round)")
             try strike(blow, &supervisor, round)
         }
         // What is broken now does not complete another request.
-        let due = monitor.completedRequests + 500
-        while monitor.completedRequests < due, !outcome.hasEnded { usleep(100) }
-        monitor.requestStop()
-        thread.join()
-        let report = try outcome.report()
-        #expect(report.isClean, "seed \(seed): \(report)")
+        #expect(load.completes(500))
+        try load.end()
         #expect(try supervisor.status("d").connections == 1)
         try supervisor.end()
     }
@@ -114,24 +95,4 @@ import Testing
             #expect(notes.allSatisfy { !$0.contains("the worker before had it") }, "\(notes)")
         }
     }
-}
-
-/// What a load in another thread came to.
-final class LoadOutcome: @unchecked Sendable {
-    private var result: Result<LoadReport, LoadError>?
-    private let ended = try! EventFD()
-
-    var hasEnded: Bool { waitForInput(ended.fd.number, milliseconds: 0) }
-
-    func run(_ load: VerifiedLoad, _ monitor: LoadMonitor) {
-        do throws(LoadError) {
-            result = .success(try load.run(monitor: monitor))
-        } catch {
-            result = .failure(error)
-        }
-        ended.signal()
-    }
-
-    /// To be asked when its thread has ended.
-    func report() throws -> LoadReport { try #require(result).get() }
 }

@@ -121,6 +121,12 @@ static inline int clinux_bind(int fd, const char *path) {
     return clinux_unix_address(path, &address) ? -1 : bind(fd, (struct sockaddr *)&address, sizeof address);
 }
 
+/// Opens what lies at a path, itself and not what it points to, for fstat and /proc/self/fd alone. glibc hides O_PATH.
+static inline int clinux_open_path(const char *path) {
+    enum { PATH_ONLY = 010000000 };
+    return open(path, PATH_ONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 /// Sends bytes and file descriptors in one message (SCM_RIGHTS). Returns sendmsg's result.
 static inline ssize_t clinux_send(int fd, const void *bytes, size_t count, const int *fds, unsigned fd_count) {
     union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int) * CLINUX_MAX_FDS)]; } control;

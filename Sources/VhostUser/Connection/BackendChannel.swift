@@ -13,6 +13,8 @@ public struct BackendChannel: ~Copyable {
     private var isWaiting = false
     /// There was something to announce while one was to come.
     private var isPending = false
+    /// One may come that a worker before this one waits for.
+    private var isOwed = false
 
     /// How long the rest of an acknowledgement may take after its first byte, and a front-end may let us wait for room
     /// for a message of 12 bytes, in milliseconds.
@@ -42,17 +44,23 @@ public struct BackendChannel: ~Copyable {
         isPending = false
     }
 
-    /// Reads what has come.
+    /// A worker before this one may have sent a request whose acknowledgement has not come yet.
+    public mutating func mayBeOwed() { isOwed = acknowledged }
+
+    /// Reads what has come. An acknowledgement is taken from the socket in one call: whoever dies before leaves it to
+    /// the next worker whole.
     ///
     /// - Returns: false when the front-end says that it could not do what it was asked for.
     /// - Throws: the front-end takes no more requests; the channel is not to be used again.
     public mutating func receive() throws(ConnectionEnd) -> Bool {
-        guard let message = try channel.receive() else { return true }
-        guard isWaiting, message.header.kind == Self.configurationChange else {
+        guard let message = try channel.receive(peeking: true) else { return true }
+        try channel.discard(MessageHeader.size + message.header.payloadSize)
+        guard isWaiting || isOwed, message.header.kind == Self.configurationChange else {
             throw .malformed(ProtocolError(message.header.kind, .wrongReply(to: Self.configurationChange)))
         }
         let reply = try message.reply(to: Self.configurationChange)
-        isWaiting = false
+        // Which of the two it answers nobody can say.
+        if isWaiting { isWaiting = false } else { isOwed = false }
         if isPending { try announceConfiguration() }
         return reply == .success
     }

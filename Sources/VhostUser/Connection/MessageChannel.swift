@@ -100,6 +100,21 @@ public struct MessageChannel: ~Copyable {
         return try message.finish(buffer)
     }
 
+    /// Takes a message from the socket that was looked at whole.
+    ///
+    /// - Parameter count: its bytes.
+    public borrowing func discard(_ count: Int) throws(ConnectionEnd) {
+        do throws(Errno) {
+            var rest = [UInt8](repeating: 0, count: count)
+            var span = rest.mutableSpan
+            _ = try unsafe span.withUnsafeMutableBytes { bytes throws(Errno) in
+                try unsafe stream.receive(into: bytes, waiting: false).byteCount
+            }
+        } catch {
+            throw .system(SystemError(cannot: "receive from", "the vhost-user socket", error))
+        }
+    }
+
     /// Sends a message.
     ///
     /// - Parameter fds: they stay open here.

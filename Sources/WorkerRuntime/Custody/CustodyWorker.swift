@@ -204,7 +204,8 @@ public struct CustodyWorker: ~Copyable {
     private borrowing func serve(_ tenure: inout Tenure) throws -> Bool {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
         while true {
-            switch wait([tenure.connectionNumber, memoryLoss.fd.number] + tenure.settlingNumbers) {
+            let numbers = [tenure.connectionNumber, tenure.channelNumber, memoryLoss.fd.number]
+            switch wait(numbers + tenure.settlingNumbers, milliseconds: tenure.mustAnnounce ? 0 : nil) {
             case .order(.quit), .end:
                 tenure.finish()
                 return true
@@ -212,13 +213,14 @@ public struct CustodyWorker: ~Copyable {
                 try tenure.freeze()
                 return false
             case .order(.connection): try tenure.takeConnection()
+            case .order(.resize(let bytes, let isShrinking)): tenure.resize(to: bytes, isShrinking: isShrinking)
             case .order: break
             case .other:
                 if tenure.hasJustSettled() { link.tell(CustodyMessage(.settled)) }
                 if memoryLoss.clear() {
                     tenure.disconnect("the front-end has taken away memory that it shares")
                 } else {
-                    tenure.serveConnection()
+                    tenure.serveFrontend()
                 }
             }
         }

@@ -12,6 +12,8 @@ enum SupervisorOrder: Equatable {
     case quit
     /// A front-end's connection has been given.
     case connection
+    /// The disk has so many bytes; fewer than it had, if it may.
+    case resize(bytes: UInt64, isShrinking: Bool)
 }
 
 /// A worker's end of the channel: keeps what is given, and passes orders on.
@@ -84,6 +86,7 @@ final class SupervisorLink {
         case .freeze: orders.append(.freeze)
         case .thaw: orders.append(.thaw)
         case .quit: orders.append(.quit)
+        case .resize: orders.append(.resize(bytes: message.value, isShrinking: message.isShrinking))
         // Of another version.
         default: break
         }

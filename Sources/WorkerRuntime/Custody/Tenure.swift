@@ -21,6 +21,8 @@ struct Tenure: ~Copyable {
     private var connection: KeptConnection?
     /// The loops that may have operations of a worker before under way, and the command that each will answer.
     private var settling: [(mailbox: LoopMailbox, command: UInt64)]
+    /// A size whose change has not been answered yet.
+    private var resizing: UInt64?
 
     /// Takes the device up where the worker before has left it.
     ///
@@ -33,7 +35,7 @@ struct Tenure: ~Copyable {
         let loops = device.loops
         let takingUp = loops.map { ($0.mailbox, $0.post(.takeUp(record))) }
         device.takeUp(Ownership(record: record, generation: claim.generation, suspect: claim.suspect))
-        device.lookAtSize(announcing: false)
+        device.lookAtSize(announcing: false, isTakeOver: true)
         let connection = try Self.connect(device, takeOver, standby.replay)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
         takeOver.statistics.noteServing(
@@ -95,6 +97,7 @@ struct Tenure: ~Copyable {
             ring: JournalRing(try takeOver.ring(ring)), replay: replay)
         device.startAwaiting()
         device.forgetStoppedQueues()
+        device.expectOwedAcknowledgement()
         try connection.finish(replay.exchange)
         return connection
     }
@@ -123,12 +126,24 @@ struct Tenure: ~Copyable {
         connection = try Self.connect(device, takeOver)
     }
 
+    /// Carries out the front-end's next message; when none waits, tells it of a change of the configuration.
+    mutating func serveFrontend() {
+        device.receiveFromChannel()
+        if serveConnection() || !device.mustAnnounce { return }
+        device.announce()
+        answerResize("")
+    }
+
     /// Carries out the next message.
-    mutating func serveConnection() {
-        guard var current = connection.take() else { return }
+    ///
+    /// - Returns: whether there was one.
+    private mutating func serveConnection() -> Bool {
+        guard var current = connection.take() else { return false }
         do throws(ConnectionEnd) {
             switch try current.serveOne() {
-            case .nothing: break
+            case .nothing:
+                connection = consume current
+                return false
             case .message(let kind): log.debug("\(kind)")
             case .refused(let refusal): log.warning("a message was refused: \(refusal)")
             }
@@ -136,7 +151,25 @@ struct Tenure: ~Copyable {
         } catch {
             end(current, "\(error)")
         }
+        return true
     }
+
+    /// Takes up another size of the disk. It is answered when the front-end has been told.
+    mutating func resize(to bytes: UInt64, isShrinking: Bool) {
+        resizing = bytes
+        if let refusal = device.takeSize(bytes, isShrinking: isShrinking) { answerResize(refusal) }
+    }
+
+    private mutating func answerResize(_ refusal: String) {
+        guard let bytes = resizing else { return }
+        resizing = nil
+        link.tell(CustodyMessage(.resized, value: bytes, text: refusal))
+    }
+
+    /// The front-end is to be told of a change, as soon as none of its messages waits.
+    var mustAnnounce: Bool { device.mustAnnounce }
+    /// The socket of the device's own requests; -1 when there is none.
+    var channelNumber: Int32 { device.channelNumber }
 
     /// Ends the connection.
     mutating func disconnect(_ reason: String) {

@@ -26,7 +26,9 @@ extension DiskDevice {
     ///
     /// - Parameter announcing: tell the front-end to read the configuration in any case: the size may have changed
     ///   while no worker ran.
-    func lookAtSize(announcing: Bool) {
+    /// - Parameter isTakeOver: take up whatever it has: what this worker knows may be older than what the one before
+    ///   has told the front-end.
+    func lookAtSize(announcing: Bool, isTakeOver: Bool = false) {
         if announcing { mustAnnounce = true }
         guard let image else { return }
         let bytes: UInt64
@@ -41,11 +43,36 @@ extension DiskDevice {
             refusedBytes = nil
             return
         }
-        if sectors < disk.sectors, !allowsShrinking || sectors == 0 {
+        if sectors < disk.sectors, !(allowsShrinking || isTakeOver) || sectors == 0 {
             if refusedBytes != bytes { refuseToShrink(to: bytes) }
             return
         }
         setCapacity(sectors)
+    }
+
+    /// Takes up the size that a supervisor says, and announces it in any case: the worker before may have died over it.
+    ///
+    /// - Returns: why the disk keeps its size, as a sentence; nil when it has the new one.
+    func takeSize(_ bytes: UInt64, isShrinking: Bool) -> String? {
+        let block = UInt64(disk.logicalBlockSize)
+        let sectors = bytes / block * block / 512
+        guard let image, let present = try? image.currentBytes() else { return "the image's size cannot be read" }
+        guard sectors > 0, bytes <= present else { return "the image has \(present) bytes, fewer than \(bytes)" }
+        guard sectors >= disk.sectors || isShrinking else {
+            return
+                "the disk has \(disk.sectors * 512) bytes: what lies behind \(bytes) would be lost to the guest. Make"
+                + " its file system smaller first, then give --shrink"
+        }
+        if sectors != disk.sectors { setCapacity(sectors) }
+        mustAnnounce = true
+        return disk.sectors == sectors ? nil : "a loop does not take up the new size"
+    }
+
+    /// The worker before may have told the front-end of a change whose acknowledgement has not come yet.
+    func expectOwedAcknowledgement() {
+        guard var used = channel.take() else { return }
+        used.mayBeOwed()
+        channel = consume used
     }
 
     private func refuseToShrink(to bytes: UInt64) {

@@ -1,0 +1,95 @@
+public import ControlAPI
+
+/// What is to be done so that the devices that run are those that a configuration asks for: a pure function of both.
+public struct ReloadPlan: Hashable, Sendable {
+    /// A key that a device has otherwise than it is asked for.
+    public struct KeyChange: Hashable, Sendable {
+        public var device: String
+        public var key: String
+        /// What it runs with, and what is asked for.
+        public var running: String
+        public var asked: String
+    }
+
+    /// A device some of whose keys can be changed while it runs.
+    public struct Change: Hashable, Sendable {
+        /// What it will be.
+        public var parameters: DiskParameters
+        public var keys: [KeyChange]
+    }
+
+    public private(set) var added: [ConfiguredDisk] = []
+    /// Names.
+    public private(set) var removed: [String] = []
+    public private(set) var changed: [Change] = []
+    /// What cannot be changed while the device exists.
+    public private(set) var held: [KeyChange] = []
+    /// Names of devices that are as they should be.
+    public private(set) var unchanged: [String] = []
+    /// Why nothing may be done at all.
+    public private(set) var conflicts: [ConfigurationProblem] = []
+
+    /// - Parameters:
+    ///   - running: all devices that there are. Those without an origin are left alone.
+    ///   - wanted: with values spelt as those of `running` are.
+    public init(running: [DiskParameters], wanted: [ConfiguredDisk]) {
+        let present = Dictionary(running.map { ($0.name, $0) }) { first, _ in first }
+        for disk in wanted {
+            guard let now = present[disk.parameters.name] else {
+                added.append(disk)
+                continue
+            }
+            if now.origin == nil { conflict(disk, "a device of this name was made by `baton create`") }
+            compare(now, disk)
+        }
+        let names = Set(wanted.map(\.parameters.name))
+        removed = running.filter { $0.origin != nil && !names.contains($0.name) }.map(\.name).sorted()
+        checkSockets(running, wanted)
+    }
+
+    private mutating func conflict(_ disk: ConfiguredDisk, _ reason: String) {
+        let name = disk.parameters.name
+        conflicts.append(
+            ConfigurationProblem(
+                in: disk.file, key: "disk.\(name)", reason,
+                suggestion: "rename one of them, or end that one: baton delete \(name)"))
+    }
+
+    private mutating func compare(_ now: DiskParameters, _ disk: ConfiguredDisk) {
+        let name = now.name
+        var next = disk.parameters
+        next.origin = disk.file
+        var keys: [KeyChange] = []
+        for key in ConfigurationKey.all where key.get(now) != key.get(disk.parameters) {
+            let change = KeyChange(
+                device: name, key: key.name, running: key.text(of: now), asked: key.text(of: disk.parameters))
+            if key.change == .recreation {
+                held.append(change)
+                key.set(&next, key.get(now))
+            } else {
+                keys.append(change)
+            }
+        }
+        if keys.isEmpty { unchanged.append(name) } else { changed.append(Change(parameters: next, keys: keys)) }
+    }
+
+    /// A new device's socket may be that of one that stays.
+    private mutating func checkSockets(_ running: [DiskParameters], _ wanted: [ConfiguredDisk]) {
+        for disk in added {
+            let others = running.filter { $0.socket == disk.parameters.socket && !removed.contains($0.name) }
+            guard let other = others.first else { continue }
+            conflicts.append(
+                ConfigurationProblem(
+                    in: disk.file, key: "disk.\(disk.parameters.name).socket",
+                    "the device \(other.name) has the socket \(other.socket ?? "")", suggestion: "give each its own"))
+        }
+    }
+}
+
+extension ReloadPlan.KeyChange {
+    /// Why it is not changed, and what to do.
+    public var explanation: String {
+        "it runs with \(key) = \(running), and \(asked) is asked for: that cannot be changed while the device exists. "
+            + "`baton delete \(device)` and `baton reload` make it anew; its front-end has to connect again"
+    }
+}
