@@ -52,7 +52,7 @@ public struct WorkerConfiguration: Sendable, Equatable {
     public var pollMicroseconds = 50
 
     /// Whether a worker on its own gives up what it does not need to serve.
-    public var sandbox = Sandbox.auto
+    public var sandbox = Sandbox.off
 
     /// Serve an image on a file system whose locks are leases (`LockWorth`).
     public var allowsLeaseLocks = false
