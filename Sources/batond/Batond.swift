@@ -177,11 +177,11 @@ struct Batond: ParsableCommand {
     /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper. And as much locked
     /// memory: workers that pin guest memory have no privilege to do without a limit.
     private func raiseLimits() {
-        for resource in [RLIMIT_NOFILE, RLIMIT_MEMLOCK] {
+        for resource in [RLIMIT_NOFILE, __RLIMIT_MEMLOCK] {
             let number = __rlimit_resource_t(resource.rawValue)
             var limit = rlimit(rlim_cur: .max, rlim_max: .max)
             // Root may have all there is.
-            if resource == RLIMIT_MEMLOCK, unsafe setrlimit(number, &limit) == 0 { continue }
+            if resource == __RLIMIT_MEMLOCK, unsafe setrlimit(number, &limit) == 0 { continue }
             guard unsafe getrlimit(number, &limit) == 0 else { continue }
             limit.rlim_cur = limit.rlim_max
             _ = unsafe setrlimit(number, &limit)
