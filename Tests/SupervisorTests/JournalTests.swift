@@ -47,25 +47,21 @@ import Testing
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
         let place = directory.value.path
         // Not with Foundation's Process: that waits for all who have inherited something of it.
-        var start = try Program(Self.script, ["start", place, place], in: directory.value)
+        let programs = String(SupervisorProcess.executable("").dropLast())
+        var start = try Program(Self.script, ["start", place, place, programs], in: directory.value)
         #expect(start.wait(milliseconds: 60_000) == .exited(code: 0), "\(start.output)")
         defer { _ = try? Self.run(["stop", place]) }
         func inside(_ words: String...) throws -> (code: Int32, output: String) {
             try Self.run(["run", place] + words)
         }
         let control = directory.value.file("control.sock")
-        // What was built need not lie where the sandbox sees it.
-        for program in ["batond", "baton", "baton-worker"] {
-            try FileManager.default.copyItem(
-                atPath: SupervisorProcess.executable(program), toPath: directory.value.file(program))
-        }
         func baton(_ words: String...) throws -> (code: Int32, output: String) {
-            try Self.run(["run", place, "\(place)/baton"] + words + ["--control-socket", control])
+            try Self.run(["run", place, "\(programs)/baton"] + words + ["--control-socket", control])
         }
         #expect(
             try inside(
-                "systemd-run", "--unit=batond", "\(place)/batond", "--control-socket", control, "--state-directory",
-                "\(place)/state", "--worker", "\(place)/baton-worker"
+                "systemd-run", "--unit=batond", "\(programs)/batond", "--control-socket", control, "--state-directory",
+                "\(place)/state", "--worker", "\(programs)/baton-worker"
             ).code == 0)
         let end = monotonicNanoseconds() + 30_000_000_000
         func wait(_ what: String, until condition: () throws -> Bool) throws {
