@@ -154,6 +154,11 @@ let package = Package(
         .executableTarget(
             name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
             swiftSettings: settings),
+        // Workers that a guest has taken over
+        .target(name: "CAttacks", path: "Tests/HostileWorker/CAttacks"),
+        .executableTarget(
+            name: "hostile-worker", dependencies: ["CAttacks", "Custody", "Platform"],
+            path: "Tests/HostileWorker/hostile-worker", swiftSettings: settings),
         // A worker of another version, whose session record has a field more
         .executableTarget(
             name: "next-worker", dependencies: ["Custody", "Platform", "WorkerProgram", "WorkerRuntime"],
@@ -162,7 +167,9 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker",
+                "CAttacks", "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "hostile-worker",
+                "baton-worker",
+                "next-worker",
                 "FrontendKit",
                 "KillKit", "Platform", "TestSupport", "VhostUser",
             ],

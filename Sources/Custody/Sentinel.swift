@@ -83,21 +83,23 @@ public final class Sentinel: Sendable {
     }
 }
 
-/// Waits until threads of a dying process run no more: until each is gone or on its way out. They may go on for
-/// milliseconds on another CPU after the sentinel has fallen, and only then is what they leave behind final.
-///
-/// - Parameter milliseconds: how long at most.
-/// - Returns: whether all have stopped.
-public func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> Bool {
-    let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
-    for thread in threads {
-        var looks = 0
-        while let state = ThreadState(process: process, thread: thread), !state.isOver {
-            if monotonicNanoseconds() > end { return false }
-            looks += 1
-            // It may need this very CPU to end on.
-            if looks < 10 { sched_yield() } else { pause(nanoseconds: 20_000) }
-        }
+/// Names a thread of a worker to another worker of its device.
+public struct ThreadName: Hashable, Sendable {
+    /// As the supervisor numbers it.
+    public var process: Int32
+    /// As its own PID namespace does; 0: all of the process.
+    public var thread: Int32
+
+    public init(process: Int32, thread: Int32) {
+        self.process = process
+        self.thread = thread
     }
-    return true
+
+    /// - Parameter value: of a message.
+    public init(value: UInt64) {
+        self.init(process: Int32(truncatingIfNeeded: value >> 32), thread: Int32(truncatingIfNeeded: value))
+    }
+
+    /// As a message carries it.
+    public var value: UInt64 { UInt64(UInt32(bitPattern: process)) << 32 | UInt64(UInt32(bitPattern: thread)) }
 }

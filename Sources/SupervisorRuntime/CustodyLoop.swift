@@ -8,6 +8,7 @@ final class CustodyLoop: CustodySite {
     let workerOutput: SharedFD
     let journal: SharedFD?
     let workerGroups: WorkerGroups?
+    let sandbox: WorkerSandbox
     let store: any FDStore
     let coder: StateCoder
     private let poller: Poller
@@ -51,6 +52,7 @@ final class CustodyLoop: CustodySite {
         journal = try options.journal.map { number throws(SystemError) in
             SharedFD(try Self.duplicate(number))
         }
+        sandbox = options.sandbox
         store = options.store
         coder = options.coder
         hangLimit = options.hangMilliseconds * 1_000_000

@@ -21,6 +21,8 @@ protocol CustodySite: AnyObject {
     var journal: SharedFD? { get }
     /// Where they run; nil: where the supervisor does.
     var workerGroups: WorkerGroups? { get }
+    /// What they are kept from.
+    var sandbox: WorkerSandbox { get }
 }
 
 /// What a descriptor that has input is.
@@ -59,6 +61,8 @@ final class DeviceCustody {
     private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
     private(set) var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
+    /// The namespaces that the workers share; nil: those of the supervisor.
+    var room: WorkerRoom?
     /// Open files of the image for workers that have just been spawned.
     private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
     private var tokens: [WatchTarget: UInt64] = [:]
@@ -167,6 +171,7 @@ final class DeviceCustody {
             throw SystemError(cannot: "take over", name, error)
         }
         imageCustody = found["image"]
+        room = WorkerRoom(state.room, from: found)
         for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
     }
@@ -233,13 +238,13 @@ final class DeviceCustody {
         }
     }
 
-    private func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
+    func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
     private static func storeName(_ key: CustodyKey) -> String { "key/\(key.role.rawValue).\(key.index)" }
 
     func saveState() {
         let state = DeviceState(
             configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers),
-            fallback: fallback)
+            fallback: fallback, room: room?.state)
         stateFile.commit(site.coder.encode(state))
     }
 
@@ -390,7 +395,9 @@ extension DeviceCustody {
     /// that was killed while it wrote its core.
     private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
         let status = link.process.takeEnding()
-        if let life, life.fatalSignal != 0 { return .byFault(signal: life.fatalSignal) }
+        if let life, life.fatalSignal != 0 {
+            return .byFault(signal: life.fatalSignal, call: life.forbiddenCall)
+        }
         if let life, life.isHung { return .hung }
         switch status {
         case .exited(let code): return .onItsOwn(code: code)
@@ -416,7 +423,10 @@ extension DeviceCustody {
                 case .unreadable(let error):
                     note(.failed, "worker \(id): \(error)")
                 case .message(let message, var fds):
-                    if message.kind == .active { takeMessagesOfOthers(than: id) }
+                    if message.kind == .active {
+                        takeMessagesOfOthers(than: id)
+                        showThreads(of: id)
+                    }
                     if let fd = fds.takeFirst() { arrived = SharedFD(fd) }
                     handle(.message(id, message, hasDescriptor: arrived != nil))
                     arrived = nil
@@ -512,12 +522,16 @@ extension DeviceCustody {
         // ends.
         site.store.put(ours.number, as: storeName("worker/\(id)/channel"))
         let ringNumbers = rings.map(\.number)
-        let arguments = [
-            "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
-        ]
+        let room = try roomForWorker()
+        let arguments =
+            [
+                "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
+            ] + site.sandbox.arguments(room)
         let process = try DetachedProcess(
             path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)",
-            arguments: arguments, output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
+            arguments: arguments, output: site.workerOutput.fd,
+            inheriting: [theirs.number] + ringNumbers + (room.map { [$0.lifeline] } ?? []),
+            room: room?.pidfd)
         let pid = process.pid
         do throws(SystemError) {
             try site.workerGroups?.take(pid, device: configuration.name)
@@ -549,13 +563,16 @@ extension DeviceCustody {
         for (index, file) in files.enumerated() {
             link.send(CustodyMessage(.give, CustodyKey(.image, UInt16(index))), file)
         }
-        link.send(CustodyMessage(.prepare, text: configuration.workerOptions), nil)
+        showThreads(to: link)
+        let process = UInt64(UInt32(bitPattern: link.process.pid))
+        link.send(CustodyMessage(.prepare, value: process, text: configuration.workerOptions), nil)
     }
 
     private func forget(_ id: DeviceMachine.WorkerID) {
         guard let link = links.removeValue(forKey: id) else { return }
         unwatch(.channel(device: configuration.name, id), link.channel.fd.number)
         unwatch(.process(device: configuration.name, id), link.process.pidfd.number)
+        forgetThreads(of: link.process.pid)
         images[id] = nil
         site.store.remove(storeName("worker/\(id)/channel"))
         site.store.remove(storeName("worker/\(id)/process"))
@@ -581,6 +598,7 @@ extension DeviceCustody {
         custody = [:]
         for name in ["state", "record", "statistics", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
+        closeRoom()
         site.workerGroups?.remove(device: configuration.name)
         site.dissolve(configuration.name)
     }

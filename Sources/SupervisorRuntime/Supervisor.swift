@@ -24,6 +24,8 @@ public final class Supervisor: Sendable {
         public var journal: Int32?
         /// nil: workers run in the supervisor's own control group.
         public var workerGroups: WorkerGroups?
+        /// What workers are kept from.
+        public var sandbox = WorkerSandbox(.off)
 
         public init(
             programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder,

@@ -21,6 +21,7 @@ public struct Worker: ~Copyable {
     /// Tells that the image may have another size; nil where nothing tells.
     private let watch: FileWatch?
     private let meeting: Meeting
+    private let sandbox: Sandbox
 
     /// Opens the storage and starts the loops; nobody can connect yet.
     ///
@@ -34,6 +35,8 @@ public struct Worker: ~Copyable {
         let hangups = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
         let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
+        // It has no record, but says which system call it was that it may not make.
+        _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
         let (disk, image, tenure, loops) = try configuration.startLoops(
             log: log, signals: signals.number, statistics: statistics)
@@ -44,6 +47,7 @@ public struct Worker: ~Copyable {
         self.hangups = hangups
         self.loops = loops
         meeting = configuration.meeting
+        sandbox = configuration.sandbox
         device = DiskDevice(
             disk: disk, image: image, tenure: tenure, loops: loops,
             drainMilliseconds: WorkerConfiguration.drainMilliseconds,
@@ -98,6 +102,7 @@ public struct Worker: ~Copyable {
             } catch {
                 throw SystemError(cannot: "listen at", path, error, advice: Self.advice(error))
             }
+            try confine()
             log.info("listening at \(path)")
             try serve(listener)
             unsafe unlink(path)
@@ -106,11 +111,25 @@ public struct Worker: ~Copyable {
                 throw SystemError(cannot: "use", "file descriptor \(number)", .current)
             }
             let fd = OwnedFD(owning: number)
+            try confine()
             if UnixListener.isListening(number) {
                 try serve(UnixListener(owning: fd))
             } else {
                 serve(UnixStream(owning: fd))
             }
+        }
+    }
+
+    /// Gives up what is not needed to serve.
+    private borrowing func confine() throws(SystemError) {
+        guard sandbox != .off else { return }
+        do throws(Errno) {
+            try limitSystemCalls(to: .alone)
+        } catch {
+            let refusal = SystemError(
+                cannot: "set up", "a filter of system calls", error, advice: "--sandbox=off serves without")
+            guard sandbox == .auto else { throw refusal }
+            log.warning("\(refusal); this worker could do all that its user may")
         }
     }
 

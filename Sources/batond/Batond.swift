@@ -42,6 +42,14 @@ struct Batond: ParsableCommand {
     @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
     var workerCgroup: String?
 
+    @Option(
+        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md."
+    )
+    var workerSandbox = SandboxDemand.auto
+
+    @Option(help: "Whom workers become, a name or a number (baton-worker if there is such a user, else nobody).")
+    var workerUser: String?
+
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
 
@@ -81,7 +89,7 @@ struct Batond: ParsableCommand {
     }
 
     private func serve(_ log: Logger, _ journal: JournalSocket) throws {
-        raiseDescriptorLimit()
+        raiseLimits()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
         let saved = try SavedDevices(in: stateDirectory)
@@ -90,6 +98,7 @@ struct Batond: ParsableCommand {
             workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
         options.journal = journal.number
+        options.sandbox = try sandbox()
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
             log.log(
@@ -176,12 +185,18 @@ struct Batond: ParsableCommand {
         thread.detach()
     }
 
-    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
-    private func raiseDescriptorLimit() {
-        var limit = rlimit()
-        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        limit.rlim_cur = limit.rlim_max
-        _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper. And as much locked
+    /// memory: workers that pin guest memory have no privilege to do without a limit.
+    private func raiseLimits() {
+        for resource in [RLIMIT_NOFILE, __RLIMIT_MEMLOCK] {
+            let number = __rlimit_resource_t(resource.rawValue)
+            var limit = rlimit(rlim_cur: .max, rlim_max: .max)
+            // Root may have all there is.
+            if resource == __RLIMIT_MEMLOCK, unsafe setrlimit(number, &limit) == 0 { continue }
+            guard unsafe getrlimit(number, &limit) == 0 else { continue }
+            limit.rlim_cur = limit.rlim_max
+            _ = unsafe setrlimit(number, &limit)
+        }
     }
 
     /// Runs the new program in this process; the store gives it everything back, as after a kill. If it cannot be run,
@@ -222,6 +237,22 @@ struct Batond: ParsableCommand {
         OwnedFD(owning: try retryingInterrupts { fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) })
     }
 
+    /// What workers are kept from. Only root can have them become another user.
+    private func sandbox() throws -> WorkerSandbox {
+        let demand: WorkerSandbox.Demand =
+            switch workerSandbox {
+            case .full: .full
+            case .auto: .auto
+            case .off: .off
+            }
+        guard demand != .off, geteuid() == 0 else { return WorkerSandbox(demand) }
+        let names = workerUser.map { [$0] } ?? ["baton-worker", "nobody"]
+        guard let (user, group) = names.lazy.compactMap(userNumbers).first else {
+            throw ValidationError("--worker-user: there is no user '\(names[0])'")
+        }
+        return WorkerSandbox(demand, user: user, group: group)
+    }
+
     /// Who may connect to the control socket, and change things there.
     private func access() throws -> ControlAccess {
         guard let mode = UInt32(controlMode, radix: 8), mode <= 0o777 else {
@@ -246,6 +277,9 @@ extension DeviceMachine.Report.Kind {
         }
     }
 }
+
+/// What keeps workers from the host.
+enum SandboxDemand: String, ExpressibleByArgument { case full, auto, off }
 
 /// Where descriptors are kept.
 enum StoreKind: String, ExpressibleByArgument { case keeper, systemd }

@@ -34,6 +34,7 @@
 
 #include "fatal_signal.h"
 #include "memory_guard.h"
+#include "sandbox.h"
 
 // glibc declares these only under _GNU_SOURCE.
 extern int dup3(int fd, int number, int flags);
@@ -175,6 +176,13 @@ static inline ssize_t clinux_receive(int fd, void *bytes, size_t count, int flag
 static inline int clinux_block_device_size(int fd, uint64_t *bytes) { return ioctl(fd, BLKGETSIZE64, bytes); }
 static inline int clinux_logical_block_size(int fd, int *bytes) { return ioctl(fd, BLKSSZGET, bytes); }
 static inline int clinux_physical_block_size(int fd, unsigned *bytes) { return ioctl(fd, BLKPBSZGET, bytes); }
+
+/// Whether a block device can discard: it is asked for something that it refuses in any case. 0 or 1.
+static inline int clinux_can_discard(int fd) {
+    // No sector begins at byte 1. A device that cannot discard at all says so first.
+    const uint64_t range[2] = {1, 512};
+    return ioctl(fd, BLKDISCARD, range) != 0 && errno == EINVAL;
+}
 
 /// STATX_DIOALIGN (Linux 6.1): what O_DIRECT asks of offsets and of memory. glibc 2.36's struct statx does not name the
 /// fields, so this is the raw call on the kernel's layout. Returns -1 and errno, or 0 with both 0 where the file system

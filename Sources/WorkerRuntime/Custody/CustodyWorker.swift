@@ -49,11 +49,13 @@ public struct CustodyWorker: ~Copyable {
     ///   - channel: an inherited descriptor: this worker's end of the channel.
     ///   - rings: inherited descriptors: the device's kernel rings, the last one for the connection.
     ///   - build: what this program is.
+    ///   - confinement: what this process gives up before it hears anything; nil: nothing.
     ///   - journal: where `log` goes as soon as the supervisor has given a way there.
     ///   - parse: reads a configuration as the supervisor spells it.
     /// - Throws: what cannot be had at the start.
     public init(
-        channel: Int32, rings: [Int32], build: WorkerBuild, log: Logger, journal: JournalSocket,
+        channel: Int32, rings: [Int32], build: WorkerBuild, confinement: Confinement?, log: Logger,
+        journal: JournalSocket,
         parse: @escaping (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     ) throws(SystemError) {
         ignoreBrokenPipes()
@@ -65,6 +67,7 @@ public struct CustodyWorker: ~Copyable {
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         for number in [channel] + rings { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
+        if let confinement { try Self.confine(confinement, log) }
         link = SupervisorLink(channel: CustodyChannel(owning: OwnedFD(owning: channel)), log: log)
         self.signals = signals
         self.memoryLoss = memoryLoss
@@ -73,6 +76,13 @@ public struct CustodyWorker: ~Copyable {
         self.log = log
         self.journal = journal
         self.parse = parse
+    }
+
+    private static func confine(_ confinement: Confinement, _ log: Logger) throws(SystemError) {
+        for shortcoming in try confinement.apply() {
+            log.notice("this worker is not kept from everything: \(shortcoming)")
+        }
+        _ = try taking("a filter of system calls") { () throws(Errno) in try limitSystemCalls(to: .custody) }
     }
 
     /// Serves until told to quit.
@@ -171,7 +181,7 @@ public struct CustodyWorker: ~Copyable {
                 }
                 // What was given last is here: the supervisor gives before it confirms to the worker that died.
                 link.receive()
-                return try Claim(record, build.record, predecessorDied: died)
+                return try Claim(record, build.record, link, predecessorDied: died)
             }
         }
     }
@@ -238,22 +248,22 @@ struct Claim {
     /// When this worker learnt that the device is its to take, in nanoseconds of CLOCK_MONOTONIC.
     let time = monotonicNanoseconds()
 
-    /// How long the threads of a dying worker may go on running.
+    /// How long the threads of a dying worker may go on running, or the supervisor may take to show them.
     private static let exitMilliseconds = 2_000
 
     /// Claims the device and waits until no thread of the worker before runs any more.
     ///
     /// - Throws: when another was faster, or a thread of a dead worker does not end.
     init(
-        _ record: SessionRecord, _ format: RecordFormat, predecessorDied: Bool
+        _ record: SessionRecord, _ format: RecordFormat, _ link: SupervisorLink, predecessorDied: Bool
     ) throws(SessionRecordError) {
         let (process, threads, owner) = (record.ownerProcess, record.ownerThreads, record.owner)
         predecessor = predecessorDied && owner != 0 ? process : nil
-        if let predecessor, !waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
-            throw .system("process \(predecessor) was killed and its threads still run")
+        if let predecessor, !link.waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
+            throw .system("process \(predecessor) was killed, and nothing tells that its threads have stopped")
         }
         suspect = predecessor == nil ? nil : record.life(of: owner).flatMap(Suspect.init)
-        generation = try record.claim(from: owner, process: getpid())
+        generation = try record.claim(from: owner, process: link.ownProcess)
         record.noteFatalSignals(generation)
         note = record.takeUp(format)
     }
