@@ -2,6 +2,28 @@ internal import Custody
 internal import Glibc
 internal import Platform
 
+/// What a device's custody needs of the loop that it lives in.
+protocol CustodySite: AnyObject {
+    func watch(_ number: Int32, as target: WatchTarget) -> UInt64?
+    func forget(_ token: UInt64, _ number: Int32)
+    func program(_ number: Int) -> SharedFD?
+    func report(_ report: DeviceMachine.Report, device: String)
+    func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
+    func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
+    func dissolve(_ device: String)
+    /// Where a duplicate of everything is kept for the supervisor's successor.
+    var store: any FDStore { get }
+    var coder: StateCoder { get }
+    /// Where workers write their logs.
+    var workerOutput: SharedFD { get }
+    /// The journal, for them too; nil: their output is all there is.
+    var journal: SharedFD? { get }
+    /// Where they run; nil: where the supervisor does.
+    var workerGroups: WorkerGroups? { get }
+    /// What they are kept from.
+    var sandbox: WorkerSandbox { get }
+}
+
 /// The custody thread: all devices, one place to sleep.
 final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]

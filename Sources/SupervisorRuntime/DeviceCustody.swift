@@ -3,28 +3,6 @@ internal import Glibc
 internal import Platform
 internal import Telemetry
 
-/// What a device's custody needs of the loop that it lives in.
-protocol CustodySite: AnyObject {
-    func watch(_ number: Int32, as target: WatchTarget) -> UInt64?
-    func forget(_ token: UInt64, _ number: Int32)
-    func program(_ number: Int) -> SharedFD?
-    func report(_ report: DeviceMachine.Report, device: String)
-    func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
-    func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
-    func dissolve(_ device: String)
-    /// Where a duplicate of everything is kept for the supervisor's successor.
-    var store: any FDStore { get }
-    var coder: StateCoder { get }
-    /// Where workers write their logs.
-    var workerOutput: SharedFD { get }
-    /// The journal, for them too; nil: their output is all there is.
-    var journal: SharedFD? { get }
-    /// Where they run; nil: where the supervisor does.
-    var workerGroups: WorkerGroups? { get }
-    /// What they are kept from.
-    var sandbox: WorkerSandbox { get }
-}
-
 /// What a descriptor that has input is.
 enum WatchTarget: Hashable {
     case mailbox
@@ -244,7 +222,7 @@ final class DeviceCustody {
     func saveState() {
         let state = DeviceState(
             configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers),
-            room: room?.state, fallback: fallback)
+            fallback: fallback, room: room?.state)
         stateFile.commit(site.coder.encode(state))
     }
 

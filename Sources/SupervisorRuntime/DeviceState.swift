@@ -6,10 +6,10 @@ public struct DeviceState: Codable, Hashable, Sendable {
     let machine: DeviceMachine
     /// The numbers under which each worker has the kernel rings.
     let ringNumbers: [DeviceMachine.WorkerID: [Int32]]
-    /// What the workers are in; nil: in none.
-    let room: WorkerRoom.State?
     /// What it was before a change that is under way.
     let fallback: DeviceConfiguration?
+    /// What the workers are in; nil: in none.
+    let room: WorkerRoom.State?
 }
 
 /// How states become bytes: left to the program, so that this module needs no coder of its own.

@@ -128,8 +128,8 @@ import Testing
         #expect(status(next)["State"].map { $0.hasPrefix("Z") } ?? true)
     }
 
-    /// The mutex by which a device passes on has the number of the thread that holds it, in the PID namespace of whoever
-    /// dies waiting for it. Were that another namespace than the holder's, the numbers could be the same.
+    /// The mutex by which a device passes on has the number of the thread that holds it, in the PID namespace of
+    /// whoever dies waiting for it. Were that another namespace than the holder's, the numbers could be the same.
     @Test func `a standby that dies takes nothing from the worker that has the device`() throws {
         guard canConfine else { return print("not tried: this takes root") }
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
