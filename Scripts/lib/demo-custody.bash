@@ -138,7 +138,7 @@ blow_supervisor() {
     if [ "$systemd" = yes ]; then
         process=$(main_process)
         case $(($(count supervisor) % 3)) in
-        0) inside systemctl kill --signal KILL baton; how="killed by systemctl and started again by systemd" ;;
+        0) inside systemctl kill --signal KILL baton || true; how="killed by systemctl and started again by systemd" ;;
         1) inside systemctl restart baton; how="restarted by systemctl" ;;
         2) baton upgrade --supervisor >/dev/null; how="upgraded" ;;
         esac
@@ -158,7 +158,7 @@ blow_supervisor() {
 blow_disaster() {
     local processes before=$active
     if [ "$systemd" = yes ]; then
-        inside systemctl kill --signal KILL baton baton-workers
+        inside systemctl kill --signal KILL baton baton-workers || true
     else
         processes=$(supervised_processes)
         # shellcheck disable=SC2086 # several numbers
