@@ -28,7 +28,8 @@ let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let nio: [Target.Dependency] = [
-    .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+    .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
 ]
 
 let package = Package(
@@ -60,7 +61,7 @@ let package = Package(
         .systemLibrary(name: "CSystemd", providers: [.apt(["libsystemd-dev"])]),
 
         module("Platform", ["CLinux"]),
-        module("Telemetry", ["Platform", log]),
+        module("Telemetry", ["CLinux", "CWire", "Platform", log]),
         // Debian's liburing 2.3 does not export every inline wrapper from its shared library: link the archive.
         .target(
             name: "Uring", dependencies: ["CLiburing", "CLinux", "Platform"], swiftSettings: settings,
@@ -83,7 +84,7 @@ let package = Package(
             name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 
         // Custody of what outlives workers: knows no device, ring or protocol
-        module("SupervisorRuntime", ["CLinux", "CSystemd", "Custody", "Platform"]),
+        module("SupervisorRuntime", ["CLinux", "CSystemd", "Custody", "Platform", "Telemetry"]),
         module("ControlAPI"),
         // Files that say which devices there are: the supervisor and the operator's command read them alike
         module("Configuration", ["ControlAPI", "Platform", .product(name: "TOMLKit", package: "TOMLKit")]),
@@ -102,7 +103,11 @@ let package = Package(
         .target(name: "CStoreWatch"),
         module(
             "SimulationKit",
-            ["BlockTarget", "CLinux", "CStoreWatch", "CWire", "Inflight", "Platform", "Uring", "Virtio"]),
+            [
+                "BlockTarget", "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "Telemetry",
+                "Uring",
+                "Virtio",
+            ]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
         module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
@@ -114,7 +119,7 @@ let package = Package(
         tests(of: "Uring", ["CLiburing", "CLinux", "Custody", "Platform", "TestSupport"]),
         tests(
             of: "BlockTarget",
-            ["CLinux", "CWire", "Custody", "Platform", "SimulationKit", "TestSupport", "Uring", "Virtio"]),
+            ["CLinux", "CWire", "Custody", "Platform", "SimulationKit", "Telemetry", "TestSupport", "Uring", "Virtio"]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
@@ -130,8 +135,10 @@ let package = Package(
         tests(of: "FrontendKit", ["Platform", "TestSupport", "VhostUser", "Virtio"]),
         tests(of: "Inflight", ["CWire", "Platform", "Virtio"]),
         tests(
-            of: "WorkerRuntime", ["BlockTarget", "FrontendKit", "Platform", "Uring", "VhostUser", "Virtio", log]),
+            of: "WorkerRuntime",
+            ["BlockTarget", "FrontendKit", "Platform", "Telemetry", "Uring", "VhostUser", "Virtio", log]),
         tests(of: "SimulationKit", ["CWire", "TestSupport"]),
+        tests(of: "Telemetry", ["ControlAPI", "Platform", "SimulationKit", "TestSupport"]),
         // The real program, as a process
         .testTarget(
             name: "WorkerTests",
@@ -147,6 +154,11 @@ let package = Package(
         .executableTarget(
             name: "scripted-worker", dependencies: ["Custody", "Platform"], path: "Tests/ScriptedWorker",
             swiftSettings: settings),
+        // Workers that a guest has taken over
+        .target(name: "CAttacks", path: "Tests/HostileWorker/CAttacks"),
+        .executableTarget(
+            name: "hostile-worker", dependencies: ["CAttacks", "Custody", "Platform"],
+            path: "Tests/HostileWorker/hostile-worker", swiftSettings: settings),
         // A worker of another version, whose session record has a field more
         .executableTarget(
             name: "next-worker", dependencies: ["Custody", "Platform", "WorkerProgram", "WorkerRuntime"],
@@ -155,7 +167,9 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "baton-worker", "next-worker",
+                "CAttacks", "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "hostile-worker",
+                "baton-worker",
+                "next-worker",
                 "FrontendKit",
                 "KillKit", "Platform", "TestSupport", "VhostUser",
             ],

@@ -1,5 +1,6 @@
 public import Custody
 public import Inflight
+internal import Telemetry
 internal import Virtio
 
 extension RequestSlot {
@@ -102,6 +103,7 @@ extension BlockQueue where Ring: ~Copyable {
         _ plan: inout RecoveryPlan, suspect: Suspect? = nil, _ backend: inout Backend
     ) -> [UInt16] {
         continueSequences()
+        meter.keepWords(of: plan.heads)
         judge(&plan, suspect)
         var waiting: [UInt16] = []
         for head in plan.heads where !plan.setAside.contains(head) {
@@ -115,7 +117,7 @@ extension BlockQueue where Ring: ~Copyable {
     /// Carries out what a worker before has taken and the kernel has not.
     public mutating func start<Backend: StorageBackend & ~Copyable>(_ heads: [UInt16], _ backend: inout Backend) {
         for head in heads {
-            if unsafe storage.slots[Int(head)].isRefused { refuse(head) } else { admit(head, &backend) }
+            if unsafe storage.slots[Int(head)].isRefused { giveUp(head) } else { admit(head, &backend) }
         }
         account.handleNothing()
     }
@@ -191,7 +193,7 @@ extension BlockQueue where Ring: ~Copyable {
     }
 
     /// Answers a request with an error that is not carried out.
-    private mutating func refuse(_ head: UInt16) {
+    private mutating func giveUp(_ head: UInt16) {
         account.handle(head)
         let slot = unsafe storage.slots + Int(head)
         unsafe slot.pointee.isRefused = false
@@ -202,11 +204,11 @@ extension BlockQueue where Ring: ~Copyable {
     }
 
     private mutating func answerRefused(_ head: UInt16) {
-        counted.others += 1
         if unsafe storage.slots[Int(head)].status != nil {
-            complete(head, .ioError)
+            meter.refuse(head, isMalformed: false)
+            answer(head, .ioError)
         } else {
-            giveBackUnanswered(head)
+            giveBackUnanswered(head, isMalformed: false)
         }
     }
 

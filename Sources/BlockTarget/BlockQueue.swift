@@ -2,48 +2,8 @@ public import Custody
 internal import Glibc
 public import Inflight
 public import Platform
+public import Telemetry
 public import Virtio
-
-/// Requests by kind, and what was wrong with them. One queue's share; never reset.
-public struct QueueCounters: Sendable, Equatable {
-    public var reads: UInt64 = 0
-    public var writes: UInt64 = 0
-    public var flushes: UInt64 = 0
-    public var discards: UInt64 = 0
-    public var others: UInt64 = 0
-    /// Of reads that succeeded.
-    public var bytesRead: UInt64 = 0
-    /// Of writes that succeeded.
-    public var bytesWritten: UInt64 = 0
-    /// Answered with an error status.
-    public var failed: UInt64 = 0
-    /// Of those and of the unanswerable ones: broken chains and nonsensical requests.
-    public var malformed: UInt64 = 0
-    /// Interrupts sent to the guest.
-    public var interrupts: UInt64 = 0
-    /// Completions that matched no request.
-    public var staleCompletions: UInt64 = 0
-
-    public init() {}
-
-    /// All requests answered or returned.
-    public var requests: UInt64 { reads + writes + flushes + discards + others }
-
-    /// Adds another queue's counts.
-    public mutating func add(_ other: QueueCounters) {
-        reads += other.reads
-        writes += other.writes
-        flushes += other.flushes
-        discards += other.discards
-        others += other.others
-        bytesRead += other.bytesRead
-        bytesWritten += other.bytesWritten
-        failed += other.failed
-        malformed += other.malformed
-        interrupts += other.interrupts
-        staleCompletions += other.staleCompletions
-    }
-}
 
 /// One queue of a disk: takes requests from its ring, hands them to a backend, returns them.
 ///
@@ -59,13 +19,13 @@ public struct QueueCounters: Sendable, Equatable {
     @inlinable public var outstanding: Int { outstandingCount }
     /// The guest's ring makes no sense; it is served no more.
     @inlinable public var isBroken: Bool { broken }
-    @inlinable public var counters: QueueCounters { counted }
+    /// What it has counted, and workers before this one.
+    public var counts: QueueCounts { meter.counts }
     /// A write is answered only when it is on stable storage: the driver has turned the write cache off.
     public private(set) var writesThrough: Bool
 
     @usableFromInline var outstandingCount = 0
     @usableFromInline var broken = false
-    @usableFromInline var counted = QueueCounters()
     @usableFromInline var ring: Ring
     private let memory: GuestMemory
     @usableFromInline var view: GuestMemoryView
@@ -74,6 +34,7 @@ public struct QueueCounters: Sendable, Equatable {
     @usableFromInline let storage: SlotStorage
     @usableFromInline let records: RequestRecords
     @usableFromInline var account: QueueAccount
+    @usableFromInline var meter: QueueMeter
     /// Operations under way that a worker before has started.
     @usableFromInline var adopted = 0
     @usableFromInline var stalledHead: Int32 = -1
@@ -90,20 +51,25 @@ public struct QueueCounters: Sendable, Equatable {
     ///   - ring: lies in `memory`; `resubmit` what its log had.
     ///   - records: of the operations under way.
     ///   - account: where it shows what it does.
+    ///   - statistics: where it counts; nil: in memory of its own.
     ///   - features: as agreed with the driver.
     ///   - writesThrough: answer a write only when it is on stable storage.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
         index: Int, ring: consuming Ring, records: consuming RequestRecords = .none,
-        account: consuming QueueAccount = .none, memory: GuestMemory, disk: DiskDescription, features: UInt64,
-        writesThrough: Bool, call: Int32
+        account: consuming QueueAccount = .none, statistics: DeviceStatistics? = nil, memory: GuestMemory,
+        disk: DiskDescription, features: UInt64, writesThrough: Bool, call: Int32
     ) throws(Errno) {
+        let slots = Int(ring.size)
+        let statistics =
+            if let statistics { statistics } else { try DeviceStatistics(queueCount: index + 1, queueSize: slots) }
         storage = try SlotStorage(slots: Int(ring.size))
         self.index = index
         self.ring = ring
         self.records = records
         self.account = account
+        meter = QueueMeter(statistics, queue: index, slots: slots)
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -190,6 +156,7 @@ public struct QueueCounters: Sendable, Equatable {
         }
         if waiting == 0 { return 0 }
         account.handleNothing()
+        meter.beginBatch()
         let count = Int(min(waiting, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
         for taken in 0..<count where !takeOne(&backend) { return taken }
@@ -208,6 +175,7 @@ public struct QueueCounters: Sendable, Equatable {
             return true
         }
         records.begin(slot)
+        meter.take(slot)
         ring.record(slot)
         admit(slot, &backend)
         return true
@@ -239,25 +207,21 @@ public struct QueueCounters: Sendable, Equatable {
             let step = unsafe backend.start(&slot.pointee)
             carryOut(step, head, backend)
         case .finished:
-            unsafe count(slot.pointee, .ok)
             complete(head, .ok)
         case .refused(let status):
-            counted.others += 1
-            if status == .ioError { counted.malformed += 1 }
-            complete(head, status)
+            refuse(head, status)
         case .unanswerable:
-            counted.others += 1
-            counted.malformed += 1
-            giveBackUnanswered(head)
+            giveBackUnanswered(head, isMalformed: true)
         }
     }
 
     /// Returns a request that has no place for an answer.
     @inlinable
-    mutating func giveBackUnanswered(_ head: UInt16) {
+    mutating func giveBackUnanswered(_ head: UInt16, isMalformed: Bool) {
         outstandingCount -= 1
         unsafe storage.slots[Int(head)].isActive = false
         marks.hasUsedElements = true
+        meter.refuse(head, isMalformed: isMalformed)
         ring.giveBack(head, written: 0)
         account.giveBack()
     }
@@ -267,13 +231,12 @@ public struct QueueCounters: Sendable, Equatable {
     @inlinable
     @inline(never)
     mutating func returnUnusable(_ slot: UInt16) {
-        counted.others += 1
-        counted.malformed += 1
         publish()
         marks.hasUsedElements = true
         ring.returnUnusable(slot)
         account.giveBack()
         publish()
+        meter.countUnusable()
     }
 
     /// Goes on with a request whose operation has completed.
@@ -286,7 +249,7 @@ public struct QueueCounters: Sendable, Equatable {
         guard token.head < ring.size, unsafe storage.slots[Int(token.head)].isActive,
             unsafe storage.slots[Int(token.head)].token == token.rawValue
         else {
-            counted.staleCompletions += 1
+            meter.countStaleCompletion()
             return
         }
         account.handle(token.head)
@@ -337,7 +300,6 @@ public struct QueueCounters: Sendable, Equatable {
     ) {
         switch step {
         case .done(let status):
-            unsafe count(storage.slots[Int(head)], status)
             complete(head, status)
         case .pending:
             let slot = unsafe storage.slots + Int(head)
@@ -360,28 +322,28 @@ public struct QueueCounters: Sendable, Equatable {
         }
     }
 
+    /// Answers a request that was carried out, or failed at that.
     @inlinable
     @inline(__always)
-    mutating func count(_ slot: RequestSlot, _ status: BlockStatus) {
-        switch slot.operation {
-        case .read:
-            counted.reads += 1
-            if status == .ok { counted.bytesRead += slot.totalBytes }
-        case .write:
-            counted.writes += 1
-            if status == .ok { counted.bytesWritten += slot.totalBytes }
-        case .flush: counted.flushes += 1
-        case .discard, .writeZeroes, .writeZeroesUnmapping: counted.discards += 1
-        case .identify: counted.others += 1
-        }
+    mutating func complete(_ head: UInt16, _ status: BlockStatus) {
+        let slot = unsafe storage.slots + Int(head)
+        unsafe meter.giveBack(
+            head, slot.pointee.operation.rawValue, bytes: slot.pointee.totalBytes, isError: status != .ok)
+        answer(head, status)
+    }
+
+    /// Answers a request that is not carried out.
+    @inlinable
+    mutating func refuse(_ head: UInt16, _ status: BlockStatus) {
+        meter.refuse(head, isMalformed: status == .ioError)
+        answer(head, status)
     }
 
     /// Writes status and used element. The guest sees them at the next `publish`.
     @inlinable
     @inline(__always)
-    mutating func complete(_ head: UInt16, _ status: BlockStatus) {
+    mutating func answer(_ head: UInt16, _ status: BlockStatus) {
         let slot = unsafe storage.slots + Int(head)
-        if status != .ok { counted.failed += 1 }
         unsafe slot.pointee.writeStatus(status)
         if marks.isOn { unsafe marks.mark(slot.pointee, in: &view) }
         let written = status == .ok ? unsafe slot.pointee.writtenOnSuccess : 1
@@ -398,10 +360,11 @@ public struct QueueCounters: Sendable, Equatable {
         if marks.isOn, marks.hasUsedElements { marks.markRing() }
         let wantsInterrupt = ring.publish()
         account.publish()
+        meter.publish()
         if marks.isOn, marks.hasUsedElements { marks.published() }
         if wantsInterrupt, call >= 0 {
-            counted.interrupts += 1
             signalEvent(call)
+            meter.countInterrupt()
         }
     }
 }

@@ -3,6 +3,8 @@ public import Glibc
 public import Virtio
 
 /// What a request asks for, in the terms of a file.
+///
+/// The numbers are those of `RequestKind`, which counts them.
 public enum BlockOperation: UInt8, Sendable {
     case read
     case write
@@ -94,7 +96,7 @@ public struct BlockRange: Sendable {
         unsafe vectors = segmentStorage
     }
 
-    /// Bytes of the whole transfer.
+    /// Bytes of the whole transfer, or of all ranges.
     @usableFromInline var totalBytes: UInt64 = 0
 
     /// Its operation moves data: a result of 0 says that none was moved.
@@ -243,6 +245,7 @@ extension RequestSlot {
             return writeTransfer(sector: header.1, segments, rules)
         case WIRE_VIRTIO_BLK_T_FLUSH:
             operation = .flush
+            totalBytes = 0
             writtenOnSuccess = 1
             return .accepted
         case WIRE_VIRTIO_BLK_T_GET_ID:
@@ -310,6 +313,7 @@ extension RequestSlot {
             position += 1
         }
         operation = .identify
+        totalBytes = 0
         writableStart = segments.readableCount
         writableCount = segments.writableCount
         writtenOnSuccess = UInt32(count + 1)
@@ -324,6 +328,7 @@ extension RequestSlot {
         let count = Int(bytes / 16)
         guard bytes % 16 == 0, count >= 1, count <= DiskDescription.maximumRanges else { return .refused(.ioError) }
         var mayUnmap = zeroing
+        totalBytes = 0
         for index in 0..<count {
             var raw: (UInt64, UInt64) = (0, 0)
             unsafe withUnsafeMutableBytes(of: &raw) { unsafe segments.copyReadable(from: 16 + 16 * index, to: $0) }
@@ -337,6 +342,7 @@ extension RequestSlot {
             // The space may only be freed when every range allows it.
             mayUnmap = mayUnmap && flags & unmap != 0
             unsafe ranges[index] = BlockRange(offset: raw.0 * 512, length: sectors * 512)
+            totalBytes += sectors * 512
         }
         operation = zeroing ? (mayUnmap ? .writeZeroesUnmapping : .writeZeroes) : .discard
         rangeIndex = 0

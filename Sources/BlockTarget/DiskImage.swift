@@ -233,10 +233,6 @@ public final class DiskImage: Sendable {
             let (place, isTooFar) = status.st_size.addingReportingOverflow(1 << 30)
             return !isTooFar && fallocate(main.number, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, place, 4096) == 0
         }
-        let device = "/sys/dev/block/\(gnu_dev_major(status.st_rdev)):\(gnu_dev_minor(status.st_rdev))"
-        for place in ["\(device)/queue/discard_max_bytes", "\(device)/../queue/discard_max_bytes"] {
-            if let limit = readSmallFile(place), let bytes = UInt64(limit) { return bytes > 0 }
-        }
-        return false
+        return clinux_can_discard(main.number) == 1
     }
 }

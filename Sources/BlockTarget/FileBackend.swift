@@ -1,6 +1,7 @@
 internal import CLinux
 public import Glibc
 public import Platform
+public import Telemetry
 public import Uring
 
 /// Keeps the disk in a raw file or on a block device, through an I/O engine.
@@ -14,7 +15,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     private let image: DiskImage?
     @usableFromInline var bounces: BouncePool
     private let zeroes: Mapping
-    @usableFromInline var counted = StorageFaults()
+    @usableFromInline let meter: FaultMeter
     /// What the storage has told it cannot do; not asked again.
     private var cannotDiscardDevice = false
     private var cannotPunch = false
@@ -33,26 +34,30 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     private static var zeroBytes: Int { 256 << 10 }
 
     /// - Throws: when there is no memory for the bounce buffers.
-    /// - Parameter bounceMemory: a file of `bounceBytes` that outlives this process, or nil.
+    /// - Parameters:
+    ///   - bounceMemory: a file of `bounceBytes` that outlives this process, or nil.
+    ///   - meter: counts what goes wrong.
     public init(
-        _ image: DiskImage, engine: consuming Engine, bounceMemory: borrowing OwnedFD? = nil
+        _ image: DiskImage, engine: consuming Engine, bounceMemory: borrowing OwnedFD? = nil,
+        meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
     ) throws(Errno) {
-        try self.init(image.access, keepingOpen: image, engine, bounceMemory)
+        try self.init(image.access, keepingOpen: image, engine, bounceMemory, meter)
     }
 
     /// - Parameter access: to files that stay open for as long as the backend lives.
     /// - Throws: when there is no memory for the bounce buffers.
     public init(_ access: ImageAccess, engine: consuming Engine) throws(Errno) {
-        try self.init(access, keepingOpen: nil, engine, nil)
+        try self.init(access, keepingOpen: nil, engine, nil, FaultMeter(nil, loop: 0))
     }
 
     private init(
         _ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine,
-        _ bounceMemory: borrowing OwnedFD?
+        _ bounceMemory: borrowing OwnedFD?, _ meter: consuming FaultMeter
     ) throws(Errno) {
         let bounces = try BouncePool(memory: bounceMemory)
         let zeroes = try Mapping(anonymous: Self.zeroBytes)
         self.bounces = bounces
+        self.meter = meter
         self.zeroes = zeroes
         self.engine = engine
         self.image = image
@@ -67,6 +72,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// Bytes of memory for bounce buffers.
     public static var bounceBytes: Int { BouncePool.byteCount }
 
+    public mutating func takeUp() -> Int { engine.takeUp() }
     @inlinable
     public mutating func submit() { engine.submit() }
     @inlinable
@@ -81,7 +87,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     @inlinable
     public var lastIndex: UInt32 { engine.lastIndex }
     public func hadTaken(_ index: UInt32) -> Bool { engine.hadTaken(index) }
-    public var faults: StorageFaults { counted }
+    public var faults: StorageFaults { StorageFaults(meter) }
     @inlinable
     public var queuedCount: Int { engine.queuedCount }
     public var pollDescriptor: Int32? { engine.pollDescriptor }
@@ -174,6 +180,7 @@ extension FileBackend where Engine: ~Copyable {
             slot.bounce = buffer
         }
         slot.partLength = min(slot.remaining, UInt64(BouncePool.bufferBytes))
+        meter.count(.bounce)
         let buffer = unsafe bounces.address(of: slot.bounce)
         let count = UInt32(slot.partLength)
         let step: BackendStep
@@ -200,12 +207,12 @@ extension FileBackend where Engine: ~Copyable {
     @inlinable
     mutating func finishTransfer(_ slot: inout RequestSlot, _ count: UInt64) -> BackendStep {
         guard count > 0 else {
-            counted.unexpectedEnds += 1
+            meter.count(.unexpectedEnd)
             releaseBounce(&slot)
             return .done(.ioError)
         }
         let count = min(count, slot.partLength)
-        if count < slot.partLength { counted.shortTransfers += 1 }
+        if count < slot.partLength { meter.count(.shortTransfer) }
         if slot.bounce >= 0 {
             if slot.operation == .read {
                 unsafe slot.copyVectors(bounces.address(of: slot.bounce), count: Int(count), toGuest: true)
@@ -299,11 +306,11 @@ extension FileBackend where Engine: ~Copyable {
         if slot.isSynchronizing { return .done(.ok) }
         if slot.method == RangeMethod.write {
             guard count > 0 else {
-                counted.unexpectedEnds += 1
+                meter.count(.unexpectedEnd)
                 return .done(.ioError)
             }
             let count = min(count, slot.partLength)
-            if count < slot.partLength { counted.shortTransfers += 1 }
+            if count < slot.partLength { meter.count(.shortTransfer) }
             slot.rangesDone += count
             unsafe slot.ranges[slot.rangeIndex].offset += count
             unsafe slot.ranges[slot.rangeIndex].length -= count
@@ -324,7 +331,7 @@ extension FileBackend where Engine: ~Copyable {
         if error == .wouldBlock || error == .interrupted {
             if slot.attempts < Self.maximumAttempts {
                 slot.attempts += 1
-                counted.retries += 1
+                meter.count(.retry)
                 releaseBounce(&slot)
                 return start(&slot)
             }
@@ -334,8 +341,8 @@ extension FileBackend where Engine: ~Copyable {
         // Our own buffers are always there: guest memory is gone, or part of it.
         if error == Errno(rawValue: EFAULT) { SharedMemoryGuard.report() }
         switch error {
-        case .noSpace, Errno(rawValue: EDQUOT): counted.noSpace += 1
-        default: counted.errors += 1
+        case .noSpace, Errno(rawValue: EDQUOT): meter.count(.noSpace)
+        default: meter.count(.error)
         }
         releaseBounce(&slot)
         return .done(.ioError)

@@ -1,4 +1,5 @@
 public import Custody
+internal import Telemetry
 public import Uring
 
 /// The seam between a queue and what stores its data.
@@ -6,6 +7,12 @@ public import Uring
 /// One loop owns a backend. A request is started once; from then on each completion of its token is handed to `finish`,
 /// until a step says that it is done. Whatever it still needs is in its slot.
 public protocol StorageBackend: ~Copyable {
+    /// The device is this worker's from now on: goes on with what it shares with workers before. Until then it is only
+    /// held ready.
+    ///
+    /// - Returns: completions of theirs that wait.
+    mutating func takeUp() -> Int
+
     /// Starts a request that has been checked, or starts it again after `.stalled`.
     mutating func start(_ slot: inout RequestSlot) -> BackendStep
 
@@ -53,12 +60,13 @@ public protocol StorageBackend: ~Copyable {
     /// Readable when completions wait; nil for a backend that always finishes at once.
     var pollDescriptor: Int32? { get }
 
-    /// What went wrong so far, counted.
+    /// What went wrong so far, counted: since the device was made, for one that is in custody.
     var faults: StorageFaults { get }
 }
 
 /// A backend that finishes every request at once, or that nobody takes over.
 extension StorageBackend where Self: ~Copyable {
+    public mutating func takeUp() -> Int { 0 }
     @inlinable public mutating func releaseCompletions() {}
     @inlinable public var lastIndex: UInt32 { 0 }
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
@@ -91,6 +99,15 @@ public struct StorageFaults: Sendable, Equatable {
     public var errors: UInt64 = 0
 
     public init() {}
+
+    /// What a meter has counted.
+    init(_ meter: borrowing FaultMeter) {
+        noSpace = meter[.noSpace]
+        retries = meter[.retry]
+        shortTransfers = meter[.shortTransfer]
+        unexpectedEnds = meter[.unexpectedEnd]
+        errors = meter[.error]
+    }
 
     /// Adds another loop's counts.
     public mutating func add(_ other: StorageFaults) {

@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 enum { FATAL_STACK_BYTES = 64 << 10 };
+#ifndef SYS_SECCOMP
+enum { SYS_SECCOMP = 1 };  // si_code, which glibc does not name
+#endif
 
 static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSYS};
 static _Atomic(int) fatal_installed;
@@ -26,21 +29,36 @@ static uint32_t fatal_request(const struct clinux_fatal_places *places) {
     const uint32_t self = (uint32_t)syscall(SYS_gettid);
     for (unsigned i = 0; i < places->count; i++) {
         if (((const volatile uint32_t *)places->threads)[i] != self) continue;
-        return *(const volatile uint32_t *)((const char *)places->handlings + i * places->stride);
+        // Until it serves, one thread has all loops.
+        const uint32_t handling = *(const volatile uint32_t *)((const char *)places->handlings + i * places->stride);
+        if (handling) return handling;
     }
     return 0;
 }
 
+// Says which system call was forbidden: a worker that has not had the device yet has no other place to note it.
+static void fatal_say_call(unsigned call) {
+    char text[] = "baton-worker[error] a forbidden system call, number 0000\n";
+    for (char *digit = text + sizeof text - 3; call > 0 && *digit == '0'; call /= 10)
+        *digit-- = (char)('0' + call % 10);
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) return;
+}
+
 void clinux_fatal_handle(int number, siginfo_t *info, void *context) {
     (void)context;
+    if (number == SIGSYS && info->si_code == SYS_SECCOMP) fatal_say_call((unsigned)info->si_syscall);
     const struct clinux_fatal_places *places = atomic_load(&fatal_current);
     // Of two threads at once, the first is the cause.
     if (places && !atomic_exchange(&fatal_noted, 1)) {
-        *(volatile uint64_t *)places->address = (uint64_t)(uintptr_t)info->si_addr;
+        // Of a system call that the filter forbids, its number: the address would be that of the C library.
+        const int is_forbidden = number == SIGSYS && info->si_code == SYS_SECCOMP;
+        *(volatile uint64_t *)places->address =
+            is_forbidden ? (uint64_t)(unsigned)info->si_syscall + 1 : (uint64_t)(uintptr_t)info->si_addr;
         *(volatile uint32_t *)places->handling = fatal_request(places);
         atomic_store_explicit((_Atomic(uint32_t) *)places->signal, (uint32_t)number, memory_order_release);
     }
-    signal(number, SIG_DFL);
+    // That of SIGSYS the kernel has taken back already: a filter allows nobody to have another one.
+    if (number != SIGSYS) signal(number, SIG_DFL);
     // Blocked until this returns: then it ends the process before anything else is carried out, whether or not the
     // fault would come again by itself.
     syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), number);
@@ -71,6 +89,7 @@ int clinux_fatal_install(void) {
         struct sigaction old;
         if (sigaction(fatal_signals[i], NULL, &old)) return -1;
         if (fatal_signals[i] == SIGBUS && (old.sa_flags & SA_SIGINFO)) continue;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK | (fatal_signals[i] == SIGSYS ? (int)SA_RESETHAND : 0);
         if (sigaction(fatal_signals[i], &action, NULL)) return -1;
     }
     // The main thread lives as long as the process: its stack is never taken back.

@@ -105,8 +105,13 @@ public struct NameParameters: Codable, Hashable, Sendable {
 /// Names one device, or all.
 public struct StatusParameters: Codable, Hashable, Sendable {
     public var name: String?
+    /// With what the devices have done; absent: false.
+    public var statistics: Bool?
 
-    public init(name: String? = nil) { self.name = name }
+    public init(name: String? = nil, statistics: Bool? = nil) {
+        self.name = name
+        self.statistics = statistics
+    }
 }
 
 /// Nothing.
@@ -145,6 +150,8 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
     public var givenUp: UInt64
     /// What of its configuration has no effect here, as sentences; absent when nothing.
     public var notices: [String]?
+    /// What the device has done; absent unless it was asked for.
+    public var statistics: StatisticsInfo?
 
     public init(
         state: String, disk: DiskParameters, problem: String?, workers: [WorkerInfo], takeOvers: Int, connections: Int,

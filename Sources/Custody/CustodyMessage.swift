@@ -34,7 +34,8 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     /// The descriptor under the key is gone.
     public static let drop = CustodyMessageKind(rawValue: 2)
     /// Everything has been given. Text: the device's configuration, as the worker's options are spelt, one a line. The
-    /// worker prepares itself, answers `ready`, and takes the device up when nobody has it.
+    /// worker prepares itself, answers `ready`, and takes the device up when nobody has it. Value: the worker's process
+    /// as the supervisor numbers it, under which the record knows it; 0: as it does itself.
     public static let prepare = CustodyMessageKind(rawValue: 3)
     /// Answers `keep`: the descriptor is in custody, and whoever stands by has it. Value: that of `keep`. Like every
     /// message of the supervisor, it comes a second time if the supervisor died between sending it and noting that it

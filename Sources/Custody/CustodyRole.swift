@@ -31,6 +31,13 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
     public static let sharedInflight = CustodyRole(rawValue: 12)
     /// An eventfd that tells of writes to the dirty log.
     public static let dirtyLogEvent = CustodyRole(rawValue: 13)
+    /// What the device's workers count (Telemetry's DeviceStatistics).
+    public static let statistics = CustodyRole(rawValue: 14)
+    /// A socket to the journal, if logs go there.
+    public static let journal = CustodyRole(rawValue: 15)
+    /// A sight of a thread of another worker (`ThreadSight`): what a worker that takes over needs to see that thread
+    /// stop. The message's value names it: `ThreadName`. Never in custody: it is of one process.
+    public static let thread = CustodyRole(rawValue: 16)
 
     public var description: String {
         switch self {
@@ -47,6 +54,9 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
         case .backendChannel: "back-end channel"
         case .sharedInflight: "shared inflight region"
         case .dirtyLogEvent: "dirty log event"
+        case .statistics: "statistics"
+        case .journal: "journal"
+        case .thread: "thread"
         default: "role \(rawValue)"
         }
     }

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import CWire
+internal import Glibc
 internal import Platform
 internal import Synchronization
 
@@ -34,6 +35,8 @@ public struct WorkerLife: Hashable, Sendable {
     public var returned: UInt64?
     /// The signal that ended it by its own fault; 0: none did.
     public var fatalSignal: Int32
+    /// The number of the system call that it tried and was forbidden, if that ended it.
+    public var forbiddenCall: Int32?
     /// The supervisor has killed it because a loop went on no more.
     public var isHung: Bool
     /// What the thread handled that was at fault.
@@ -73,8 +76,14 @@ extension SessionRecord {
         let copy = unsafe life(at: offset).pointee
         return WorkerLife(
             generation: generation, returned: returned(by: generation, since: copy.returned_before),
-            fatalSignal: Int32(bitPattern: copy.fatal_signal), isHung: copy.hung != 0,
+            fatalSignal: Int32(bitPattern: copy.fatal_signal), forbiddenCall: Self.forbiddenCall(copy),
+            isHung: copy.hung != 0,
             handling: HandledRequest(mark: copy.handling))
+    }
+
+    private static func forbiddenCall(_ life: wire_record_life) -> Int32? {
+        guard life.fatal_signal == UInt32(SIGSYS), life.fatal_address > 0 else { return nil }
+        return Int32(exactly: life.fatal_address - 1)
     }
 
     private func returned(by generation: UInt64, since before: UInt64) -> UInt64? {

@@ -57,6 +57,16 @@ public struct RequestProgress: Hashable, Sendable {
         unsafe base = record.requestRecords(queue: queue)
     }
 
+    /// Takes up records that are not a device's: in memory of a simulation.
+    ///
+    /// - Parameter base: 64 bytes for each slot, 8-aligned, zero at first; they stay where they are while this lives.
+    public init(at base: UnsafeMutableRawPointer, size: Int, generation: UInt64) {
+        unsafe self.base = base
+        record = nil
+        self.size = size
+        self.generation = generation
+    }
+
     /// Whether records are kept.
     @inlinable public var isKept: Bool { unsafe base != nil }
 

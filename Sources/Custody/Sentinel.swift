@@ -20,8 +20,7 @@ public final class Sentinel: Sendable {
         let failure = Atomic<Int32>(0)
 
         init() throws(Errno) {
-            // Blocking: the thread waits in read.
-            wakeUp = OwnedFD(owning: try retryingInterrupts { eventfd(0, Int32(EFD_CLOEXEC)) })
+            wakeUp = try makeBlockingEvent()
         }
     }
 
@@ -68,8 +67,7 @@ public final class Sentinel: Sendable {
     private static func run(_ record: SessionRecord, _ orders: Orders, acquired: Int32) {
         var holds = false
         while true {
-            var count: UInt64 = 0
-            guard unsafe read(orders.wakeUp.number, &count, 8) == 8 else { continue }
+            waitForEvent(orders.wakeUp.number)
             let wants = orders.wantsToHold.load(ordering: .acquiring)
             if wants, !holds {
                 let result = unsafe clinux_sentinel_lock(record.sentinel)
@@ -85,18 +83,23 @@ public final class Sentinel: Sendable {
     }
 }
 
-/// Waits until threads of a dying process run no more: until each is gone or on its way out. They may go on for
-/// milliseconds on another CPU after the sentinel has fallen, and only then is what they leave behind final.
-///
-/// - Parameter milliseconds: how long at most.
-/// - Returns: whether all have stopped.
-public func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> Bool {
-    let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
-    for thread in threads {
-        while let state = ThreadState(process: process, thread: thread), !state.isOver {
-            if monotonicNanoseconds() > end { return false }
-            spinHint()
-        }
+/// Names a thread of a worker to another worker of its device.
+public struct ThreadName: Hashable, Sendable {
+    /// As the supervisor numbers it.
+    public var process: Int32
+    /// As its own PID namespace does; 0: all of the process.
+    public var thread: Int32
+
+    public init(process: Int32, thread: Int32) {
+        self.process = process
+        self.thread = thread
     }
-    return true
+
+    /// - Parameter value: of a message.
+    public init(value: UInt64) {
+        self.init(process: Int32(truncatingIfNeeded: value >> 32), thread: Int32(truncatingIfNeeded: value))
+    }
+
+    /// As a message carries it.
+    public var value: UInt64 { UInt64(UInt32(bitPattern: process)) << 32 | UInt64(UInt32(bitPattern: thread)) }
 }

@@ -189,6 +189,11 @@ extension SessionRecord {
         unsafe atomic64(WIRE_RECORD_CONTROL_SEQUENCE.asInt).pointee.store(next, ordering: .releasing)
     }
 
+    /// Changes with each commit.
+    public var commitCount: UInt64 {
+        unsafe atomic64(WIRE_RECORD_CONTROL_SEQUENCE.asInt).pointee.load(ordering: .acquiring)
+    }
+
     /// What was committed last; empty when nothing was.
     ///
     /// - Throws: `control` when its length is impossible.

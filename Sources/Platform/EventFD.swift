@@ -9,6 +9,17 @@ public func signalEvent(_ number: Int32) {
     while unsafe write(number, &one, 8) == -1, Errno.current == .interrupted {}
 }
 
+/// An eventfd in which a thread waits (`waitForEvent`), close-on-exec.
+public func makeBlockingEvent() throws(Errno) -> OwnedFD {
+    OwnedFD(owning: try retryingInterrupts { eventfd(0, Int32(EFD_CLOEXEC)) })
+}
+
+/// Waits until a blocking eventfd is rung, and takes that.
+public func waitForEvent(_ number: Int32) {
+    var count: UInt64 = 0
+    while unsafe read(number, &count, 8) == -1, Errno.current == .interrupted {}
+}
+
 /// An eventfd of our own, close-on-exec and non-blocking.
 public struct EventFD: ~Copyable, Sendable {
     public let fd: OwnedFD
@@ -26,18 +37,16 @@ public struct EventFD: ~Copyable, Sendable {
     /// Takes what a peer says is an eventfd. It is made non-blocking, for both sides: ringing it must never wait for
     /// the peer.
     ///
-    /// - Throws: `invalidArgument` when it is anything else, which might wait, raise a signal or be somebody's file;
-    ///   readlink's error without /proc.
+    /// The kernel tells what it is in /proc only, which a worker has not. So it must be a file without a place in any
+    /// file system, like an eventfd of our own, and one that can be written to at once: of such files only eventfds
+    /// take what is written. A full one is refused, too.
+    ///
+    /// - Throws: `invalidArgument` when it is anything else, which might wait, raise a signal or be somebody's file.
     public init(receiving fd: consuming OwnedFD) throws(Errno) {
-        let name = "anon_inode:[eventfd]"
-        let link = try retryingInterrupts {
-            unsafe withUnsafeTemporaryAllocation(byteCount: name.utf8.count + 1, alignment: 1) { buffer in
-                let count = unsafe readlink("/proc/self/fd/\(fd.number)", buffer.baseAddress!, buffer.count)
-                guard count >= 0 else { return -1 }
-                return unsafe String(decoding: buffer.prefix(count), as: UTF8.self) == name ? 1 : 0
-            }
+        let own = try EventFD()
+        guard try Self.identity(of: own.fd) == Self.identity(of: fd), Self.hasRoom(fd.number) else {
+            throw .invalidArgument
         }
-        guard link == 1 else { throw .invalidArgument }
         let flags = try retryingInterrupts { fcntl(fd.number, F_GETFL) }
         try retryingInterrupts { fcntl(fd.number, F_SETFL, flags | O_NONBLOCK) }
         self.fd = fd
@@ -47,12 +56,21 @@ public struct EventFD: ~Copyable, Sendable {
     /// counter, and `signal` waits then. A counter that is not full is left alone. Never waits itself, whatever the
     /// peer does meanwhile.
     public static func makeRoom(in number: Int32) {
-        guard let text = readSmallFile("/proc/self/fdinfo/\(number)") else { return }
-        for line in text.split(separator: "\n") where line.hasPrefix("eventfd-count:") {
-            let digits = line.drop { $0 != ":" }.dropFirst().drop { $0 == " " || $0 == "\t" }
-            guard let count = UInt64(digits, radix: 16), count == .max - 1 else { return }
-            _ = clinux_drain_eventfd(number)
-        }
+        if !hasRoom(number) { _ = clinux_drain_eventfd(number) }
+    }
+
+    /// Whether it can be rung without waiting; false also for what nobody can wait for, such as a plain file.
+    private static func hasRoom(_ number: Int32) -> Bool {
+        var entry = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
+        let count = try? retryingInterrupts { unsafe poll(&entry, 1, 0) }
+        return count == 1 && entry.revents & Int16(POLLOUT) != 0
+    }
+
+    /// The inode, and its device: all files that have no place share one, by the kernel's kind of them.
+    private static func identity(of fd: borrowing OwnedFD) throws(Errno) -> [UInt64] {
+        var status = stat()
+        try retryingInterrupts { unsafe fstat(fd.number, &status) }
+        return [UInt64(status.st_dev), UInt64(status.st_ino)]
     }
 
     /// Adds 1 to the counter.

@@ -81,3 +81,10 @@ public func makeMemoryFile(name: String, count: Int) throws(Errno) -> OwnedFD {
     try retryingInterrupts { ftruncate(fd.number, off_t(count)) }
     return fd
 }
+
+/// Lets nobody change the size of a file in memory any more.
+///
+/// - Throws: fcntl's error.
+public func sealSize(of fd: borrowing OwnedFD) throws(Errno) {
+    try retryingInterrupts { fcntl(fd.number, Int32(CLINUX_F_ADD_SEALS), Int32(CLINUX_F_SEAL_SIZE)) }
+}

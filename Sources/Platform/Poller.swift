@@ -66,12 +66,14 @@ public func waitForInput(_ number: Int32, milliseconds: Int32? = nil) -> Bool {
 ///
 /// - Parameter numbers: negative ones are left out.
 /// - Parameter waiting: false only looks.
+/// - Parameter milliseconds: how long to wait at most; nil: for ever.
 /// - Returns: those that have, in the order in which they were given.
-public func waitForAny(_ numbers: [Int32], waiting: Bool = true) -> [Int32] {
+public func waitForAny(_ numbers: [Int32], waiting: Bool = true, milliseconds: Int32? = nil) -> [Int32] {
+    let limit = waiting ? milliseconds ?? -1 : 0
     var entries = numbers.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
     while true {
-        let result = unsafe poll(&entries, UInt(entries.count), waiting ? -1 : 0)
-        if result > 0 || (result == 0 && !waiting) { return entries.filter { $0.revents != 0 }.map(\.fd) }
+        let result = unsafe poll(&entries, UInt(entries.count), limit)
+        if result > 0 || (result == 0 && limit >= 0) { return entries.filter { $0.revents != 0 }.map(\.fd) }
         precondition(result == 0 || Errno.current == .interrupted, "poll refused our own descriptors")
     }
 }

@@ -225,3 +225,10 @@ public struct UnixStreamPair: ~Copyable {
 }
 
 private let streamSocketType = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+
+/// Connects a UNIX socket of any type to whoever listens at a path.
+///
+/// - Throws: connect's error; ENAMETOOLONG for a path over 107 bytes.
+public func connectSocket(_ fd: borrowing OwnedFD, to path: String) throws(Errno) {
+    try retryingInterrupts { unsafe clinux_connect(fd.number, path) }
+}

@@ -1,6 +1,7 @@
 public import BlockTarget
 internal import Inflight
 public import Platform
+public import Telemetry
 internal import Uring
 public import Virtio
 
@@ -11,7 +12,7 @@ public final class SimulatedQueue {
 
     /// The queue's index in its disk.
     public let index: Int
-    public var counters: QueueCounters { queue.counters }
+    public var counts: QueueCounts { queue.counts }
     /// Requests taken and not yet returned.
     public var outstanding: Int { queue.outstanding }
     /// The guest's ring makes no sense.

@@ -43,8 +43,18 @@ public final class SimulatedStorage {
         var queued: [(IOOperation, UInt64)] = []
         var taken: [SimulatedOperation] = []
         var completions: [IOCompletion] = []
+        /// Of those, so many have been taken and not let go of.
+        var seen = 0
+        /// How many operations have been taken.
+        var head: UInt32 = 0
     }
     private var moment: Moment
+
+    /// The engine outlives who submits, as a kernel ring in custody does: operations that were taken go on, and
+    /// completions stay until they are let go of.
+    public var isInCustody = false
+    /// How many operations had been taken when the engine was taken up.
+    private var adoptedHead: UInt32 = 0
 
     public init(bytes: [UInt8], seed: UInt64 = 1) {
         moment = Moment(bytes: bytes, random: SeededRandom(seed: seed))
@@ -81,8 +91,10 @@ public final class SimulatedStorage {
         return true
     }
 
-    func submit() {
-        let count = min(moment.queued.count, takenPerSubmit)
+    /// - Parameter limit: operations to take at most.
+    func submit(atMost limit: Int = .max) {
+        let count = min(moment.queued.count, takenPerSubmit, limit)
+        moment.head &+= UInt32(count)
         for (operation, token) in moment.queued.prefix(count) { moment.taken.append(Self.copy(operation, token)) }
         moment.queued.removeFirst(count)
     }
@@ -96,7 +108,10 @@ public final class SimulatedStorage {
             case .held: break
             }
         }
-        return moment.completions.isEmpty ? nil : moment.completions.removeFirst()
+        guard isInCustody else { return moment.completions.isEmpty ? nil : moment.completions.removeFirst() }
+        guard hasUnseenCompletions else { return nil }
+        defer { moment.seen += 1 }
+        return moment.completions[moment.seen]
     }
 
     private static func copy(_ operation: IOOperation, _ token: UInt64) -> SimulatedOperation {
@@ -137,6 +152,7 @@ extension SimulatedStorage {
     var remains: Remains {
         var kept = moment
         kept.queued = []
+        if isInCustody { return Remains(moment: kept, entering: []) }
         kept.completions = []
         return Remains(moment: kept, entering: moment.queued.map { Self.copy($0.0, $0.1) })
     }
@@ -159,6 +175,55 @@ extension SimulatedStorage {
             default: break
             }
         }
+    }
+}
+
+// MARK: - In custody
+
+extension SimulatedStorage {
+    var hasUnseenCompletions: Bool { moment.seen < moment.completions.count }
+
+    /// Another process goes on with the engine: what was queued and not taken is dropped, what was not let go of comes
+    /// again.
+    func takeUp() -> Int {
+        moment.queued = []
+        moment.seen = 0
+        adoptedHead = moment.head
+        return moment.completions.count
+    }
+
+    func releaseCompletions() {
+        moment.completions.removeFirst(moment.seen)
+        moment.seen = 0
+    }
+
+    /// Of the operation that was queued last.
+    var lastIndex: UInt32 { moment.head &+ UInt32(moment.queued.count) &- 1 }
+
+    func hadTaken(_ index: UInt32) -> Bool { Int32(bitPattern: index &- adoptedHead) < 0 }
+
+    /// Goes back to a moment of a process that has died. Operations that were taken go on: some end now, in full or
+    /// short, some fail because of the death, some end when another process is there.
+    ///
+    /// - Returns: how often the file was made durable meanwhile.
+    func goOn(from remains: Remains, seed: UInt64) -> Int {
+        moment = remains.moment
+        moment.random = SeededRandom(seed: seed)
+        var synchronized = 0
+        let share = moment.random.below(4)
+        for _ in 0..<moment.taken.count where moment.random.below(3) < share {
+            let operation = moment.taken.remove(at: moment.random.below(moment.taken.count))
+            let result: Int32
+            switch moment.random.below(4) {
+            case 0: result = moment.random.happens(1, in: 2) ? -ECANCELED : -EINTR
+            case 1 where operation.isTransfer:
+                result = carriedOut(operation, UInt64(512 * moment.random.below(Int(operation.length / 512))))
+            default: result = carriedOut(operation, operation.length)
+            }
+            if operation.kind == .synchronizeData, result == 0 { synchronized += 1 }
+            moment.completions.append(IOCompletion(token: operation.token, result: result))
+        }
+        return synchronized
     }
 }
 

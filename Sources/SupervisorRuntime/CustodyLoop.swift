@@ -2,11 +2,35 @@ internal import Custody
 internal import Glibc
 internal import Platform
 
+/// What a device's custody needs of the loop that it lives in.
+protocol CustodySite: AnyObject {
+    func watch(_ number: Int32, as target: WatchTarget) -> UInt64?
+    func forget(_ token: UInt64, _ number: Int32)
+    func program(_ number: Int) -> SharedFD?
+    func report(_ report: DeviceMachine.Report, device: String)
+    func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
+    func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
+    func dissolve(_ device: String)
+    /// Where a duplicate of everything is kept for the supervisor's successor.
+    var store: any FDStore { get }
+    var coder: StateCoder { get }
+    /// Where workers write their logs.
+    var workerOutput: SharedFD { get }
+    /// The journal, for them too; nil: their output is all there is.
+    var journal: SharedFD? { get }
+    /// Where they run; nil: where the supervisor does.
+    var workerGroups: WorkerGroups? { get }
+    /// What they are kept from.
+    var sandbox: WorkerSandbox { get }
+}
+
 /// The custody thread: all devices, one place to sleep.
 final class CustodyLoop: CustodySite {
     private(set) var devices: [String: DeviceCustody] = [:]
     let workerOutput: SharedFD
+    let journal: SharedFD?
     let workerGroups: WorkerGroups?
+    let sandbox: WorkerSandbox
     let store: any FDStore
     let coder: StateCoder
     private let poller: Poller
@@ -47,6 +71,10 @@ final class CustodyLoop: CustodySite {
     init(_ options: borrowing Supervisor.Options, mailbox: Mailbox) throws(SystemError) {
         workerOutput = SharedFD(try options.workerOutput.duplicateOrThrow())
         workerGroups = options.workerGroups
+        journal = try options.journal.map { number throws(SystemError) in
+            SharedFD(try Self.duplicate(number))
+        }
+        sandbox = options.sandbox
         store = options.store
         coder = options.coder
         hangLimit = options.hangMilliseconds * 1_000_000
@@ -119,6 +147,14 @@ final class CustodyLoop: CustodySite {
         unsafe withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
             let count = unsafe readlink("/proc/self/fd/\(file.number)", buffer.baseAddress!, buffer.count)
             return unsafe String(decoding: buffer.prefix(max(0, count)), as: UTF8.self)
+        }
+    }
+
+    private static func duplicate(_ number: Int32) throws(SystemError) -> OwnedFD {
+        do throws(Errno) {
+            return OwnedFD(owning: try duplicateDescriptor(number))
+        } catch {
+            throw SystemError(cannot: "keep", "the journal's socket", error)
         }
     }
 
@@ -198,7 +234,8 @@ final class CustodyLoop: CustodySite {
     func report(_ report: DeviceMachine.Report, device: String) {
         eventCount += 1
         let event = SupervisorEvent(
-            sequence: eventCount, time: wallClockMilliseconds(), device: device, report: report)
+            sequence: eventCount, time: wallClockMilliseconds(), device: device,
+            generation: devices[device]?.generation(of: report) ?? 0, report: report)
         lastEvents.append(event)
         if lastEvents.count > Self.eventHistory { lastEvents.removeFirst() }
         for sink in sinks.values { sink(event) }

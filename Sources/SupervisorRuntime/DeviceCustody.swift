@@ -1,24 +1,7 @@
 internal import Custody
 internal import Glibc
 internal import Platform
-
-/// What a device's custody needs of the loop that it lives in.
-protocol CustodySite: AnyObject {
-    func watch(_ number: Int32, as target: WatchTarget) -> UInt64?
-    func forget(_ token: UInt64, _ number: Int32)
-    func program(_ number: Int) -> SharedFD?
-    func report(_ report: DeviceMachine.Report, device: String)
-    func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
-    func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
-    func dissolve(_ device: String)
-    /// Where a duplicate of everything is kept for the supervisor's successor.
-    var store: any FDStore { get }
-    var coder: StateCoder { get }
-    /// Where workers write their logs.
-    var workerOutput: SharedFD { get }
-    /// Where they run; nil: where the supervisor does.
-    var workerGroups: WorkerGroups? { get }
-}
+internal import Telemetry
 
 /// What a descriptor that has input is.
 enum WatchTarget: Hashable {
@@ -40,6 +23,9 @@ final class DeviceCustody {
     private(set) var machine: DeviceMachine
     let record: SessionRecord
     private let recordFile: SharedFD
+    /// What its workers count.
+    let statistics: DeviceStatistics
+    private let statisticsFile: SharedFD
     let rings: [SharedFD]
     /// Of the rings, once they have been looked at.
     var ringSights: [RingSight?] = []
@@ -53,10 +39,14 @@ final class DeviceCustody {
     private var isCold = false
     private var custody: [CustodyKey: SharedFD] = [:]
     private(set) var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
+    /// The namespaces that the workers share; nil: those of the supervisor.
+    var room: WorkerRoom?
     /// Open files of the image for workers that have just been spawned.
     private var images: [DeviceMachine.WorkerID: [SharedFD]] = [:]
     private var tokens: [WatchTarget: UInt64] = [:]
     private var deadlines: [DeviceMachine.Timer: UInt64] = [:]
+    /// The number of the worker whose end is being carried out; nil: it had none, or that is over.
+    private var endedGeneration: UInt64?
     /// The descriptor of the message, or of the connection, that is being carried out.
     private var arrived: SharedFD?
     unowned let site: any CustodySite
@@ -83,6 +73,8 @@ final class DeviceCustody {
         } catch {
             throw SystemError(cannot: "make a session record for", configuration.name, nil, advice: "\(error)")
         }
+        statisticsFile = try Self.makeStatistics(configuration)
+        statistics = try Self.read(statisticsFile, configuration)
         var rings: [SharedFD] = []
         for index in 0..<ringCount {
             let ring =
@@ -107,6 +99,7 @@ final class DeviceCustody {
         machine = DeviceMachine(program: program, recordVersion: record.version)
         if let image { secure(image) }
         site.store.put(recordFile.number, as: storeName("record"))
+        site.store.put(statisticsFile.number, as: storeName("statistics"))
         site.store.put(listener.fd.number, as: storeName("listener"))
         saveState()
         site.store.put(stateFile.file.number, as: storeName("state"))
@@ -135,6 +128,14 @@ final class DeviceCustody {
         } catch {
             throw SystemError(cannot: "take over", name, nil, advice: "\(error)")
         }
+        // None of a supervisor that knew none. What cannot be read is no reason to lose a device.
+        if let file = found["statistics"], let kept = try? DeviceStatistics(file.fd, writable: false) {
+            (statisticsFile, statistics) = (file, kept)
+        } else {
+            statisticsFile = try Self.makeStatistics(configuration)
+            statistics = try Self.read(statisticsFile, configuration)
+            site.store.put(statisticsFile.number, as: "device/\(name)/statistics")
+        }
         Self.killUnknownWorkers(of: state, from: found)
         let links = Self.links(of: state, from: found)
         guard let rings = Self.rings(of: state, from: links) else {
@@ -148,6 +149,7 @@ final class DeviceCustody {
             throw SystemError(cannot: "take over", name, error)
         }
         imageCustody = found["image"]
+        room = WorkerRoom(state.room, from: found)
         for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
     }
@@ -214,13 +216,13 @@ final class DeviceCustody {
         }
     }
 
-    private func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
+    func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
     private static func storeName(_ key: CustodyKey) -> String { "key/\(key.role.rawValue).\(key.index)" }
 
     func saveState() {
         let state = DeviceState(
             configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers),
-            fallback: fallback)
+            fallback: fallback, room: room?.state)
         stateFile.commit(site.coder.encode(state))
     }
 
@@ -237,6 +239,26 @@ final class DeviceCustody {
         if imageCustody == nil, let image = try ImageFiles.takeCustody(configuration) { secure(image) }
         if isCold, let imageCustody, let path = configuration.imagePath {
             try ImageFiles.fence(imageCustody, path: path)
+        }
+    }
+
+    private static func makeStatistics(_ configuration: DeviceConfiguration) throws(SystemError) -> SharedFD {
+        do throws(Errno) {
+            return SharedFD(
+                try DeviceStatistics.makeFile(
+                    queueCount: configuration.queueCount, queueSize: configuration.queueSize))
+        } catch {
+            throw SystemError(cannot: "make statistics for", configuration.name, error)
+        }
+    }
+
+    private static func read(
+        _ file: SharedFD, _ configuration: DeviceConfiguration
+    ) throws(SystemError) -> DeviceStatistics {
+        do throws(Errno) {
+            return try DeviceStatistics(file.fd, writable: false)
+        } catch {
+            throw SystemError(cannot: "read the statistics of", configuration.name, error)
         }
     }
 
@@ -263,7 +285,13 @@ final class DeviceCustody {
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
             generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
             upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount,
-            notices: notices)
+            notices: notices, statistics: statistics)
+    }
+
+    /// The number of the worker that a report is about: of the one that has died, or that has the device.
+    func generation(of report: DeviceMachine.Report) -> UInt64 {
+        if report.kind == .died { return endedGeneration ?? 0 }
+        return record.lastGeneration
     }
 
     /// Kills the worker that has the device: for drills.
@@ -333,6 +361,8 @@ extension DeviceCustody {
         // What it said last is still in the channel.
         takeMessages(id)
         let life = record.life(ofProcess: link.process.pid)
+        endedGeneration = life?.generation
+        defer { endedGeneration = nil }
         handle(
             .ended(
                 id, ending(of: link, life),
@@ -343,7 +373,9 @@ extension DeviceCustody {
     /// that was killed while it wrote its core.
     private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
         let status = link.process.takeEnding()
-        if let life, life.fatalSignal != 0 { return .byFault(signal: life.fatalSignal) }
+        if let life, life.fatalSignal != 0 {
+            return .byFault(signal: life.fatalSignal, call: life.forbiddenCall)
+        }
         if let life, life.isHung { return .hung }
         switch status {
         case .exited(let code): return .onItsOwn(code: code)
@@ -369,7 +401,10 @@ extension DeviceCustody {
                 case .unreadable(let error):
                     note(.failed, "worker \(id): \(error)")
                 case .message(let message, var fds):
-                    if message.kind == .active { takeMessagesOfOthers(than: id) }
+                    if message.kind == .active {
+                        takeMessagesOfOthers(than: id)
+                        showThreads(of: id)
+                    }
                     if let fd = fds.takeFirst() { arrived = SharedFD(fd) }
                     handle(.message(id, message, hasDescriptor: arrived != nil))
                     arrived = nil
@@ -465,12 +500,16 @@ extension DeviceCustody {
         // ends.
         site.store.put(ours.number, as: storeName("worker/\(id)/channel"))
         let ringNumbers = rings.map(\.number)
-        let arguments = [
-            "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
-        ]
+        let room = try roomForWorker()
+        let arguments =
+            [
+                "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
+            ] + site.sandbox.arguments(room)
         let process = try DetachedProcess(
             path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)",
-            arguments: arguments, output: site.workerOutput.fd, inheriting: [theirs.number] + ringNumbers)
+            arguments: arguments, output: site.workerOutput.fd,
+            inheriting: [theirs.number] + ringNumbers + (room.map { [$0.lifeline] } ?? []),
+            room: room?.pidfd)
         let pid = process.pid
         do throws(SystemError) {
             try site.workerGroups?.take(pid, device: configuration.name)
@@ -494,19 +533,24 @@ extension DeviceCustody {
     private func equip(_ id: DeviceMachine.WorkerID) {
         guard let link = links[id] else { return }
         link.send(CustodyMessage(.give, CustodyKey(.record)), recordFile)
+        link.send(CustodyMessage(.give, CustodyKey(.statistics)), statisticsFile)
+        if let journal = site.journal { link.send(CustodyMessage(.give, CustodyKey(.journal)), journal) }
         for (key, descriptor) in custody { link.send(CustodyMessage(.give, key), descriptor) }
         // Not there when a supervisor before this one started the worker; without them it refuses the device.
         let files = images.removeValue(forKey: id) ?? (try? ImageFiles.open(configuration)) ?? []
         for (index, file) in files.enumerated() {
             link.send(CustodyMessage(.give, CustodyKey(.image, UInt16(index))), file)
         }
-        link.send(CustodyMessage(.prepare, text: configuration.workerOptions), nil)
+        showThreads(to: link)
+        let process = UInt64(UInt32(bitPattern: link.process.pid))
+        link.send(CustodyMessage(.prepare, value: process, text: configuration.workerOptions), nil)
     }
 
     private func forget(_ id: DeviceMachine.WorkerID) {
         guard let link = links.removeValue(forKey: id) else { return }
         unwatch(.channel(device: configuration.name, id), link.channel.fd.number)
         unwatch(.process(device: configuration.name, id), link.process.pidfd.number)
+        forgetThreads(of: link.process.pid)
         images[id] = nil
         site.store.remove(storeName("worker/\(id)/channel"))
         site.store.remove(storeName("worker/\(id)/process"))
@@ -530,8 +574,9 @@ extension DeviceCustody {
         watchListener(false)
         for key in custody.keys { site.store.remove(storeName(Self.storeName(key))) }
         custody = [:]
-        for name in ["state", "record", "listener", "image"] { site.store.remove(storeName(name)) }
+        for name in ["state", "record", "statistics", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
+        closeRoom()
         site.workerGroups?.remove(device: configuration.name)
         site.dissolve(configuration.name)
     }

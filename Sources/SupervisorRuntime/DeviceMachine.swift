@@ -128,7 +128,9 @@ extension DeviceMachine {
         /// SIGKILL and its like: somebody else's doing.
         case fromOutside(signal: Int32)
         /// It trapped.
-        case byFault(signal: Int32)
+        ///
+        /// - Parameter call: the number of a system call that it is not allowed and tried.
+        case byFault(signal: Int32, call: Int32? = nil)
         /// It went on no more, and was killed for that by the supervisor.
         case hung
         /// It was no child of ours.
@@ -138,7 +140,8 @@ extension DeviceMachine {
             switch self {
             case .onItsOwn(let code): "ended with status \(code)"
             case .fromOutside(let signal): "was killed from outside by \(signalName(signal))"
-            case .byFault(let signal): "died by \(signalName(signal))"
+            case .byFault(let signal, let call):
+                "died by \(signalName(signal))" + (call.map { " when it tried system call \($0)" } ?? "")
             case .hung: "hung and was killed"
             case .unknown: "ended; nobody was there to see how"
             }
@@ -215,7 +218,7 @@ extension CustodyRole {
     /// Belongs to the device itself; everything else came with a connection and goes with it.
     var outlivesConnection: Bool {
         switch self {
-        case .record, .inflight, .bounce, .image: true
+        case .record, .inflight, .bounce, .image, .statistics, .journal: true
         default: false
         }
     }

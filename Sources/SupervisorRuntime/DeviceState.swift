@@ -8,6 +8,8 @@ public struct DeviceState: Codable, Hashable, Sendable {
     let ringNumbers: [DeviceMachine.WorkerID: [Int32]]
     /// What it was before a change that is under way.
     let fallback: DeviceConfiguration?
+    /// What the workers are in; nil: in none.
+    let room: WorkerRoom.State?
 }
 
 /// How states become bytes: left to the program, so that this module needs no coder of its own.

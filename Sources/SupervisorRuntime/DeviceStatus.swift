@@ -1,5 +1,7 @@
+public import Telemetry
+
 /// What an operator sees of a device.
-public struct DeviceStatus: Hashable, Sendable {
+public struct DeviceStatus: Sendable {
     public var configuration: DeviceConfiguration
     public var workers: [DeviceMachine.Worker]
     /// Why the device is not served, or has no standby, as a sentence; nil when all is well.
@@ -21,6 +23,8 @@ public struct DeviceStatus: Hashable, Sendable {
     public var givenUp: UInt64
     /// What of its configuration has no effect here, as sentences.
     public var notices: [String]
+    /// What its workers count: to be read at any time, from any thread.
+    public var statistics: DeviceStatistics
 }
 
 /// Something that has happened to a device.
@@ -30,6 +34,8 @@ public struct SupervisorEvent: Hashable, Sendable {
     /// Milliseconds since 1970.
     public var time: UInt64
     public var device: String
+    /// The number of the worker that it is about, or that has had the device last; 0: none.
+    public var generation: UInt64
     public var report: DeviceMachine.Report
 }
 

@@ -20,8 +20,12 @@ public final class Supervisor: Sendable {
         public var coder: StateCoder
         /// How long a worker's loop may leave work undone before the worker is killed, in milliseconds; 0: for ever.
         public var hangMilliseconds: UInt64 = 10_000
+        /// A socket to the journal, which workers get a duplicate of; nil: there is none.
+        public var journal: Int32?
         /// nil: workers run in the supervisor's own control group.
         public var workerGroups: WorkerGroups?
+        /// What workers are kept from.
+        public var sandbox = WorkerSandbox(.off)
 
         public init(
             programPath: String, workerOutput: consuming OwnedFD, store: any FDStore, coder: StateCoder,

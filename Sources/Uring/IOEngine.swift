@@ -6,6 +6,11 @@ public import Glibc
 /// One thread owns an engine. Memory named by an operation stays valid until its completion has been taken; the vector
 /// table of `readVectors` and `writeVectors` only until it has been submitted.
 public protocol IOEngine: ~Copyable {
+    /// Goes on with what workers before this one have left. Until then the engine is only held ready.
+    ///
+    /// - Returns: completions of theirs that wait.
+    mutating func takeUp() -> Int
+
     /// Queues an operation.
     ///
     /// - Parameter token: comes back with the completion.
@@ -40,6 +45,7 @@ public protocol IOEngine: ~Copyable {
 
 /// An engine that nobody takes over.
 extension IOEngine where Self: ~Copyable {
+    public mutating func takeUp() -> Int { 0 }
     @inlinable public mutating func releaseCompletions() {}
     @inlinable public var lastIndex: UInt32 { 0 }
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }

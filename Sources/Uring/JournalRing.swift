@@ -10,9 +10,12 @@ internal import Platform
 public struct JournalRing: ~Copyable {
     private var ring: Ring
 
+    /// Takes a ring up.
+    ///
     /// - Parameter ring: used for nothing else, by this process or by earlier ones.
     public init(_ ring: consuming Ring) {
         self.ring = ring
+        _ = self.ring.takeUp()
     }
 
     /// The index that the next operation will have.

@@ -22,7 +22,7 @@ internal import Synchronization
     private var completionHead: UInt32
     private let completionMask: UInt32
     /// Where the kernel stood in the submission queue when this process took the ring over.
-    private let adoptedHead: UInt32
+    private var adoptedHead: UInt32
 
     /// Makes a ring.
     ///
@@ -46,15 +46,19 @@ internal import Synchronization
         unsafe self.init(mapped: ring)
     }
 
-    /// Takes over a ring that somebody else has made, and that workers before this one may have used. None of them uses
-    /// it any more: their threads are gone, for the kernel shows how far it has taken the submission queue only at the
-    /// end of a system call. What it has not taken was never started, and is dropped.
+    /// Takes over a ring that somebody else has made: `init(mapping:parameters:)` and `takeUp`.
+    public init(adopting fd: consuming OwnedFD, parameters bytes: [UInt8]) throws(SystemError) {
+        try self.init(mapping: fd, parameters: bytes)
+        _ = takeUp()
+    }
+
+    /// Maps a ring that somebody else has made, and may be using: nothing may be done with it before `takeUp`.
     ///
     /// - Parameters:
     ///   - fd: of the ring; the ring itself lives on when this process ends, if somebody else has it too.
     ///   - parameters: struct io_uring_params as io_uring_setup has filled it in.
     /// - Throws: when it cannot be mapped.
-    public init(adopting fd: consuming OwnedFD, parameters bytes: [UInt8]) throws(SystemError) {
+    public init(mapping fd: consuming OwnedFD, parameters bytes: [UInt8]) throws(SystemError) {
         var parameters = io_uring_params()
         let size = MemoryLayout<io_uring_params>.size
         guard bytes.count == size else {
@@ -66,10 +70,21 @@ internal import Synchronization
         guard result == 0 else { throw SystemError(cannot: "take over", "a kernel ring", Errno(rawValue: -result)) }
         _ = fd.release()
         unsafe self.init(mapped: ring)
+    }
+
+    /// Goes on with a ring that workers before this one may have used. None of them uses it any more: their threads are
+    /// gone, for the kernel shows how far it has taken the submission queue only at the end of a system call. What it
+    /// has not taken was never started, and is dropped.
+    public mutating func takeUp() -> Int {
+        tail = unsafe Self.atomic(ring.sq.khead).pointee.load(ordering: .acquiring)
+        adoptedHead = tail
+        completionHead = unsafe ring.cq.khead.pointee
         unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
+        return Int(unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring) &- completionHead)
     }
 
     private init(mapped ring: io_uring) {
+        // The same for everybody: no harm where another process uses the ring.
         for position in 0..<(unsafe ring.sq.ring_entries) { unsafe ring.sq.array[Int(position)] = position }
         unsafe self.ring = unsafe ring
         self.entries = unsafe ring.sq.ring_entries
@@ -186,11 +201,6 @@ internal import Synchronization
         let completion = unsafe IOCompletion(token: cqe.pointee.user_data, result: cqe.pointee.res)
         completionHead &+= 1
         return completion
-    }
-
-    /// Completions that have not been taken, of which this process may have been told nothing yet.
-    public var waitingCompletionCount: Int {
-        Int(unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring) &- completionHead)
     }
 
     /// The result of an operation whose completion has not been let go of; nil while there is none.

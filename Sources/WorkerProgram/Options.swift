@@ -9,7 +9,7 @@ internal import WorkerRuntime
 enum Invocation {
     case serve(WorkerConfiguration, Logger.Level)
     /// Serve a device that a supervisor keeps, whose channel and kernel rings were inherited.
-    case serveInCustody(channel: Int32, rings: [Int32], Logger.Level)
+    case serveInCustody(channel: Int32, rings: [Int32], Confinement?, Logger.Level)
     case print(String)
 }
 
@@ -50,10 +50,12 @@ private enum Option: String, CaseIterable {
     case cpus
     case custody
     case rings
+    case confine
     case pollMicroseconds = "poll-us"
     case pinMemory = "pin-memory"
     case parkRequests = "park-requests"
     case allowShrink = "allow-shrink"
+    case sandbox
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -83,9 +85,21 @@ func parseCommandLine(version: String) throws(UsageError) -> Invocation {
             throw UsageError(
                 "--custody=FD and --rings=FD,FD,... are a supervisor's to give: they name inherited descriptors")
         }
-        return .serveInCustody(channel: numbers[0], rings: Array(numbers[1...]), try logLevel(options))
+        return .serveInCustody(
+            channel: numbers[0], rings: Array(numbers[1...]), try confinement(options), try logLevel(options))
     }
     return .serve(try configuration(options, meeting(options)), try logLevel(options))
+}
+
+/// What a supervisor wants a worker to give up: `room` or `host`, then perhaps a user and a group.
+private func confinement(_ options: RawOptions) throws(UsageError) -> Confinement? {
+    guard let text = options[.confine] else { return nil }
+    let words = text.split(separator: ",", omittingEmptySubsequences: false)
+    let numbers = words.dropFirst().compactMap { UInt32($0) }
+    guard words[0] == "room" || words[0] == "host", words.count == 1 || words.count == 3,
+        numbers.count == words.count - 1
+    else { throw UsageError("--confine is a supervisor's to give: room or host, then perhaps a user and a group") }
+    return Confinement(user: numbers.first, group: numbers.last, isInRoom: words[0] == "room")
 }
 
 /// Reads a device's configuration as a supervisor spells it: the same options, one a line.
@@ -128,6 +142,12 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
     }
     if let seconds = try number(options, .predecessorWait, WorkerConfiguration.predecessorSecondsRange) {
         configuration.predecessorSeconds = seconds
+    }
+    if let text = options[.sandbox] {
+        guard let sandbox = Sandbox(rawValue: text) else {
+            throw UsageError("--sandbox is auto, on or off, not '\(text)'")
+        }
+        configuration.sandbox = sandbox
     }
     configuration.allowsLeaseLocks = options.has(.allowLeaseLocks)
     configuration.pinsGuestMemory = options.has(.pinMemory)

@@ -35,6 +35,8 @@ let usage = """
       --pin-memory          keep all guest memory present while it is mapped (mlock)
       --park-requests       leave requests that have not begun in the inflight log when a front-end stops a queue
                             and allows it (for its migration with requests in flight)
+      --sandbox=WHEN        give up gaining privileges and all system calls but those of serving: on, off, or auto,
+                            which goes on with a warning where the kernel refuses (off)
       --log-level=LEVEL     trace, debug, info, notice, warning, error or critical (info)
 
       --print-capabilities  say in JSON what this program can do, and exit

@@ -12,8 +12,8 @@ private func fail(_ message: String, status: Int32) -> Never {
     exit(status)
 }
 
-private func makeLog(_ level: Logger.Level) -> Logger {
-    var log = Logger(label: "baton-worker") { StandardErrorLog(label: $0) }
+private func makeLog(_ level: Logger.Level, _ journal: JournalSocket) -> Logger {
+    var log = Logger(label: "baton-worker") { StandardErrorLog(label: $0, journal: journal) }
     log.logLevel = level
     return log
 }
@@ -22,27 +22,36 @@ private func makeLog(_ level: Logger.Level) -> Logger {
 /// status 2 when the command line is wrong, else with 1.
 public func runWorker(_ build: WorkerBuild) {
     nameProcess()
+    takeShortTurns()
     do throws(UsageError) {
         switch try parseCommandLine(version: build.version) {
         case .print(let text):
             printText(text, to: STDOUT_FILENO)
         case .serve(let configuration, let level):
             do throws(SystemError) {
-                try Worker(configuration, log: makeLog(level)).run()
+                try Worker(configuration, log: makeLog(level, .ofStandardError())).run()
             } catch {
                 fail("\(error)", status: 1)
             }
-        case .serveInCustody(let channel, let rings, let level):
-            serveInCustody(channel, rings, build, makeLog(level))
+        case .serveInCustody(let channel, let rings, let confinement, let level):
+            serveInCustody(channel, rings, build, confinement, level)
         }
     } catch {
         fail(error.description, status: 2)
     }
 }
 
-private func serveInCustody(_ channel: Int32, _ rings: [Int32], _ build: WorkerBuild, _ log: Logger) {
+private func serveInCustody(
+    _ channel: Int32, _ rings: [Int32], _ build: WorkerBuild, _ confinement: Confinement?, _ level: Logger.Level
+) {
+    // The supervisor gives it, if there is one: this process may reach no path.
+    let journal = JournalSocket()
+    var log = makeLog(level, journal)
+    if let deviceName { log[metadataKey: "device"] = "\(deviceName)" }
     do throws(SystemError) {
-        let worker = try CustodyWorker(channel: channel, rings: rings, build: build, log: log) { text in
+        let worker = try CustodyWorker(
+            channel: channel, rings: rings, build: build, confinement: confinement, log: log, journal: journal
+        ) { text in
             do throws(UsageError) {
                 return .success(try parseConfiguration(text))
             } catch {
@@ -58,8 +67,12 @@ private func serveInCustody(_ channel: Int32, _ rings: [Int32], _ build: WorkerB
 /// A supervisor starts an open file, by the number of a descriptor, which the kernel would take for the program's name;
 /// and it says in the first argument whose worker this is (`baton-worker:NAME`).
 private func nameProcess() {
+    if let deviceName { nameCurrentThread("baton:" + deviceName) }
+}
+
+private var deviceName: Substring? {
     guard let first = CommandLine.arguments.first, let colon = first.lastIndex(of: ":"),
         first.hasPrefix("baton-worker:")
-    else { return }
-    nameCurrentThread("baton:" + first[first.index(after: colon)...])
+    else { return nil }
+    return first[first.index(after: colon)...]
 }

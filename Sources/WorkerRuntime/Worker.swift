@@ -2,6 +2,7 @@ internal import BlockTarget
 internal import Glibc
 public import Logging
 public import Platform
+internal import Telemetry
 internal import VhostUser
 
 /// A worker that runs on its own: one disk, one front-end at a time, until SIGTERM.
@@ -20,6 +21,7 @@ public struct Worker: ~Copyable {
     /// Tells that the image may have another size; nil where nothing tells.
     private let watch: FileWatch?
     private let meeting: Meeting
+    private let sandbox: Sandbox
 
     /// Opens the storage and starts the loops; nobody can connect yet.
     ///
@@ -33,7 +35,11 @@ public struct Worker: ~Copyable {
         let hangups = try taking("signals") { () throws(Errno) in try makeSignalDescriptor(for: [SIGHUP]) }
         let memoryLoss = try taking("an eventfd") { () throws(Errno) in try EventFD() }
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
-        let (disk, image, tenure, loops) = try configuration.startLoops(log: log, signals: signals.number)
+        // It has no record, but says which system call it was that it may not make.
+        _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
+        let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
+        let (disk, image, tenure, loops) = try configuration.startLoops(
+            log: log, signals: signals.number, statistics: statistics)
         watch = Self.watch(image, log)
         self.memoryLoss = memoryLoss
         self.log = log
@@ -41,11 +47,12 @@ public struct Worker: ~Copyable {
         self.hangups = hangups
         self.loops = loops
         meeting = configuration.meeting
+        sandbox = configuration.sandbox
         device = DiskDevice(
             disk: disk, image: image, tenure: tenure, loops: loops,
             drainMilliseconds: WorkerConfiguration.drainMilliseconds,
             pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
-            allowsShrinking: configuration.allowsShrinking, log: log)
+            allowsShrinking: configuration.allowsShrinking, statistics: statistics, log: log)
         log.info(
             "serving \(configuration.storage.name)",
             metadata: [
@@ -95,6 +102,7 @@ public struct Worker: ~Copyable {
             } catch {
                 throw SystemError(cannot: "listen at", path, error, advice: Self.advice(error))
             }
+            try confine()
             log.info("listening at \(path)")
             try serve(listener)
             unsafe unlink(path)
@@ -103,11 +111,25 @@ public struct Worker: ~Copyable {
                 throw SystemError(cannot: "use", "file descriptor \(number)", .current)
             }
             let fd = OwnedFD(owning: number)
+            try confine()
             if UnixListener.isListening(number) {
                 try serve(UnixListener(owning: fd))
             } else {
                 serve(UnixStream(owning: fd))
             }
+        }
+    }
+
+    /// Gives up what is not needed to serve.
+    private borrowing func confine() throws(SystemError) {
+        guard sandbox != .off else { return }
+        do throws(Errno) {
+            try limitSystemCalls(to: .alone)
+        } catch {
+            let refusal = SystemError(
+                cannot: "set up", "a filter of system calls", error, advice: "--sandbox=off serves without")
+            guard sandbox == .auto else { throw refusal }
+            log.warning("\(refusal); this worker could do all that its user may")
         }
     }
 
@@ -225,9 +247,9 @@ extension Storage {
 extension QueueReport {
     /// As the log shows it: what is 0 is left out, except the requests.
     var metadata: Logger.Metadata {
-        var pairs: Logger.Metadata = ["requests": "\(counters.requests)"]
+        var pairs: Logger.Metadata = ["requests": "\(counts.operations)"]
         let others: [(String, UInt64)] = [
-            ("failed", counters.failed), ("malformed", counters.malformed), ("stale", counters.staleCompletions),
+            ("failed", counts.errors), ("malformed", counts.malformed), ("stale", counts.staleCompletions),
             ("no-space", faults.noSpace), ("retries", faults.retries), ("short", faults.shortTransfers),
             ("unexpected-ends", faults.unexpectedEnds), ("errors", faults.errors),
         ]

@@ -19,6 +19,16 @@ public enum Meeting: Sendable, Equatable {
     case descriptor(Int32)
 }
 
+/// Whether a worker on its own gives up gaining privileges, and all system calls that it does not need, before it hears
+/// a front-end.
+public enum Sandbox: String, Sendable, CaseIterable {
+    /// If the kernel lets it; if not, it says so.
+    case auto
+    /// Or it does not serve.
+    case on
+    case off
+}
+
 /// Everything a worker on its own is told at its start.
 public struct WorkerConfiguration: Sendable, Equatable {
     public var meeting: Meeting
@@ -40,6 +50,9 @@ public struct WorkerConfiguration: Sendable, Equatable {
     public var cpus: [Int] = []
     /// The longest a loop polls before it sleeps, in microseconds; 0 never polls.
     public var pollMicroseconds = 50
+
+    /// Whether a worker on its own gives up what it does not need to serve.
+    public var sandbox = Sandbox.off
 
     /// Serve an image on a file system whose locks are leases (`LockWorth`).
     public var allowsLeaseLocks = false

@@ -6,7 +6,6 @@ struct Baton: ParsableCommand {
         commandName: "baton", abstract: "Disks for virtual machines that outlive their servers.", version: "0.1.0",
         subcommands: [
             Check.self, Create.self, Reload.self, Resize.self, Start.self, Stop.self, Delete.self, ListDevices.self,
-            Status.self,
-            Upgrade.self, Kill.self, Events.self,
+            Status.self, Top.self, Upgrade.self, Kill.self, Events.self,
         ])
 }

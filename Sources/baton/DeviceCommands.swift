@@ -182,11 +182,14 @@ struct Status: ParsableCommand {
 
     func run() throws {
         try connection.run { client in
-            let devices = try client.call(.status, StatusParameters(name: name), as: [DeviceInfo].self)
+            let devices = try client.call(
+                .status, StatusParameters(name: name, statistics: true), as: [DeviceInfo].self)
+            // A supervisor of an earlier version has no configuration.
             let configuration =
-                connection.json ? nil : try client.call(.configuration, Empty(), as: ConfigurationInfo.self).last
+                connection.json ? nil : try? client.call(.configuration, Empty(), as: ConfigurationInfo.self).last
             for device in devices {
-                if connection.json { try printJSON(device) } else { printText(device.description, to: STDOUT_FILENO) }
+                let text = device.description + device.activity + device.advice
+                if connection.json { try printJSON(device) } else { printText(text, to: STDOUT_FILENO) }
                 let held = configuration?.held.filter { $0.device == device.disk.name } ?? []
                 for change in held { printText("  configuration: \(change.explanation ?? "")\n", to: STDOUT_FILENO) }
             }

@@ -42,8 +42,22 @@ struct Batond: ParsableCommand {
     @Option(help: "A delegated control group in which each device's workers get one of their own (that of batond).")
     var workerCgroup: String?
 
+    @Option(
+        help: "What keeps workers from the host: full, auto (what this system allows) or off. See docs/threat-model.md."
+    )
+    var workerSandbox = SandboxDemand.auto
+
+    @Option(help: "Whom workers become, a name or a number (baton-worker if there is such a user, else nobody).")
+    var workerUser: String?
+
     @Option(help: "Seconds that a worker may leave requests untouched before it is killed and replaced; 0: no limit.")
     var hangLimit: UInt64 = 10
+
+    @Option(help: "A UNIX socket at which Prometheus, or curl, finds the metrics: GET /metrics (none).")
+    var metricsSocket: String?
+
+    @Option(help: "A loopback address at which they are found, such as 127.0.0.1:9753 (none).")
+    var metricsListen: String?
 
     @Option(help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
@@ -53,6 +67,7 @@ struct Batond: ParsableCommand {
     var keep: Int32?
 
     func run() throws {
+        takeShortTurns()
         if let keep {
             var keeper = DescriptorKeeper(UnixListener(owning: OwnedFD(owning: keep)))
             keeper.run()
@@ -62,18 +77,19 @@ struct Batond: ParsableCommand {
         guard let level = Logger.Level(rawValue: logLevel) else {
             throw ValidationError("--log-level is one of \(Logger.Level.allCases.map(\.rawValue))")
         }
-        var log = Logger(label: "batond") { StandardErrorLog(label: $0) }
+        let journal = JournalSocket.ofStandardError()
+        var log = Logger(label: "batond") { StandardErrorLog(label: $0, journal: journal) }
         log.logLevel = level
         do {
-            try serve(log)
+            try serve(log, journal)
         } catch {
             printText("batond: \(error)\n", to: STDERR_FILENO)
             throw ExitCode(1)
         }
     }
 
-    private func serve(_ log: Logger) throws {
-        raiseDescriptorLimit()
+    private func serve(_ log: Logger, _ journal: JournalSocket) throws {
+        raiseLimits()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
         let saved = try SavedDevices(in: stateDirectory)
@@ -81,12 +97,15 @@ struct Batond: ParsableCommand {
             programPath: worker, workerOutput: try standardError(), store: try makeStore(), coder: coder,
             workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
+        options.journal = journal.number
+        options.sandbox = try sandbox()
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
-            log.info(
-                "\(event.report.kind.rawValue) \(event.report.text)",
+            log.log(
+                level: event.report.kind.level, "\(event.report.kind.rawValue) \(event.report.text)",
                 metadata: [
-                    "device": "\(event.device)", "worker": event.report.worker.map { "\($0)" } ?? "-",
+                    "device": "\(event.device)", "generation": "\(event.generation)",
+                    "worker": event.report.worker.map { "\($0)" } ?? "-",
                 ])
         }
         let configured = ConfiguredDevices(
@@ -99,6 +118,8 @@ struct Batond: ParsableCommand {
         let service = ControlService(
             supervisor: supervisor, saved: saved, configured: configured, directory: stateDirectory, log: log,
             isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
+        let metrics = try startMetrics(supervisor)
+        if let metrics { log.info("metrics at \(metrics.places)") }
         let server = try ControlServer(path: controlSocket, access: try access(), service: service)
         log.info("listening at \(controlSocket)")
         ServiceManager.tell("READY=1")
@@ -106,6 +127,7 @@ struct Batond: ParsableCommand {
         let isReplaced = waitForEnd(signals, successor, configured)
         // Answers are on their way out before their connections end.
         server.close()
+        metrics?.close()
         let stopped = try EventFD()
         let bell = stopped.fd.number
         supervisor.stop(forSuccessor: isReplaced) { signalEvent(bell) }
@@ -130,6 +152,20 @@ struct Batond: ParsableCommand {
         }
     }
 
+    private func startMetrics(_ supervisor: Supervisor) throws -> MetricsServer? {
+        let address = try metricsListen.map { text in
+            guard let address = MetricsServer.loopback(text) else {
+                throw ValidationError(
+                    "--metrics-listen is a loopback address and a port, such as 127.0.0.1:9753, not '\(text)'. "
+                        + "For others, put a proxy in front that asks who they are")
+            }
+            return address
+        }
+        guard address != nil || metricsSocket != nil else { return nil }
+        return try MetricsServer(
+            path: metricsSocket, address: address, supervisor: supervisor, version: Self.configuration.version)
+    }
+
     private func makeStore() throws(SystemError) -> any FDStore {
         switch fdStore {
         case .keeper: try KeeperStore(path: "\(stateDirectory)/keeper.sock", start: startKeeper)
@@ -149,12 +185,18 @@ struct Batond: ParsableCommand {
         thread.detach()
     }
 
-    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper.
-    private func raiseDescriptorLimit() {
-        var limit = rlimit()
-        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        limit.rlim_cur = limit.rlim_max
-        _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    /// As many descriptors as this user may have: a device needs 30 or more, here and in the keeper. And as much locked
+    /// memory: workers that pin guest memory have no privilege to do without a limit.
+    private func raiseLimits() {
+        for resource in [RLIMIT_NOFILE, __RLIMIT_MEMLOCK] {
+            let number = __rlimit_resource_t(resource.rawValue)
+            var limit = rlimit(rlim_cur: .max, rlim_max: .max)
+            // Root may have all there is.
+            if resource == __RLIMIT_MEMLOCK, unsafe setrlimit(number, &limit) == 0 { continue }
+            guard unsafe getrlimit(number, &limit) == 0 else { continue }
+            limit.rlim_cur = limit.rlim_max
+            _ = unsafe setrlimit(number, &limit)
+        }
     }
 
     /// Runs the new program in this process; the store gives it everything back, as after a kill. If it cannot be run,
@@ -195,6 +237,22 @@ struct Batond: ParsableCommand {
         OwnedFD(owning: try retryingInterrupts { fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) })
     }
 
+    /// What workers are kept from. Only root can have them become another user.
+    private func sandbox() throws -> WorkerSandbox {
+        let demand: WorkerSandbox.Demand =
+            switch workerSandbox {
+            case .full: .full
+            case .auto: .auto
+            case .off: .off
+            }
+        guard demand != .off, geteuid() == 0 else { return WorkerSandbox(demand) }
+        let names = workerUser.map { [$0] } ?? ["baton-worker", "nobody"]
+        guard let (user, group) = names.lazy.compactMap(userNumbers).first else {
+            throw ValidationError("--worker-user: there is no user '\(names[0])'")
+        }
+        return WorkerSandbox(demand, user: user, group: group)
+    }
+
     /// Who may connect to the control socket, and change things there.
     private func access() throws -> ControlAccess {
         guard let mode = UInt32(controlMode, radix: 8), mode <= 0o777 else {
@@ -207,6 +265,21 @@ struct Batond: ParsableCommand {
         return ControlAccess(mode: mode, group: group, groupName: controlGroup)
     }
 }
+
+extension DeviceMachine.Report.Kind {
+    /// How much it matters in the log.
+    fileprivate var level: Logger.Level {
+        switch self {
+        case .refused, .failed: .error
+        case .died, .rolledBack: .warning
+        case .active, .upgraded, .created, .deleted: .notice
+        default: .info
+        }
+    }
+}
+
+/// What keeps workers from the host.
+enum SandboxDemand: String, ExpressibleByArgument { case full, auto, off }
 
 /// Where descriptors are kept.
 enum StoreKind: String, ExpressibleByArgument { case keeper, systemd }

@@ -59,9 +59,16 @@ struct ControlService: Sendable {
                 answer(result.map { Empty() }.mapError { JSONRPC.Fault($0) }, id, caller)
             }
         case .status:
-            let name = try JSONRPC.parameters(of: line, as: StatusParameters.self).name
-            supervisor.status(name) { result in
-                answer(result.map { $0.map { DeviceInfo($0) } }.mapError { JSONRPC.Fault($0) }, id, caller)
+            let asked = try JSONRPC.parameters(of: line, as: StatusParameters.self)
+            supervisor.status(asked.name) { result in
+                let devices = result.map { statuses in
+                    statuses.map { status in
+                        var info = DeviceInfo(status)
+                        if asked.statistics == true { info.statistics = StatisticsInfo(of: status) }
+                        return info
+                    }
+                }
+                answer(devices.mapError { JSONRPC.Fault($0) }, id, caller)
             }
         case .kill:
             let name = try JSONRPC.parameters(of: line, as: NameParameters.self).name

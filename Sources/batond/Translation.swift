@@ -44,6 +44,12 @@ extension DeviceConfiguration {
     }
 }
 
+/// A user, by name or number, and its group.
+func userNumbers(_ name: String) -> (user: UInt32, group: UInt32)? {
+    if let number = UInt32(name) { return (number, number) }
+    return unsafe getpwnam(name).map { (unsafe $0.pointee.pw_uid, unsafe $0.pointee.pw_gid) }
+}
+
 extension DiskParameters {
     init(_ configuration: DeviceConfiguration) {
         self.init(

@@ -1,6 +1,7 @@
 import BlockTarget
 import Platform
 import SimulationKit
+import Telemetry
 import TestSupport
 import Testing
 import Uring
@@ -54,7 +55,7 @@ struct BackendTests {
             }
         }
         #expect(try read(bench, sectors: sectors) == model, "seed \(seed)")
-        #expect(bench.counters.failed == 0)
+        #expect(bench.counts.errors == 0)
         #expect(bench.faults == StorageFaults())
     }
 

@@ -1,6 +1,7 @@
 import BlockTarget
 import Platform
 import SimulationKit
+import Telemetry
 import Testing
 import Virtio
 
@@ -62,7 +63,7 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
         watch = MemoryGuard(guest)
     }
 
-    var counters: QueueCounters { disk.queues[0].counters }
+    var counts: QueueCounts { disk.queues[0].counts }
     var faults: StorageFaults { disk.backend.faults }
     var outstanding: Int { disk.queues[0].outstanding }
     var isBroken: Bool { disk.queues[0].isBroken }

@@ -1,6 +1,7 @@
 import BlockTarget
 import Platform
 import SimulationKit
+import Telemetry
 import Testing
 import Uring
 import Virtio
@@ -38,7 +39,7 @@ struct ForgedRequestTests {
         if round > 0 { try trial.logWrites() }
         for _ in 0..<Self.count { trial.send(&random) }
         trial.finish()
-        #expect(trial.disk.queues[0].counters.requests == UInt64(Self.count))
+        #expect(trial.disk.queues[0].counts.operations == UInt64(Self.count))
         #expect(try Self.serves(trial))
     }
 
@@ -74,7 +75,7 @@ struct ForgedRequestTests {
             trial.send(&random)
         }
         trial.finish()
-        #expect(trial.disk.queues[0].counters.requests == UInt64(Self.count))
+        #expect(trial.disk.queues[0].counts.operations == UInt64(Self.count))
         #expect(storage.absurdities == 0)
         storage.outcome = { _, _ in .complete }
         #expect(try Self.serves(trial))

@@ -1,6 +1,7 @@
 import BlockTarget
 import Platform
 import SimulationKit
+import Telemetry
 import Testing
 import Uring
 import Virtio
@@ -27,12 +28,16 @@ struct QueueTests {
         _ = try bench.perform(.flush)
         _ = try bench.perform(GuestRequest(type: 77))
         _ = try bench.perform(.read(sector: .max, count: 512))
-        var expected = QueueCounters()
-        (expected.reads, expected.writes, expected.flushes, expected.discards, expected.others) = (3, 3, 2, 2, 3)
-        (expected.bytesRead, expected.bytesWritten) = (1024, 2048)
-        (expected.failed, expected.malformed) = (5, 1)
-        #expect(bench.counters == expected)
-        #expect(bench.counters.requests == 13)
+        let expected: [RequestKind: (UInt64, UInt64, UInt64)] = [
+            .read: (3, 1024, 1), .write: (3, 2048, 1), .flush: (2, 0, 1), .identify: (1, 0, 0), .discard: (1, 512, 0),
+            .writeZeroes: (1, 1024, 0), .writeZeroesUnmapping: (0, 0, 0), .refused: (2, 0, 2),
+        ]
+        for (kind, counts) in expected {
+            let found = bench.counts[kind]
+            #expect((found.operations, found.bytes, found.errors) == counts, "\(kind)")
+        }
+        #expect(bench.counts.malformed == 1)
+        #expect(bench.counts.operations == 13)
         var faults = StorageFaults()
         faults.errors = 3
         #expect(bench.faults == faults)
@@ -43,9 +48,12 @@ struct QueueTests {
         let bench = try Disks.simulated(storage)
         _ = try bench.perform(.read(sector: 0, count: 512))
         _ = try bench.perform(.write(sector: 9, pattern(512)))
-        var sum = bench.counters
-        sum.add(bench.counters)
-        #expect(sum.reads == 2 && sum.writes == 2 && sum.bytesRead == 1024 && sum.bytesWritten == 1024)
+        var sum = bench.counts
+        sum.add(bench.counts)
+        #expect(sum[.read].operations == 2 && sum[.read].bytes == 1024)
+        #expect(sum[.write].operations == 2 && sum[.write].bytes == 1024)
+        sum.subtract(bench.counts)
+        #expect(sum == bench.counts)
         var faults = StorageFaults()
         (faults.noSpace, faults.retries, faults.shortTransfers, faults.unexpectedEnds, faults.errors) = (1, 2, 3, 4, 5)
         var twice = faults
@@ -112,7 +120,7 @@ struct QueueTests {
         #expect(try bench.guest.takeUsed() == UsedElement(head: head, length: 0))
         #expect(try bench.guest.takeUsed() == nil)
         #expect(bench.outstanding == 1)
-        #expect(bench.counters.malformed == 2)
+        #expect(bench.counts.malformed == 2)
         storage.carryOut(at: 0)
         #expect(bench.disk.settle())
         let answer = try #require(try bench.answers()[head])
@@ -140,7 +148,7 @@ struct QueueTests {
         #expect(bench.disk.settle())
         #expect(try bench.guest.takeUsed() == UsedElement(head: head, length: 0))
         #expect(try bench.perform(.flush).status == ok)
-        #expect(bench.counters.malformed == 1)
+        #expect(bench.counts.malformed == 1)
     }
 
     @Test("a nonsensical available index breaks the queue: what is in flight ends, nothing more is taken")
@@ -159,7 +167,7 @@ struct QueueTests {
         bench.submit(.flush)
         #expect(bench.disk.settle())
         #expect(try bench.answers().isEmpty)
-        #expect(bench.counters.flushes == 0)
+        #expect(bench.counts[.flush].operations == 0)
     }
 
     @Test("a broken queue does not disturb the others")
@@ -198,14 +206,14 @@ struct QueueTests {
         ]
         for other in others { storage.deliver(token: other, result: 512) }
         #expect(bench.disk.settle())
-        #expect(bench.counters.staleCompletions == UInt64(others.count))
+        #expect(bench.counts.staleCompletions == UInt64(others.count))
         #expect(try bench.answers().isEmpty)
         storage.carryOut(at: 0)
         #expect(bench.disk.settle())
         #expect(try bench.answers()[head]?.status == ok)
         storage.deliver(token: token.rawValue, result: 512)
         #expect(bench.disk.settle())
-        #expect(bench.counters.staleCompletions == UInt64(others.count) + 1, "a request completes once")
+        #expect(bench.counts.staleCompletions == UInt64(others.count) + 1, "a request completes once")
     }
 
     /// A worker before may have left a completion in the queue: of an earlier request in the same slot.
@@ -220,7 +228,7 @@ struct QueueTests {
         #expect(RequestToken(rawValue: earlier.token).head == head)
         storage.deliver(token: earlier.token, result: 512)
         bench.disk.turn()
-        #expect(bench.counters.staleCompletions == 1)
+        #expect(bench.counts.staleCompletions == 1)
         #expect(try bench.answers().isEmpty)
         storage.queueDepth = 128
         #expect(bench.disk.settle())
@@ -243,13 +251,13 @@ struct QueueTests {
         let bench = try Bench(MemoryBackend(disk), Disks.description(), features: features, call: call.fd.number)
         for _ in 0..<5 { bench.submit(.flush) }
         #expect(bench.disk.settle())
-        #expect(bench.counters.interrupts == 1)
+        #expect(bench.counts.interrupts == 1)
         let rung = call.clear()
         #expect(rung)
         bench.guest.setAvailableFlags(1)
         bench.submit(.flush)
         #expect(bench.disk.settle())
-        #expect(bench.counters.interrupts == 1)
+        #expect(bench.counts.interrupts == 1)
         let rungAgain = call.clear()
         #expect(!rungAgain)
         #expect(try bench.answers().count == 6)

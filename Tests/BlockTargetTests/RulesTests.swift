@@ -1,6 +1,7 @@
 import BlockTarget
 import CWire
 import SimulationKit
+import Telemetry
 import Testing
 
 /// What a request may ask for: VIRTIO 1.2, section 5.2.6.
@@ -29,7 +30,7 @@ struct RulesTests {
         let bench = try Disks.memory()
         #expect(try bench.perform(.read(sector: 0, count: count)).isAnswered(ioError, usedLength: 1))
         #expect(try bench.perform(.write(sector: 0, pattern(count))).isAnswered(ioError, usedLength: 1))
-        #expect(bench.counters.malformed == 2)
+        #expect(bench.counts.malformed == 2)
     }
 
     @Test("a header that is too short gets an error", arguments: 0...15)
@@ -48,7 +49,7 @@ struct RulesTests {
         request.writablePieces = writable
         #expect(try bench.perform(request).usedLength == 0)
         #expect(try bench.perform(.read(sector: 0, count: 512)).data.allSatisfy { $0 == 0 }, "and nothing was written")
-        #expect(bench.counters.malformed == 1)
+        #expect(bench.counts.malformed == 1)
     }
 
     @Test(
@@ -57,8 +58,8 @@ struct RulesTests {
         let bench = try Disks.memory()
         #expect(try bench.perform(GuestRequest(type: type)).isAnswered(unsupported, usedLength: 1))
         #expect(try bench.perform(GuestRequest(type: type, readCount: 512)).isAnswered(unsupported, usedLength: 1))
-        #expect(bench.counters.malformed == 0)
-        #expect(bench.counters.failed == 2)
+        #expect(bench.counts.malformed == 0)
+        #expect(bench.counts.errors == 2)
     }
 
     @Test("a flush is answered on every disk, whatever comes with it")

@@ -28,6 +28,8 @@ final class ScriptedWorker {
     var record: SessionRecord?
     var sentinel: Sentinel?
     var generation: UInt64 = 0
+    /// As the supervisor numbers it.
+    var process = getpid()
     /// An answer to the front-end counts as a request returned.
     var account: QueueAccount?
     /// The value of the `keep` that has no answer yet.
@@ -75,7 +77,9 @@ final class ScriptedWorker {
             switch message.kind {
             case .give: if let fd = fds.takeFirst() { held[message.key] = OwnedFDBox(fd) }
             case .drop: held[message.key] = nil
-            case .prepare: return try prepare()
+            case .prepare:
+                if message.value > 0 { process = Int32(message.value) }
+                return try prepare()
             case .kept:
                 // Comes twice when a supervisor has died between sending it and noting that it has.
                 guard awaited == message.value else { return true }
@@ -121,7 +125,7 @@ final class ScriptedWorker {
 
     func takeUp(_ sentinel: Sentinel) throws {
         guard try sentinel.takeAcquisition() != nil, let record else { return }
-        generation = try record.claim(from: record.owner, process: getpid())
+        generation = try record.claim(from: record.owner, process: process)
         record.noteFatalSignals(generation)
         account = QueueAccount(record, queue: 0, ring: 0)
         if name.hasPrefix("traps"), !name.hasPrefix("traps-later") { abort() }

@@ -122,6 +122,9 @@ import VhostUser
         #expect(shrunk.code == 0, "\(shrunk)")
         #expect(bytes(image) == 8 << 20)
         try expectAnnouncement(&requests)
+        // Whoever takes over has been ready since the disk was larger.
+        #expect(try supervisor.baton("kill", "d").code == 0)
+        _ = try supervisor.wait("d", "a take-over") { $0.isStaffed && $0.takeOvers == 1 }
         try expectSize(&rig, megabytes: 8)
         try supervisor.end()
     }

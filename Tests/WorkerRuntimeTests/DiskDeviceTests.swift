@@ -3,6 +3,7 @@ import FrontendKit
 import Logging
 import Platform
 import Synchronization
+import Telemetry
 import Testing
 import Uring
 import VhostUser
@@ -44,7 +45,8 @@ import Virtio
             self.memory = memory
             self.endpoints = endpoints
             device = DiskDevice(
-                disk: disk, loops: [loop], drainMilliseconds: drainMilliseconds, pinsMemory: false, log: log)
+                disk: disk, loops: [loop], drainMilliseconds: drainMilliseconds, pinsMemory: false,
+                statistics: try DeviceStatistics(queueCount: 2, queueSize: disk.maximumQueueSize), log: log)
             driver = DriverQueue(endpoints[0], usesEventIndex: false)
             setups = endpoints.map { endpoint in
                 QueueSetup(

@@ -18,14 +18,15 @@ import Testing
             guard let (number, _) = mailbox.take() else { return }
             mailbox.answer(number, .done)
         }
-        #expect(isDone(mailbox.send(.quit, waitingMilliseconds: 60_000)))
+        #expect(isDone(mailbox.wait(for: mailbox.post(.quit), milliseconds: 60_000)))
         loop.join()
         #expect(!mailbox.hasCommand)
     }
 
     @Test func `an answer that comes too late is not taken for that of the next command`() throws {
         let mailbox = try LoopMailbox()
-        if mailbox.send(.detach(queue: 0), waitingMilliseconds: 1) != nil { Issue.record("nobody has answered") }
+        let reply = mailbox.wait(for: mailbox.post(.detach(queue: 0)), milliseconds: 1)
+        if reply != nil { Issue.record("nobody has answered") }
         let first = try #require(mailbox.take())
         mailbox.answer(first.number, .refused("late"))
         let loop = try JoinableThread(name: "loop") {
@@ -33,14 +34,14 @@ import Testing
             guard let (number, _) = mailbox.take() else { return }
             mailbox.answer(number, .done)
         }
-        #expect(isDone(mailbox.send(.quit, waitingMilliseconds: 60_000)))
+        #expect(isDone(mailbox.wait(for: mailbox.post(.quit), milliseconds: 60_000)))
         loop.join()
     }
 
     @Test func `commands are taken in their order`() throws {
         let mailbox = try LoopMailbox()
-        _ = mailbox.send(.detach(queue: 0), waitingMilliseconds: 0)
-        _ = mailbox.send(.quit, waitingMilliseconds: 0)
+        _ = mailbox.wait(for: mailbox.post(.detach(queue: 0)), milliseconds: 0)
+        _ = mailbox.wait(for: mailbox.post(.quit), milliseconds: 0)
         let numbers = [mailbox.take()?.number, mailbox.take()?.number, mailbox.take()?.number]
         #expect(numbers == [1, 2, nil])
         #expect(!mailbox.hasCommand)

@@ -3,6 +3,7 @@
 #include "inflight_wire.h"
 #include "session_record_wire.h"
 #include "shared_memory.h"
+#include "statistics_wire.h"
 #include "vhost_user_wire.h"
 #include "virtio_blk_wire.h"
 #include "virtio_ring_wire.h"

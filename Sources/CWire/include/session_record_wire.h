@@ -43,8 +43,8 @@ struct wire_record_life {
     uint64_t generation;
     /// What the device had returned in all when it began.
     uint64_t returned_before;
-    /// The signal that ended the worker by its own fault, or 0; the address that it names; and the request that the
-    /// thread handled which got it (as in wire_record_loop).
+    /// The signal that ended the worker by its own fault, or 0; the address that it names (of SIGSYS: the number of the
+    /// forbidden system call, plus 1); and the request that the thread handled which got it (as in wire_record_loop).
     uint64_t fatal_address;
     uint32_t fatal_signal;
     uint32_t handling;

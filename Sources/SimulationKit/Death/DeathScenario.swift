@@ -13,10 +13,14 @@ public struct DeathScenario: Sendable, CustomStringConvertible {
     public var isFaulty = false
     /// Operations that fit into the queue to the kernel. Less than requests: they stall.
     public var queueDepth = 32
+    /// The kernel's ring outlives the worker: operations under way are taken over. Else they are fenced.
+    public var isInCustody = false
     /// How many deaths one after the other. With 2, the first successor dies at each of its stores, too.
     public var deaths = 1
     /// From the second death on, this share of the points is tried: one in so many.
     public var thinning = 1
+    /// What workers count outlives them, and is checked.
+    public var keepsStatistics = false
     public var seed: UInt64 = 1
 
     public init() {}
@@ -25,7 +29,8 @@ public struct DeathScenario: Sendable, CustomStringConvertible {
         "\(ring) ring of \(ringSize), \(requests) requests, \(batch) at once"
             + (usesEventIndex ? ", EVENT_IDX" : "") + (usesIndirect ? ", indirect" : "")
             + (isFaulty ? ", faulty" : "") + (queueDepth < requests ? ", queue of \(queueDepth)" : "")
-            + (deaths == 1 ? "" : ", \(deaths) deaths") + (thinning == 1 ? "" : " of one point in \(thinning)")
+            + (isInCustody ? ", in custody" : "") + (deaths == 1 ? "" : ", \(deaths) deaths")
+            + (thinning == 1 ? "" : " of one point in \(thinning)")
             + ", seed \(seed)"
     }
 }

@@ -44,15 +44,20 @@ final class DeathStage {
     private(set) var surroundings: Surroundings
     private(set) var worlds: [World] = []
     private var watch: StoreWatch?
+    /// Workers that have lived here.
+    var generation: UInt64 = 0
     /// The first thing that was wrong.
     private(set) var finding: DeathFinding?
 
     init(_ scenario: DeathScenario) throws(Errno) {
         self.scenario = scenario
-        memory = try OutlivingMemory(guestBytes: ModelGuest.memoryBytes, queueSize: scenario.ringSize)
+        memory = try OutlivingMemory(
+            guestBytes: ModelGuest.memoryBytes, queueSize: scenario.ringSize,
+            keepsStatistics: scenario.keepsStatistics)
         storage = SimulatedStorage(bytes: ModelGuest.blankDisk(), seed: scenario.seed)
         storage.order = .held
         storage.queueDepth = scenario.queueDepth
+        storage.isInCustody = scenario.isInCustody
         storage.outcome = { operation, random in
             switch random.below(12) {
             case 0 where operation.isTransfer: .short(UInt64(512 * (1 + random.below(ModelGuest.mostSectors))))
@@ -85,7 +90,11 @@ final class DeathStage {
     func outlive(_ world: World, seed: UInt64) {
         surroundings = world.surroundings
         surroundings.random = SeededRandom(seed: seed)
-        storage.outlive(world.storage, seed: surroundings.random.next())
+        if scenario.isInCustody {
+            surroundings.synchronized += storage.goOn(from: world.storage, seed: surroundings.random.next())
+        } else {
+            storage.outlive(world.storage, seed: surroundings.random.next())
+        }
         call.clear()
         guard surroundings.random.happens(1, in: 2) else { return }
         // It polls: nobody would wake it.
@@ -143,7 +152,9 @@ extension DeathStage {
 
 extension DeathStage {
     /// Operations that were queued or taken and have not ended.
-    var isStorageBusy: Bool { storage.queuedCount > 0 || !storage.taken.isEmpty }
+    var isStorageBusy: Bool {
+        storage.queuedCount > 0 || !storage.taken.isEmpty || scenario.isInCustody && storage.hasUnseenCompletions
+    }
 
     func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
         elsewhere { storage.enqueue(operation, token: token) }
@@ -151,20 +162,29 @@ extension DeathStage {
 
     func submit() {
         guard storage.queuedCount > 0 else { return }
-        elsewhere {
-            let before = storage.taken.count
-            storage.submit()
-            for operation in storage.taken.dropFirst(before) {
-                let buffer = operation.buffers.first.map { offset(of: $0) }
-                note { () throws(DeathFinding) in
-                    try surroundings.guest.check(operation, buffer: buffer, memory)
-                }
-            }
+        if scenario.isInCustody, storage.queuedCount > 1 {
+            // Death may come within the call, when the kernel has taken some.
+            elsewhere { take(atMost: 1 + surroundings.random.below(storage.queuedCount - 1)) }
         }
+        elsewhere { take(atMost: .max) }
         guestActs()
     }
 
+    private func take(atMost limit: Int) {
+        let before = storage.taken
+        storage.submit(atMost: limit)
+        for operation in storage.taken.dropFirst(before.count) {
+            let buffer = operation.buffers.first.map { offset(of: $0) }
+            note { () throws(DeathFinding) in
+                try surroundings.guest.check(operation, buffer: buffer, memory)
+                let isTwice = buffer != nil && before.contains { $0.buffers.first.map { offset(of: $0) } == buffer }
+                if isTwice { throw DeathFinding("a \(operation.kind) was submitted that the kernel has already") }
+            }
+        }
+    }
+
     func nextCompletion() -> IOCompletion? {
+        if scenario.isInCustody, storage.hasUnseenCompletions { return storage.nextCompletion() }
         guard !storage.taken.isEmpty, !surroundings.random.happens(1, in: 3) else { return nil }
         elsewhere {
             let index = surroundings.random.below(storage.taken.count)
@@ -172,6 +192,14 @@ extension DeathStage {
             storage.carryOut(at: index)
         }
         return storage.nextCompletion()
+    }
+
+    /// What only a ring in custody knows.
+    func takeUp() -> Int { scenario.isInCustody ? storage.takeUp() : 0 }
+    func hadTaken(_ index: UInt32) -> Bool { scenario.isInCustody && storage.hadTaken(index) }
+    func releaseCompletions() {
+        guard scenario.isInCustody else { return }
+        elsewhere { storage.releaseCompletions() }
     }
 
     private func offset(of buffer: SimulatedBuffer) -> Int {
@@ -186,9 +214,13 @@ struct StageEngine: ~Copyable, IOEngine {
     mutating func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {
         stage.enqueue(operation, token: token)
     }
+    mutating func takeUp() -> Int { stage.takeUp() }
     mutating func submit() { stage.submit() }
     mutating func runDeferredWork() {}
     mutating func nextCompletion() -> IOCompletion? { stage.nextCompletion() }
+    mutating func releaseCompletions() { stage.releaseCompletions() }
+    var lastIndex: UInt32 { stage.storage.lastIndex }
+    func hadTaken(_ index: UInt32) -> Bool { stage.hadTaken(index) }
     var queuedCount: Int { stage.storage.queuedCount }
     var pollDescriptor: Int32? { nil }
 }

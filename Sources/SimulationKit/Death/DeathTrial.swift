@@ -1,4 +1,5 @@
 public import Platform
+internal import Telemetry
 
 /// Plays a scenario, and plays it again from every state in which death can leave it.
 ///
@@ -82,8 +83,30 @@ public final class DeathTrial {
             try scenario.ring.live(on: stage)
         }
         try stage.surroundings.guest.checkEnd(stage.storage.contents)
+        try checkStatistics(deaths: UInt64(path.count))
         let leftOver = try scenario.ring.leftOver(stage)
         guard leftOver.isEmpty else { throw DeathFinding("\(leftOver) are left in the log") }
+    }
+
+    /// No request is counted twice, and each death has lost one at most; of the latencies, those of one batch.
+    private func checkStatistics(deaths: UInt64) throws(DeathFinding) {
+        guard let statistics = stage.memory.statistics else { return }
+        let reading = statistics.read(at: .max / 4)
+        let returned = stage.surroundings.guest.returned
+        var missing: UInt64 = 0
+        for kind in RequestKind.allCases where kind != .writeZeroesUnmapping {
+            var counted = reading.counts[kind].operations
+            if kind == .writeZeroes { counted += reading.counts[.writeZeroesUnmapping].operations }
+            let done = returned[kind] ?? 0
+            guard counted <= done else { throw DeathFinding("\(counted) requests were counted as \(kind), of \(done)") }
+            missing += done - counted
+            guard let timed = reading.latencies[kind]?.counts.reduce(0, +) else { continue }
+            guard timed <= counted, counted - timed <= deaths * UInt64(ModelGuest.most) else {
+                throw DeathFinding("\(timed) requests were timed as \(kind), of \(counted)")
+            }
+        }
+        guard missing <= deaths else { throw DeathFinding("\(missing) requests were not counted") }
+        guard reading.inFlight == 0 else { throw DeathFinding("\(reading.inFlight) requests seem to be in flight") }
     }
 
     private func place(_ offset: Int?) -> String {

@@ -1,5 +1,6 @@
 internal import CWire
 internal import Glibc
+internal import Telemetry
 internal import Uring
 internal import Virtio
 
@@ -32,6 +33,17 @@ struct ModelRequest {
         }
     }
     var status: UInt8 { kind == .outOfRange ? 1 : 0 }
+    /// What the device counts it as; both kinds of WRITE_ZEROES as one.
+    var counted: RequestKind {
+        switch kind {
+        case .read: .read
+        case .write: .write
+        case .writeZeroes: .writeZeroes
+        case .flush: .flush
+        case .identify: .identify
+        case .outOfRange, .unanswerable, .nonsense: .refused
+        }
+    }
 }
 
 /// A guest as a value: its driver, and what it must get to see. It sends requests that overlap, and takes offence at
@@ -58,6 +70,8 @@ struct ModelGuest {
     private(set) var history = SectorHistory(sectors: sectors)
     /// By id.
     private(set) var outstanding: [UInt16: ModelRequest] = [:]
+    /// Requests that came back, by what the device should count them as.
+    private(set) var returned: [RequestKind: UInt64] = [:]
     private var free: [UInt16]
     private let scenario: DeathScenario
     private var time = 0
@@ -243,6 +257,7 @@ struct ModelGuest {
             throw DeathFinding("request \(used.head) was returned, which is not under way")
         }
         time += 1
+        returned[request.counted, default: 0] += 1
         let what = "request \(used.head) (\(request.kind))"
         guard used.length == request.usedLength else {
             throw DeathFinding("\(what) came back with length \(used.length), not \(request.usedLength)")

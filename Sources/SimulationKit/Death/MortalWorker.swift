@@ -1,5 +1,6 @@
 internal import BlockTarget
 internal import CWire
+internal import Custody
 internal import Inflight
 internal import Platform
 internal import Uring
@@ -31,11 +32,19 @@ struct MortalWorker<Ring: RequestRing & ~Copyable>: ~Copyable {
     init(_ stage: DeathStage) throws {
         let access = ImageAccess(file: SimulatedStorage.directFile, unalignedFile: SimulatedStorage.bufferedFile)
         var backend = try FileBackend(access, engine: StageEngine(stage: stage))
+        _ = backend.takeUp()
         var plan = RecoveryPlan()
         let ring = try Self.makeRing(stage, &plan)
+        var records = RequestRecords.none
+        stage.generation += 1
+        if stage.scenario.isInCustody {
+            records = unsafe RequestRecords(
+                at: stage.memory.records, size: stage.scenario.ringSize, generation: stage.generation)
+        }
         var queue = try BlockQueue(
-            index: 0, ring: ring, memory: stage.memory.guestMemory, disk: Self.disk,
-            features: Self.features(stage.scenario), writesThrough: false, call: stage.call.fd.number)
+            index: 0, ring: ring, records: records, statistics: stage.memory.statistics,
+            memory: stage.memory.guestMemory, disk: Self.disk, features: Self.features(stage.scenario),
+            writesThrough: false, call: stage.call.fd.number)
         queue.interrupt()
         queue.disableKicks()
         let anew = queue.adopt(&plan, &backend)

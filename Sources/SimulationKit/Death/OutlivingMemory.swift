@@ -2,9 +2,11 @@ internal import CWire
 internal import Glibc
 internal import Inflight
 internal import Platform
+internal import Telemetry
 internal import Virtio
 
-/// The memory that outlives a worker: guest memory, ring included, and behind it the log of the requests in flight.
+/// The memory that outlives a worker: guest memory, ring included, behind it the log of the requests in flight, and
+/// behind that the records of their operations, and then what workers count, if that is to be kept.
 /// One file; the driver and every worker have it mapped, each at addresses of its own.
 final class OutlivingMemory {
     /// Guest physical address of the first byte.
@@ -19,14 +21,23 @@ final class OutlivingMemory {
     let guestMemory: GuestMemory
     /// The log, as workers have it mapped.
     let region: InflightRegion
+    /// What workers count, as they have it mapped; nil: each for itself.
+    let statistics: DeviceStatistics?
+    private let recordMapping: Mapping
 
     /// - Parameters:
     ///   - guestBytes: a multiple of 4096.
     ///   - queueSize: descriptors of the ring; the log has an entry for each.
-    init(guestBytes: Int, queueSize: Int) throws(Errno) {
+    ///   - keepsStatistics: what workers count outlives them, too.
+    init(guestBytes: Int, queueSize: Int, keepsStatistics: Bool = false) throws(Errno) {
         // Enough for either kind of ring.
         let logBytes = 64 + 32 * queueSize
-        let count = guestBytes + (logBytes + 4095) / 4096 * 4096
+        let recordOffset = guestBytes + (logBytes + 4095) / 4096 * 4096
+        let recordBytes = (64 * queueSize + 4095) / 4096 * 4096
+        let statisticsOffset = recordOffset + recordBytes
+        let statisticsBytes =
+            keepsStatistics ? DeviceStatistics.byteCount(queueCount: 1, queueSize: queueSize) : 0
+        let count = statisticsOffset + statisticsBytes
         file = try makeMemoryFile(name: "outliving", count: count)
         view = try Mapping(sharing: file, count: count)
         let description = MemoryRegion(
@@ -35,8 +46,15 @@ final class OutlivingMemory {
         guestMemory = GuestMemory([try MappedRegion(description, fd: file)])
         region = try InflightRegion(
             fd: file, offset: UInt64(guestBytes), count: UInt64(logBytes), queueCount: 1, queueSize: queueSize)
+        statistics =
+            keepsStatistics
+            ? try DeviceStatistics(within: file, offset: statisticsOffset, queueCount: 1, queueSize: queueSize) : nil
+        recordMapping = try Mapping(sharing: file, offset: Int64(recordOffset), count: recordBytes)
         self.guestBytes = guestBytes
     }
+
+    /// The request records, 64 bytes for each descriptor, as workers have them mapped.
+    @unsafe var records: UnsafeMutableRawPointer { unsafe recordMapping.base }
 
     /// All of it, as the driver has it mapped.
     @unsafe var base: UnsafeMutableRawPointer { unsafe view.base }

@@ -49,7 +49,7 @@ extension DeviceCustody {
             let look = LoopWatch.Look(
                 turns: sight.turns, isResting: sight.isResting, hasArrivals: hasArrivals(loop, current.pollers[loop]))
             let stuck = current.loops[loop].observe(look, at: now, limit: limit)
-            guard stuck >= limit, !waitsForStorage(loop, of: worker) else { continue }
+            guard stuck >= limit, !waitsForStorage(loop, link) else { continue }
             // Before it is killed: its successor must know that it was no kill from outside.
             record.noteHang(worker.generation, handling: sight.handling)
             link.process.send(signal: SIGKILL)
@@ -84,8 +84,9 @@ extension DeviceCustody {
     }
 
     /// A thread that the kernel does not let go of waits for storage: a kill would change nothing before that is over.
-    private func waitsForStorage(_ loop: Int, of worker: DeviceMachine.Worker) -> Bool {
+    private func waitsForStorage(_ loop: Int, _ link: WorkerLink) -> Bool {
         guard let thread = record.ownerThread(ring: loop) else { return false }
-        return ThreadState(process: worker.process, thread: thread)?.letter == "D"
+        link.lookAtThreads()
+        return link.threads.first { $0.number == thread }?.state?.letter == "D"
     }
 }

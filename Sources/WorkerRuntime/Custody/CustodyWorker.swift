@@ -3,6 +3,7 @@ public import Custody
 internal import Glibc
 public import Logging
 public import Platform
+public import Telemetry
 internal import Uring
 internal import VhostUser
 
@@ -39,6 +40,7 @@ public struct CustodyWorker: ~Copyable {
     private let rings: [Int32]
     private let build: WorkerBuild
     private let log: Logger
+    private let journal: JournalSocket
     private let parse: (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     private let signals: OwnedFD
     private let memoryLoss: EventFD
@@ -47,10 +49,13 @@ public struct CustodyWorker: ~Copyable {
     ///   - channel: an inherited descriptor: this worker's end of the channel.
     ///   - rings: inherited descriptors: the device's kernel rings, the last one for the connection.
     ///   - build: what this program is.
+    ///   - confinement: what this process gives up before it hears anything; nil: nothing.
+    ///   - journal: where `log` goes as soon as the supervisor has given a way there.
     ///   - parse: reads a configuration as the supervisor spells it.
     /// - Throws: what cannot be had at the start.
     public init(
-        channel: Int32, rings: [Int32], build: WorkerBuild, log: Logger,
+        channel: Int32, rings: [Int32], build: WorkerBuild, confinement: Confinement?, log: Logger,
+        journal: JournalSocket,
         parse: @escaping (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     ) throws(SystemError) {
         ignoreBrokenPipes()
@@ -62,13 +67,22 @@ public struct CustodyWorker: ~Copyable {
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         for number in [channel] + rings { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
+        if let confinement { try Self.confine(confinement, log) }
         link = SupervisorLink(channel: CustodyChannel(owning: OwnedFD(owning: channel)), log: log)
         self.signals = signals
         self.memoryLoss = memoryLoss
         self.rings = rings
         self.build = build
         self.log = log
+        self.journal = journal
         self.parse = parse
+    }
+
+    private static func confine(_ confinement: Confinement, _ log: Logger) throws(SystemError) {
+        for shortcoming in try confinement.apply() {
+            log.notice("this worker is not kept from everything: \(shortcoming)")
+        }
+        _ = try taking("a filter of system calls") { () throws(Errno) in try limitSystemCalls(to: .custody) }
     }
 
     /// Serves until told to quit.
@@ -77,23 +91,32 @@ public struct CustodyWorker: ~Copyable {
     public consuming func run() throws(SystemError) {
         do {
             guard let text = awaitConfiguration() else { return }
+            if let fd = try link.descriptors.take(CustodyKey(.journal)) { journal.adopt(fd) }
             let configuration = try parse(text).get()
             guard let fd = try link.descriptors.duplicate(CustodyKey(.record)) else {
                 throw ControlStateError("was not given")
             }
             let record = try SessionRecord(fd, reading: build.record.reads)
             let image = try GivenImage.take(configuration, from: link)
+            let takeOver = TakeOver(
+                record: record, link: link, ringNumbers: rings, image: image,
+                statistics: try configuration.statistics(from: link))
             let sentinel = try Sentinel(record)
+            var standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             link.tell(build.announcement)
-            while let claim = try awaitDevice(record, sentinel) {
-                var tenure = try Tenure(
-                    claim, configuration, record, link, rings, image, signals: signals.number, log)
+            while let claim = try awaitDevice(record, sentinel, &standby) {
+                journal.setGeneration(claim.generation)
+                // What workers share is made by the first one that has the device.
+                var ready = try standby.take() ?? Standby(configuration, takeOver, signals: signals.number, log)
+                ready.forgetOldSession()
+                var tenure = try Tenure(claim, configuration, takeOver, ready, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
                 // In this order: the successor's `active` must not be heard first, which would mean that we died.
                 link.tell(CustodyMessage(.frozen))
                 sentinel.release()
                 guard awaitThaw() else { return }
+                standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             }
         } catch {
             link.tell(CustodyMessage(.refused, text: "\(error)"))
@@ -103,6 +126,9 @@ public struct CustodyWorker: ~Copyable {
 
     // MARK: Waiting
 
+    /// A session in which nothing has changed for so long is held ready.
+    private static let calmMilliseconds: Int32 = 50
+
     private enum Wake {
         case order(SupervisorOrder)
         case end
@@ -111,11 +137,11 @@ public struct CustodyWorker: ~Copyable {
 
     /// Waits for an order, a signal, or one of the descriptors.
     ///
-    /// - Parameter isPatient: else it only looks.
-    private borrowing func wait(_ numbers: [Int32], isPatient: Bool = true) -> Wake {
+    /// - Parameter milliseconds: how long at most; nil: for ever.
+    private borrowing func wait(_ numbers: [Int32], milliseconds: Int32? = nil) -> Wake {
         if let order = link.nextOrder() { return .order(order) }
         let channel = link.isClosed ? -1 : link.number
-        let ready = waitForAny([signals.number, channel] + numbers, waiting: isPatient)
+        let ready = waitForAny([signals.number, channel] + numbers, milliseconds: milliseconds)
         if ready.contains(signals.number) { return .end }
         if channel >= 0, ready.contains(channel) {
             link.receive()
@@ -134,23 +160,28 @@ public struct CustodyWorker: ~Copyable {
         }
     }
 
-    /// Stands by until the device is nobody's.
+    /// Stands by until the device is nobody's. What comes meanwhile is a sign that the session changes: when nothing
+    /// has come for a while, it is replayed anew.
     ///
     /// - Returns: nil when this worker is to end.
-    private borrowing func awaitDevice(_ record: SessionRecord, _ sentinel: Sentinel) throws -> Claim? {
+    private borrowing func awaitDevice(
+        _ record: SessionRecord, _ sentinel: Sentinel, _ standby: inout Standby?
+    ) throws -> Claim? {
         sentinel.acquire()
         while true {
-            switch wait([sentinel.acquiredDescriptor]) {
+            standby?.forgetOldSession()
+            let limit: Int32? = standby.map(\.isUpToDate) ?? true ? nil : Self.calmMilliseconds
+            switch wait([sentinel.acquiredDescriptor], milliseconds: limit) {
             case .order(.quit), .end: return nil
             case .order: break
             case .other:
                 guard let died = try sentinel.takeAcquisition() else {
-                    // Nobody is left who could want the device served, or tell this worker to end.
+                    if limit != nil { standby?.catchUp() }
                     continue
                 }
                 // What was given last is here: the supervisor gives before it confirms to the worker that died.
                 link.receive()
-                return try Claim(record, build.record, predecessorDied: died)
+                return try Claim(record, build.record, link, predecessorDied: died)
             }
         }
     }
@@ -174,7 +205,7 @@ public struct CustodyWorker: ~Copyable {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
         while true {
             let numbers = [tenure.connectionNumber, tenure.channelNumber, memoryLoss.fd.number]
-            switch wait(numbers + tenure.settlingNumbers, isPatient: !tenure.mustAnnounce) {
+            switch wait(numbers + tenure.settlingNumbers, milliseconds: tenure.mustAnnounce ? 0 : nil) {
             case .order(.quit), .end:
                 tenure.finish()
                 return true
@@ -214,23 +245,25 @@ struct Claim {
     let predecessor: Int32?
     /// By its own fault, while it handled this.
     let suspect: Suspect?
+    /// When this worker learnt that the device is its to take, in nanoseconds of CLOCK_MONOTONIC.
+    let time = monotonicNanoseconds()
 
-    /// How long the threads of a dying worker may go on running.
+    /// How long the threads of a dying worker may go on running, or the supervisor may take to show them.
     private static let exitMilliseconds = 2_000
 
     /// Claims the device and waits until no thread of the worker before runs any more.
     ///
     /// - Throws: when another was faster, or a thread of a dead worker does not end.
     init(
-        _ record: SessionRecord, _ format: RecordFormat, predecessorDied: Bool
+        _ record: SessionRecord, _ format: RecordFormat, _ link: SupervisorLink, predecessorDied: Bool
     ) throws(SessionRecordError) {
         let (process, threads, owner) = (record.ownerProcess, record.ownerThreads, record.owner)
         predecessor = predecessorDied && owner != 0 ? process : nil
-        if let predecessor, !waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
-            throw .system("process \(predecessor) was killed and its threads still run")
+        if let predecessor, !link.waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
+            throw .system("process \(predecessor) was killed, and nothing tells that its threads have stopped")
         }
         suspect = predecessor == nil ? nil : record.life(of: owner).flatMap(Suspect.init)
-        generation = try record.claim(from: owner, process: getpid())
+        generation = try record.claim(from: owner, process: link.ownProcess)
         record.noteFatalSignals(generation)
         note = record.takeUp(format)
     }

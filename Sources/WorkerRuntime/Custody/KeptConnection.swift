@@ -22,7 +22,7 @@ struct KeptConnection: ~Copyable {
     private let record: SessionRecord
     private let link: SupervisorLink
     private var session: Session
-    private var journal = SessionJournal()
+    private var journal: SessionJournal
     private var ring: JournalRing
     private var serial: UInt64 = 0
 
@@ -33,42 +33,30 @@ struct KeptConnection: ~Copyable {
 
     /// Takes the connection up where the record says that it stands.
     ///
-    /// - Throws: why it has to end, or why the record is not believed.
+    /// - Parameter replay: has set the device up.
+    /// - Throws: when it cannot be used.
     init(
         stream: consuming UnixStream, device: DiskDevice, record: SessionRecord, link: SupervisorLink,
-        ring: consuming JournalRing
+        ring: consuming JournalRing, replay: Replay
     ) throws {
         channel = try MessageChannel(stream: stream)
         self.device = device
         self.record = record
         self.link = link
         self.ring = ring
-        session = Session(offer: DeviceOffer(of: device))
+        session = replay.session
+        journal = replay.journal
     }
 
     var number: Int32 { channel.stream.fd.number }
 
     // MARK: Take-over
 
-    /// Brings session and device to where the worker before has left them, and finishes the message that it was
-    /// answering.
-    mutating func resume() throws {
-        let state = try ControlState(decoding: try record.committed())
-        for entry in state.journal {
-            var fds = ReceivedFDs()
-            for slot in entry.slots {
-                guard let fd = try link.descriptors.duplicate(slot.key) else {
-                    throw ControlStateError("needs the \(slot.key), which is not in custody")
-                }
-                fds.append(fd)
-            }
-            let step = carryOut(session.receive(entry.message, needsReply: false), &fds)
-            if case .close(let refusal) = step.last { throw ControlStateError("is refused: \(refusal)") }
-            journal.note(entry.message, slots: entry.slots)
-        }
-        device.forgetStoppedQueues()
-        device.expectOwedAcknowledgement()
-        guard var exchange = state.exchange else { return }
+    /// Finishes the message that the worker before was answering.
+    ///
+    /// - Throws: why the connection has to end.
+    mutating func finish(_ exchange: ControlState.Exchange?) throws(ConnectionEnd) {
+        guard var exchange else { return }
         serial = exchange.serial
         try settle(&exchange)
         try conclude(&exchange)

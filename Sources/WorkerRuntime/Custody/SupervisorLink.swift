@@ -22,6 +22,11 @@ enum SupervisorOrder: Equatable {
 /// supervisor has taken the channel over.
 final class SupervisorLink {
     let descriptors = HeldDescriptors()
+    let threads = KnownThreads()
+    /// This process, as the supervisor numbers it.
+    private(set) var ownProcess = getpid()
+    /// The supervisor shows threads; earlier versions did not, and their workers saw for themselves.
+    private(set) var isShownThreads = false
     private let channel: CustodyChannel
     private let log: Logger
     private var orders: [SupervisorOrder] = []
@@ -62,11 +67,22 @@ final class SupervisorLink {
         switch message.kind {
         case .give:
             guard let fd = fd.take() else { return log.error("\(message.key) was given without a descriptor") }
+            if message.key.role == .thread { return threads.put(fd, ThreadName(value: message.value)) }
             guard descriptors.put(fd, under: message.key) else { return log.error("no room for \(message.key)") }
             if message.key.role == .connection { orders.append(.connection) }
-        case .drop: descriptors.remove(message.key)
+        case .drop:
+            if message.key.role == .thread {
+                threads.noteEnd(of: ThreadName(value: message.value).process)
+            } else {
+                descriptors.remove(message.key)
+            }
         case .kept: if message.value == lastKeep { isConfirmed = true }
-        case .prepare: orders.append(.prepare(message.text))
+        case .prepare:
+            if let process = Int32(exactly: message.value), process > 0 {
+                ownProcess = process
+                isShownThreads = true
+            }
+            orders.append(.prepare(message.text))
         case .freeze: orders.append(.freeze)
         case .thaw: orders.append(.thaw)
         case .quit: orders.append(.quit)

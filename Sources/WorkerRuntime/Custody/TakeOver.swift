@@ -2,18 +2,21 @@ internal import BlockTarget
 internal import Custody
 internal import Inflight
 internal import Platform
+internal import Telemetry
 internal import Uring
 
 /// What a worker in custody gets instead of making it: memory and rings that outlive it.
 struct TakeOver {
-    let ownership: Ownership
+    let record: SessionRecord
     let link: SupervisorLink
     /// The device's kernel rings, in order; the last is the connection's.
     let ringNumbers: [Int32]
     /// Nil for a disk that has none.
     let image: GivenImage?
+    /// What all workers of the device count, or this one alone.
+    let statistics: DeviceStatistics
 
-    /// Adopts a ring: by now nobody else uses it.
+    /// Maps a ring. Another worker may be using it.
     func ring(_ index: Int) throws(SystemError) -> Ring {
         guard index < ringNumbers.count else {
             throw SystemError(
@@ -28,7 +31,16 @@ struct TakeOver {
         } catch {
             throw SystemError(cannot: "take over", "a kernel ring", error)
         }
-        return try Ring(adopting: copy, parameters: ownership.record.ringParameters(index))
+        return try Ring(mapping: copy, parameters: record.ringParameters(index))
+    }
+
+    /// Whether nothing has to be made that workers share: it is made once, by one that has the device.
+    func hasAll(for configuration: WorkerConfiguration) -> Bool {
+        guard link.descriptors.number(CustodyKey(.inflight)) != nil else { return false }
+        guard case .image = configuration.storage else { return true }
+        return (0..<configuration.threadCount).allSatisfy {
+            link.descriptors.number(CustodyKey(.bounce, UInt16($0))) != nil
+        }
     }
 
     /// Memory for a loop's bounce buffers: what an earlier worker has used, or new.
@@ -77,5 +89,22 @@ struct GivenImage {
             main, unaligned: try link.descriptors.take(CustodyKey(.image, 1)), path: path,
             readOnly: configuration.isReadOnly, cache: cache, allowsLeaseLocks: configuration.allowsLeaseLocks)
         return GivenImage(image: image, supportsDiscard: image.probeDiscard())
+    }
+}
+
+extension WorkerConfiguration {
+    /// Statistics that go with this worker.
+    func makeStatistics() throws(Errno) -> DeviceStatistics {
+        try DeviceStatistics(queueCount: queueCount, queueSize: maximumQueueSize)
+    }
+
+    /// The device's statistics, as the supervisor has given them; those of this worker alone if it has not, or if they
+    /// do not fit.
+    func statistics(from link: SupervisorLink) throws(Errno) -> DeviceStatistics {
+        guard let fd = try link.descriptors.duplicate(CustodyKey(.statistics)),
+            let given = try? DeviceStatistics(fd, writable: true), given.queueCount >= queueCount,
+            given.queueSize >= maximumQueueSize
+        else { return try makeStatistics() }
+        return given
     }
 }

@@ -3,6 +3,7 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import VhostUser
 
@@ -27,26 +28,31 @@ struct Tenure: ~Copyable {
     ///
     /// - Throws: why it cannot be served.
     init(
-        _ claim: Claim, _ configuration: WorkerConfiguration, _ record: SessionRecord, _ link: SupervisorLink,
-        _ rings: [Int32], _ image: GivenImage?, signals: Int32, _ log: Logger
+        _ claim: Claim, _ configuration: WorkerConfiguration, _ takeOver: TakeOver, _ standby: Standby, _ log: Logger
     ) throws {
         let start = monotonicNanoseconds()
-        let ownership = Ownership(record: record, generation: claim.generation, suspect: claim.suspect)
-        let takeOver = TakeOver(ownership: ownership, link: link, ringNumbers: rings, image: image)
-        let (disk, image, _, loops) = try configuration.startLoops(log: log, signals: signals, takeOver: takeOver)
-        let device = DiskDevice(
-            disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
-            pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
-            allowsShrinking: configuration.allowsShrinking, ownership: ownership,
-            privateInflight: try takeOver.privateInflight(configuration), log: log)
-        let connection = try Self.connect(device, record, link, takeOver)
-        for loop in loops { _ = loop.command(.begin) }
-        for note in device.takeNotes() { link.tell(CustodyMessage(.event, text: note)) }
+        let (record, link, device) = (takeOver.record, takeOver.link, standby.device)
+        let loops = device.loops
+        let takingUp = loops.map { ($0.mailbox, $0.post(.takeUp(record))) }
+        device.takeUp(Ownership(record: record, generation: claim.generation, suspect: claim.suspect))
+        device.lookAtSize(announcing: false, isTakeOver: true)
+        let connection = try Self.connect(device, takeOver, standby.replay)
+        let beginning = loops.map { ($0.mailbox, $0.begin()) }
+        takeOver.statistics.noteServing(
+            deathKnownSince: claim.predecessor.map { _ in claim.time }, at: monotonicNanoseconds())
         let microseconds = (monotonicNanoseconds() - start) / 1000
+        for (index, (mailbox, command)) in takingUp.enumerated() {
+            try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
+        }
+        for (index, (mailbox, command)) in beginning.enumerated() {
+            try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
+        }
+        device.logRecoveries()
+        for note in device.takeNotes() { link.tell(CustodyMessage(.event, text: note)) }
         let summary =
             (claim.predecessor.map { "took over from process \($0), which died," } ?? "took up the device")
             + " in \(microseconds) us" + (claim.note.map { "; \($0)" } ?? "")
-        log.notice("\(summary)", metadata: ["generation": "\(claim.generation)"])
+        log.notice("\(summary)")
         settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection
         self.summary = summary
@@ -59,16 +65,40 @@ struct Tenure: ~Copyable {
         generation = claim.generation
     }
 
+    /// How long a loop may take to answer what needs no storage, in nanoseconds.
+    private static let answerLimit: UInt64 = 10_000_000_000
+
+    /// Looks at what a loop says of the take-over.
+    private static func see(_ reply: LoopReply?, loop: Int, _ log: Logger) throws(SystemError) {
+        switch reply {
+        case .tookUp(let completions) where completions > 0:
+            log.notice(
+                "the kernel has finished requests of a worker before",
+                metadata: ["loop": "\(loop)", "completions": "\(completions)"])
+        case .refused(let reason):
+            throw SystemError(cannot: "take over", "loop \(loop)", nil, advice: reason)
+        case nil: throw SystemError(cannot: "take over", "loop \(loop)", nil, advice: "It does not answer")
+        default: break
+        }
+    }
+
     /// Takes the connection up that is in custody; nil when there is none.
+    ///
+    /// - Parameter replay: what was replayed on the device already, if the record says the same still.
     private static func connect(
-        _ device: DiskDevice, _ record: SessionRecord, _ link: SupervisorLink, _ takeOver: TakeOver
+        _ device: DiskDevice, _ takeOver: TakeOver, _ replay: Replay? = nil
     ) throws -> KeptConnection? {
-        guard let fd = try link.descriptors.duplicate(CustodyKey(.connection)) else { return nil }
-        record.noteThread(currentThreadNumber(), ring: takeOver.ringNumbers.count - 1)
+        guard let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else { return nil }
+        let ring = takeOver.ringNumbers.count - 1
+        takeOver.record.noteThread(currentThreadNumber(), ring: ring)
+        let replay = try replay ?? Replay(takeOver, on: device)
         var connection = try KeptConnection(
-            stream: UnixStream(owning: fd), device: device, record: record, link: link,
-            ring: JournalRing(try takeOver.ring(takeOver.ringNumbers.count - 1)))
-        try connection.resume()
+            stream: UnixStream(owning: fd), device: device, record: takeOver.record, link: takeOver.link,
+            ring: JournalRing(try takeOver.ring(ring)), replay: replay)
+        device.startAwaiting()
+        device.forgetStoppedQueues()
+        device.expectOwedAcknowledgement()
+        try connection.finish(replay.exchange)
         return connection
     }
 
@@ -93,7 +123,7 @@ struct Tenure: ~Copyable {
     /// A front-end's connection has been given.
     mutating func takeConnection() throws {
         guard connection == nil else { return }
-        connection = try Self.connect(device, record, link, takeOver)
+        connection = try Self.connect(device, takeOver)
     }
 
     /// Carries out the front-end's next message; when none waits, tells it of a change of the configuration.
@@ -162,12 +192,14 @@ struct Tenure: ~Copyable {
     ///
     /// - Throws: when a loop does not stop: this worker has to end then, and its successor sees to that first.
     mutating func freeze() throws(SystemError) {
+        let start = monotonicNanoseconds()
         for (mailbox, command) in settling { mailbox.abandon(command) }
         settling = []
         for loop in loops {
             guard case .refused(let reason) = loop.command(.park) else { continue }
             throw SystemError(cannot: "freeze", "a loop", nil, advice: reason)
         }
+        takeOver.statistics.noteStop(at: start)
         connection = nil
         record.noteFatalSignals(nil)
         record.release(generation)

@@ -26,7 +26,9 @@ extension DiskDevice {
     ///
     /// - Parameter announcing: tell the front-end to read the configuration in any case: the size may have changed
     ///   while no worker ran.
-    func lookAtSize(announcing: Bool) {
+    /// - Parameter isTakeOver: take up whatever it has: what this worker knows may be older than what the one before
+    ///   has told the front-end.
+    func lookAtSize(announcing: Bool, isTakeOver: Bool = false) {
         if announcing { mustAnnounce = true }
         guard let image else { return }
         let bytes: UInt64
@@ -41,7 +43,7 @@ extension DiskDevice {
             refusedBytes = nil
             return
         }
-        if sectors < disk.sectors, !allowsShrinking || sectors == 0 {
+        if sectors < disk.sectors, !(allowsShrinking || isTakeOver) || sectors == 0 {
             if refusedBytes != bytes { refuseToShrink(to: bytes) }
             return
         }

@@ -4,6 +4,7 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import VhostUser
 internal import Virtio
 
@@ -16,6 +17,8 @@ final class DiskDevice: VhostUserDevice {
         var signals = QueueSignals()
         /// What it runs with; nil while it is stopped.
         var setup: QueueSetup?
+        /// What it will run with when the device is this worker's.
+        var awaiting: QueueSetup?
         var lastBase: UInt32 = 0
         var logging = QueueLogging.off
     }
@@ -33,13 +36,19 @@ final class DiskDevice: VhostUserDevice {
     private var inflight: InflightRegion?
     /// Where they are logged else, in memory that outlives this process; nil: nowhere.
     private let privateInflight: InflightRegion?
-    /// What this worker has claimed; nil: it is on its own.
-    private let ownership: Ownership?
+    /// Where the queues count.
+    private let statistics: DeviceStatistics
+    /// What this worker has claimed; nil: it is on its own, or stands by.
+    private var ownership: Ownership?
+    /// The device may be another worker's: nothing of it is touched, queues that are to run wait for `takeUp`.
+    private var isStandingBy: Bool
     private var writeback = true
     /// What finished queues have counted since the last `takeReport`.
     private var report = QueueReport()
     /// What the operator is to be told of, since `takeNotes`; one for each request that the logs have, at most.
     private var notes: [String] = []
+    /// What queues have found in their logs and nobody has been told of.
+    private var recoveries: [(queue: Int, plan: RecoveryPlan)] = []
     /// How long a queue may take to finish what the kernel has of it.
     private let drainMilliseconds: Int
     private let pinsMemory: Bool
@@ -58,9 +67,10 @@ final class DiskDevice: VhostUserDevice {
     init(
         disk: DiskDescription, image: DiskImage? = nil, tenure: ImageTenure? = nil, loops: [LoopThread],
         drainMilliseconds: Int, pinsMemory: Bool = false, parksRequests: Bool = false, allowsShrinking: Bool = false,
-        ownership: Ownership? = nil, privateInflight: InflightRegion? = nil, log: Logger
+        standsBy: Bool = false, privateInflight: InflightRegion? = nil, statistics: DeviceStatistics, log: Logger
     ) {
-        self.ownership = ownership
+        self.statistics = statistics
+        isStandingBy = standsBy
         self.privateInflight = privateInflight
         precondition(!loops.isEmpty)
         self.image = image
@@ -225,8 +235,10 @@ extension DiskDevice {
     /// Makes the log of every queue that does not run say nothing: what it says is of a driver that has gone. Not
     /// before a successor of this worker would know that the queue does not run.
     func forgetStoppedQueues() {
-        guard let privateInflight else { return }
-        for index in queues.indices where queues[index].setup == nil { privateInflight.clear(queue: index) }
+        for index in queues.indices where queues[index].setup == nil {
+            privateInflight?.clear(queue: index)
+            statistics.forgetRequests(queue: index)
+        }
     }
 }
 
@@ -264,7 +276,29 @@ extension DiskDevice {
         _ = loop(of: queue).command(.setSignals(queue: queue, queues[queue].signals))
     }
 
+    /// The device is this worker's from now on.
+    func takeUp(_ ownership: Ownership) {
+        self.ownership = ownership
+        isStandingBy = false
+    }
+
+    /// Starts the queues that have waited for that.
+    func startAwaiting() {
+        for index in queues.indices {
+            guard let setup = queues[index].awaiting.take() else { continue }
+            do throws(DeviceRefusal) {
+                try startQueue(index, setup)
+            } catch {
+                log.error("the queue is not gone on with: \(error)", metadata: ["queue": "\(index)"])
+            }
+        }
+    }
+
     func startQueue(_ index: Int, _ setup: QueueSetup) throws(DeviceRefusal) {
+        if isStandingBy {
+            queues[index].awaiting = setup
+            return
+        }
         guard queues[index].setup == nil else { throw DeviceRefusal("queue \(index) runs already") }
         guard setup.size >= 1, setup.size <= disk.maximumQueueSize, let size = UInt16(exactly: setup.size) else {
             throw DeviceRefusal("queue \(index) has \(setup.size) entries; 1 to \(disk.maximumQueueSize) are possible")
@@ -277,7 +311,7 @@ extension DiskDevice {
             used: try resolve(setup.usedRing, layout.device, index, "used ring"),
             base: setup.base, memory: memory, inflight: inflight ?? privateInflight,
             writesThrough: writesThrough(setup.features), signals: queues[index].signals, ownership: ownership,
-            marks: marks(index, setup))
+            marks: marks(index, setup), statistics: statistics)
         do throws(SystemError) {
             try tenure?.take()
         } catch {
@@ -288,23 +322,32 @@ extension DiskDevice {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
             let mailbox = loop(of: index).mailbox
-            let detaching = mailbox.post(.detach(queue: index))
+            let detaching = loop(of: index).post(.detach(queue: index))
             if mailbox.answer(to: detaching, until: monotonicNanoseconds() + 1_000_000_000) == nil {
                 abandon(detaching, mailbox)
             }
             throw DeviceRefusal(reason)
         case .attached(let plan) where !plan.givenUp.isEmpty || !plan.setAside.isEmpty: note(plan, index)
         case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
-            log.notice(
-                "a worker before left requests in flight: they go on",
-                metadata: [
-                    "queue": "\(index)", "requests": "\(plan.heads.count)", "adopted": "\(plan.adopted)",
-                    "published": "\(plan.struckOff)",
-                ])
-        case .attached, .done, .detached: break
+            recoveries.append((index, plan))
+            if ownership == nil { logRecoveries() }
+        case .attached, .done, .tookUp, .detached: break
         }
         queues[index].setup = setup
         queues[index].lastBase = setup.base
+    }
+
+    /// Logs what the queues found that have been started. In a take-over that is done when they serve: a guest waits.
+    func logRecoveries() {
+        for (queue, plan) in recoveries {
+            log.notice(
+                "a worker before left requests in flight: they go on",
+                metadata: [
+                    "queue": "\(queue)", "requests": "\(plan.heads.count)", "adopted": "\(plan.adopted)",
+                    "published": "\(plan.struckOff)",
+                ])
+        }
+        recoveries = []
     }
 
     /// Tells of requests that are given up. Others that go on are no news beside that.
@@ -358,9 +401,10 @@ extension DiskDevice {
     private func drainQueue(_ index: Int) throws(DeviceRefusal) -> UInt32 { try stop(index, parking: false) }
 
     private func stop(_ index: Int, parking: Bool) throws(DeviceRefusal) -> UInt32 {
+        if let setup = queues[index].awaiting.take() { return setup.base }
         guard queues[index].setup != nil else { return queues[index].lastBase }
         let mailbox = loop(of: index).mailbox
-        let number = mailbox.post(.detach(queue: index, parking: parking))
+        let number = loop(of: index).post(.detach(queue: index, parking: parking))
         if let reply = mailbox.answer(to: number, until: drainDeadline()) { return try stopped(index, reply) }
         // What is refused changes nothing: the queue goes on being served. It may have finished at the last moment.
         _ = loop(of: index).command(.keep(queue: index))
@@ -382,7 +426,7 @@ extension DiskDevice {
         guard case .detached(let base, let finished) = reply else {
             throw DeviceRefusal("queue \(index) was not there any more")
         }
-        report.counters.add(finished.counters)
+        report.counts.add(finished.counts)
         report.faults.add(finished.faults)
         queues[index].lastBase = base
         return base
@@ -394,7 +438,7 @@ extension DiskDevice {
         // All at once, so that the wait is bounded for the device and not for each of its queues.
         let deadline = drainDeadline()
         let running = queues.indices.filter { queues[$0].setup != nil }
-        let commands = running.map { ($0, loop(of: $0).mailbox.post(.detach(queue: $0))) }
+        let commands = running.map { ($0, loop(of: $0).post(.detach(queue: $0))) }
         for (index, number) in commands {
             let mailbox = loop(of: index).mailbox
             if let reply = mailbox.answer(to: number, until: deadline) {

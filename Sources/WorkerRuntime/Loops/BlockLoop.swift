@@ -3,12 +3,13 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import Virtio
 
 /// What a queue did while it was attached.
 struct QueueReport: Sendable {
-    var counters = QueueCounters()
+    var counts = QueueCounts()
     var faults = StorageFaults()
 }
 
@@ -30,6 +31,8 @@ struct QueueReport: Sendable {
     /// Nothing is taken, from guests or from the kernel: queues are being taken over, or the device is somebody else's.
     /// The thread sleeps where the kernel can finish its requests.
     private var isHolding: Bool
+    /// Of the device, when it is in custody and this worker's.
+    private var record: SessionRecord?
     /// The command to answer when nothing of a worker before is under way; 0: none.
     private var settleCommand: UInt64 = 0
 
@@ -40,19 +43,22 @@ struct QueueReport: Sendable {
 
     /// - Parameters:
     ///   - index: of the loop.
-    ///   - ownership: of a device that is taken over: nothing is served before `begin`.
+    ///   - standsBy: for a device that another worker may have: nothing is touched before `takeUp`, nothing served
+    ///     before `begin`.
     /// - Throws: when there is no descriptor left for the poller.
     init(
         index: Int, backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int,
-        ownership: Ownership?, log: Logger
+        standsBy: Bool, log: Logger
     ) throws(Errno) {
-        isHolding = ownership != nil
+        isHolding = standsBy
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
-        if let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
+        if !standsBy, let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
+        let faults = backend.faults
         self.backend = backend
-        account = LoopAccount(ownership?.record, ring: index, poller: poller.number)
-        office = LoopOffice(disk: disk, mailbox: mailbox, log: log, poller: poller, index: index)
+        account = LoopAccount(nil, ring: index, poller: poller.number)
+        office = LoopOffice(
+            disk: disk, mailbox: mailbox, log: log, poller: poller, index: index, reportedFaults: faults)
         window = PollingWindow(maximumMicroseconds: pollMicroseconds)
         split = QueueTable(capacity: disk.queueCount)
         packed = QueueTable(capacity: disk.queueCount)
@@ -146,7 +152,8 @@ struct QueueReport: Sendable {
 // MARK: - Commands
 
 extension BlockLoop where Backend: ~Copyable {
-    private mutating func obey() {
+    /// Carries out the commands that wait.
+    mutating func obey() {
         while let (number, command) = office.mailbox.take() {
             switch command {
             case .attach(let attachment):
@@ -179,7 +186,10 @@ extension BlockLoop where Backend: ~Copyable {
                 split.setCapacity(sectors)
                 packed.setCapacity(sectors)
                 office.mailbox.answer(number, .done)
+            case .takeUp(let record): office.mailbox.answer(number, takeUp(record))
             case .begin:
+                record?.noteThread(currentThreadNumber(), ring: office.index)
+                account.rest(false)
                 isHolding = false
                 startWaiting()
                 office.mailbox.answer(number, .done)
@@ -192,6 +202,24 @@ extension BlockLoop where Backend: ~Copyable {
                 office.mailbox.answer(number, .done)
             }
         }
+    }
+
+    /// The order matters: from the first store to the ring on a successor must know whom to wait for.
+    private mutating func takeUp(_ record: SessionRecord) -> LoopReply {
+        self.record = record
+        record.noteThread(currentThreadNumber(), ring: office.index)
+        account = LoopAccount(record, ring: office.index, poller: office.poller.number)
+        account.rest(true)
+        let completions = backend.takeUp()
+        // The worker before has counted on since this one looked.
+        office.reportedFaults = backend.faults
+        guard let descriptor = backend.pollDescriptor else { return .tookUp(completions: completions) }
+        do throws(Errno) {
+            try office.poller.watch(descriptor, token: 0, edge: true)
+        } catch {
+            return .refused("its kernel ring cannot be waited for: \(error)")
+        }
+        return .tookUp(completions: completions)
     }
 
     private mutating func startWaiting() {

@@ -3,6 +3,7 @@ internal import Custody
 internal import Inflight
 internal import Platform
 internal import Synchronization
+internal import Telemetry
 internal import Virtio
 
 /// An eventfd that the session and a loop both hold: the last one to let go closes it.
@@ -35,6 +36,8 @@ struct QueueAttachment: Sendable {
     /// Where operations under way are recorded; nil: nowhere.
     var ownership: Ownership?
     var marks: QueueMarks?
+    /// Where it counts.
+    var statistics: DeviceStatistics
 
     /// The ring is a packed one.
     var isPacked: Bool { features & RingLayout.packedFeature != 0 }
@@ -76,6 +79,8 @@ enum LoopCommand: Sendable {
     case keep(queue: Int)
     case setSignals(queue: Int, QueueSignals)
     case setWritesThrough(queue: Int, Bool)
+    /// A device that was only held ready is this worker's now: look where the worker before has left its ring.
+    case takeUp(SessionRecord)
     /// All queues that were taken over are attached: begin to serve.
     case begin
     /// Answered when nothing is under way any more that a worker before this one has started.
@@ -98,7 +103,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .setWritesThrough, .setMarks, .setCapacity, .begin, .settle, .park, .quit: nil
+        case .keep, .setWritesThrough, .setMarks, .setCapacity, .takeUp, .begin, .settle, .park, .quit: nil
         }
     }
 }
@@ -115,6 +120,8 @@ enum LoopReply: Sendable {
     }
 
     case done
+    /// So many completions of workers before wait in the ring.
+    case tookUp(completions: Int)
     case attached(RecoveryPlan)
     case detached(base: UInt32, QueueReport)
     case refused(String)
@@ -176,16 +183,6 @@ final class LoopMailbox: Sendable {
         answered.signal()
     }
 
-    /// Sends a command and waits for its answer; called by the session's thread.
-    ///
-    /// - Returns: nil when no answer came in time. The command stays in force.
-    func send(_ command: LoopCommand, waitingMilliseconds limit: Int) -> LoopReply? {
-        let number = post(command)
-        let reply = answer(to: number, until: monotonicNanoseconds() + UInt64(limit) * 1_000_000)
-        if reply == nil { abandon(number) }
-        return reply
-    }
-
     /// Sends a command; called by the session's thread, which asks for the answer later or abandons it.
     ///
     /// - Returns: the command's number.
@@ -202,6 +199,15 @@ final class LoopMailbox: Sendable {
         }
         wakeUp.signal()
         return number
+    }
+
+    /// Waits for the answer to a command, and gives it up when it does not come; called by the session's thread.
+    ///
+    /// - Returns: nil when no answer came in time. The command stays in force.
+    func wait(for number: UInt64, milliseconds limit: Int) -> LoopReply? {
+        let reply = answer(to: number, until: monotonicNanoseconds() + UInt64(limit) * 1_000_000)
+        if reply == nil { abandon(number) }
+        return reply
     }
 
     /// Waits for the answer to a command; called by the session's thread.

@@ -1,6 +1,7 @@
 internal import BlockTarget
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 
 extension WorkerConfiguration {
@@ -8,11 +9,13 @@ extension WorkerConfiguration {
     ///
     /// - Parameters:
     ///   - signals: a descriptor whose input ends a wait for the storage.
-    ///   - takeOver: a device that is in custody; nil: this worker is on its own.
+    ///   - statistics: where the loops count.
+    ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this
+    ///     worker is on its own.
     /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
     /// - Throws: what failed, and what to do.
     func startLoops(
-        log: Logger, signals: Int32, takeOver: TakeOver? = nil
+        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil
     ) throws(SystemError) -> (DiskDescription, DiskImage?, ImageTenure?, [LoopThread]) {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
@@ -36,8 +39,8 @@ extension WorkerConfiguration {
             disk.logicalBlockSize = try logicalBlockSize(for: image, path)
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
-                let backend = try fileBackend(image, loop: index, takeOver, log)
-                loops.append(try startLoop(index, backend, disk, takeOver?.ownership, log))
+                let backend = try fileBackend(image, loop: index, FaultMeter(statistics, loop: index), takeOver, log)
+                loops.append(try startLoop(index, backend, disk, takeOver != nil, log))
             }
         case .memory(let bytes):
             disk.sectors = bytes / 512
@@ -45,14 +48,14 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             let contents = try MemoryDisk(bytes: Int(bytes))
             for index in 0..<threadCount {
-                loops.append(try startLoop(index, MemoryBackend(contents), disk, takeOver?.ownership, log))
+                loops.append(try startLoop(index, MemoryBackend(contents), disk, takeOver != nil, log))
             }
         case .null(let bytes):
             disk.sectors = bytes / 512
             disk.logicalBlockSize = logicalBlockSize ?? 512
             disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
             for index in 0..<threadCount {
-                loops.append(try startLoop(index, NullBackend(), disk, takeOver?.ownership, log))
+                loops.append(try startLoop(index, NullBackend(), disk, takeOver != nil, log))
             }
         }
         return (disk, opened, tenure, loops)
@@ -97,20 +100,16 @@ extension WorkerConfiguration {
     }
 
     private func fileBackend(
-        _ image: DiskImage, loop: Int, _ takeOver: TakeOver?, _ log: Logger
+        _ image: DiskImage, loop: Int, _ meter: consuming FaultMeter, _ takeOver: TakeOver?, _ log: Logger
     ) throws(SystemError) -> FileBackend<Ring> {
         do {
             guard let takeOver else {
-                return try FileBackend(image, engine: try Ring(entries: 256, completions: ringCompletions))
+                let engine = try Ring(entries: 256, completions: ringCompletions)
+                return try FileBackend(image, engine: engine, meter: meter)
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)
-            let ring = try takeOver.ring(loop)
-            if ring.waitingCompletionCount > 0 {
-                log.notice(
-                    "the kernel has finished requests of a worker before",
-                    metadata: ["loop": "\(loop)", "completions": "\(ring.waitingCompletionCount)"])
-            }
-            return try FileBackend(image, engine: ring, bounceMemory: bounceMemory)
+            return try FileBackend(
+                image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory, meter: meter)
         } catch let error as SystemError {
             throw error
         } catch {
@@ -119,11 +118,11 @@ extension WorkerConfiguration {
     }
 
     private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(
-        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ ownership: Ownership?, _ log: Logger
+        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ standsBy: Bool, _ log: Logger
     ) throws(SystemError) -> LoopThread {
         try LoopThread(
             index: index, backend: backend, disk: disk, pollMicroseconds: pollMicroseconds,
-            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], ownership: ownership, log: log)
+            cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], standsBy: standsBy, log: log)
     }
 
     /// Each request has at most one operation in flight: with this many the completion queue cannot overflow.

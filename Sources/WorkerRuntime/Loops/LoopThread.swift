@@ -8,6 +8,9 @@ internal import Synchronization
 final class LoopThread {
     let mailbox: LoopMailbox
     private var thread: JoinableThread?
+    /// The loop, while it stands by: the session's thread has it then, and its own one waits for it. Nil from `begin`
+    /// on.
+    private var held: (any HeldLoop)?
     /// Milliseconds to wait for an answer that needs no storage.
     private static let answerLimit = 10_000
 
@@ -16,21 +19,21 @@ final class LoopThread {
     /// - Parameters:
     ///   - cpu: the CPU to bind the thread to, or nil.
     ///   - backend: consumed by the thread.
-    ///   - ownership: of a device that is taken over: the loop then holds until it is told to begin.
+    ///   - standsBy: for a device that another worker may have: the loop holds until it is told to take up and begin.
     init<Backend: StorageBackend & ~Copyable & Sendable>(
         index: Int, backend: consuming Backend, disk: DiskDescription, pollMicroseconds: Int, cpu: Int?,
-        ownership: Ownership? = nil, log: Logger
+        standsBy: Bool = false, log: Logger
     ) throws(SystemError) {
         do throws(Errno) {
             let mailbox = try LoopMailbox()
             self.mailbox = mailbox
             let loop = try BlockLoop(
                 index: index, backend: backend, disk: disk, mailbox: mailbox, pollMicroseconds: pollMicroseconds,
-                ownership: ownership, log: log)
-            let parcel = Parcel(loop)
+                standsBy: standsBy, log: log)
+            let parcel = try Parcel(loop)
+            if standsBy { held = parcel } else { parcel.handOver() }
             thread = try JoinableThread(name: "loop-\(index)") {
                 guard var loop = parcel.take() else { return }
-                ownership?.record.noteThread(currentThreadNumber(), ring: index)
                 if let cpu {
                     do throws(Errno) {
                         try pinCurrentThread(toCPU: cpu)
@@ -47,7 +50,30 @@ final class LoopThread {
 
     /// Sends a command that the loop carries out at once.
     func command(_ command: LoopCommand) -> LoopReply {
-        mailbox.send(command, waitingMilliseconds: Self.answerLimit) ?? .refused("the loop does not answer")
+        mailbox.wait(for: post(command), milliseconds: Self.answerLimit) ?? .refused("the loop does not answer")
+    }
+
+    /// Sends a command. A loop that stands by carries it out here and now: two switches of threads would cost more.
+    ///
+    /// - Returns: the command's number, whose answer the mailbox has.
+    func post(_ command: LoopCommand) -> UInt64 {
+        let number = mailbox.post(command)
+        held?.attend()
+        return number
+    }
+
+    /// Gives a loop that stands by to its thread, which serves from now on.
+    ///
+    /// - Returns: the number of the command to begin.
+    func begin() -> UInt64 {
+        let number = mailbox.post(.begin)
+        letGo()
+        return number
+    }
+
+    private func letGo() {
+        held?.handOver()
+        held = nil
     }
 
     /// Lets the loop end and waits for its thread.
@@ -56,20 +82,38 @@ final class LoopThread {
     func stop() -> Bool {
         guard let thread = thread.take() else { return true }
         guard case .done = command(.quit) else { return false }
+        letGo()
         thread.join()
         return true
     }
 }
 
-/// Hands a noncopyable value to another thread, once.
-private final class Parcel<Value: ~Copyable & Sendable>: Sendable {
-    private let contents: Mutex<Value?>
+/// A loop that another thread than its own has.
+private protocol HeldLoop: AnyObject {
+    /// Carries out the commands that wait.
+    func attend()
+    /// Lets its own thread have it.
+    func handOver()
+}
 
-    init(_ value: consuming Value) {
-        contents = Mutex(value)
+/// Hands a loop to its thread, once.
+private final class Parcel<Backend: StorageBackend & ~Copyable & Sendable>: HeldLoop, Sendable {
+    private let contents: Mutex<BlockLoop<Backend>?>
+    /// Blocking: the thread waits in read.
+    private let ready: OwnedFD
+
+    init(_ loop: consuming BlockLoop<Backend>) throws(Errno) {
+        ready = try makeBlockingEvent()
+        contents = Mutex(loop)
     }
 
-    func take() -> Value? {
-        contents.withLock { $0.take() }
+    func attend() { contents.withLock { $0?.obey() } }
+
+    func handOver() { signalEvent(ready.number) }
+
+    /// Waits for it.
+    func take() -> BlockLoop<Backend>? {
+        waitForEvent(ready.number)
+        return contents.withLock { $0.take() }
     }
 }

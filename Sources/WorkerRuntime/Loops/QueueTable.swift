@@ -3,6 +3,7 @@ internal import Custody
 internal import Inflight
 internal import Logging
 internal import Platform
+internal import Telemetry
 internal import Uring
 internal import Virtio
 
@@ -36,6 +37,8 @@ struct LoopOffice: ~Copyable {
         var reportedBroken = false
         /// Of the log, to be started when all queues have been taken over.
         var waiting: [UInt16] = []
+        /// What had been counted when it was attached.
+        let countsBefore: QueueCounts
     }
 
     /// The first `count` are initialised, in no order.
@@ -191,11 +194,13 @@ extension QueueTable where Ring: ~Copyable {
                 account = QueueAccount(owned.record, queue: index, ring: office.index)
             }
             let queue = try BlockQueue(
-                index: index, ring: ring, records: records, account: account, memory: attachment.memory,
-                disk: office.disk, features: attachment.features, writesThrough: attachment.writesThrough,
-                call: attachment.signals.call?.number ?? -1)
+                index: index, ring: ring, records: records, account: account, statistics: attachment.statistics,
+                memory: attachment.memory, disk: office.disk, features: attachment.features,
+                writesThrough: attachment.writesThrough, call: attachment.signals.call?.number ?? -1)
+            let counts = queue.counts
             unsafe (places + count).initialize(
-                to: Place(queue: queue, signals: QueueSignals(), canPark: attachment.inflight != nil))
+                to: Place(
+                    queue: queue, signals: QueueSignals(), canPark: attachment.inflight != nil, countsBefore: counts))
         } catch let error as Errno {
             return .refused("no memory for queue \(index): \(error)")
         } catch {
@@ -297,7 +302,8 @@ extension QueueTable where Ring: ~Copyable {
             unsafe placeOfQueue[places[place].queue.index] = place
         }
         if let kick = finished.signals.kick { office.poller.forget(kick.number) }
-        var report = QueueReport(counters: finished.queue.counters, faults: faults)
+        var report = QueueReport(counts: finished.queue.counts, faults: faults)
+        report.counts.subtract(finished.countsBefore)
         report.faults.subtract(office.reportedFaults)
         office.reportedFaults = faults
         let (command, base) = (finished.detachCommand, finished.queue.base)

@@ -78,16 +78,23 @@ public struct DetachedProcess: ~Copyable, Sendable {
     ///   - output: where its standard output and error go.
     ///   - inherited: descriptors that stay open in it, under the same numbers. It gets no others, except from
     ///     libraries that open some without close-on-exec at this very moment.
-    /// - Throws: posix_spawn's or pidfd_open's error.
+    ///   - room: the pidfd of the `ProcessRoom` in which it is started; nil: in none.
+    /// - Throws: what could not be done, and why.
     public init(
-        path: String, name: String, arguments: [String], output: borrowing OwnedFD, inheriting inherited: [Int32]
+        path: String, name: String, arguments: [String], output: borrowing OwnedFD, inheriting inherited: [Int32],
+        room: Int32? = nil
     ) throws(SystemError) {
         _ = clinux_close_all_on_exec()
         var pid: Int32 = -1
         var words = unsafe ([name] + arguments).map { unsafe strdup($0) }
         unsafe words.append(nil)
-        let result = unsafe clinux_spawn(
-            &pid, path, words, output.number, inherited, UInt32(inherited.count), 1)
+        let count = UInt32(inherited.count)
+        let result =
+            if let room {
+                unsafe clinux_spawn_in_room(&pid, room, path, words, output.number, inherited, count)
+            } else {
+                unsafe clinux_spawn(&pid, path, words, output.number, inherited, count, 1)
+            }
         for index in unsafe words.indices { unsafe free(words[index]) }
         guard result == 0 else { throw SystemError(cannot: "start", name, Errno(rawValue: result)) }
         let number = clinux_pidfd_open(pid)

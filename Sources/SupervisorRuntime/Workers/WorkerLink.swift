@@ -16,7 +16,9 @@ final class WorkerLink {
     let channel: CustodyChannel
     /// The numbers under which the worker has its kernel rings.
     let ringNumbers: [Int32]
-    private var outbox: [(message: CustodyMessage, descriptor: SharedFD?)] = []
+    /// Its threads, as they were when they were looked at last.
+    private(set) var threads: [ThreadSight] = []
+    private var outbox: [(message: CustodyMessage, cargo: Cargo)] = []
     private var blockedSince: UInt64?
     private var isDeaf = false
 
@@ -33,13 +35,33 @@ final class WorkerLink {
         _ = fcntl(self.channel.fd.number, F_SETFL, O_NONBLOCK)
     }
 
+    /// Looks at its threads anew.
+    func lookAtThreads() { threads = ThreadSight.all(of: process.pid) }
+
     /// Messages wait: `flush` is to be called again soon.
     var isBlocked: Bool { !outbox.isEmpty }
 
     /// Sends a message, now or as soon as there is room.
     func send(_ message: CustodyMessage, _ descriptor: SharedFD?) {
+        send(message, .shared(descriptor))
+    }
+
+    /// What a message may carry.
+    enum Cargo {
+        case shared(SharedFD?)
+        case thread(ThreadSight)
+
+        var number: Int32? {
+            switch self {
+            case .shared(let file): file?.number
+            case .thread(let sight): sight.fd.number
+            }
+        }
+    }
+
+    func send(_ message: CustodyMessage, _ cargo: Cargo) {
         guard !isDeaf else { return }
-        outbox.append((message, descriptor))
+        outbox.append((message, cargo))
         if outbox.count == 1 { flush() }
     }
 
@@ -49,7 +71,7 @@ final class WorkerLink {
         defer { outbox.removeFirst(sent) }
         while sent < outbox.count {
             do throws(Errno) {
-                try channel.send(outbox[sent].message, with: outbox[sent].descriptor?.number)
+                try channel.send(outbox[sent].message, with: outbox[sent].cargo.number)
                 sent += 1
                 blockedSince = nil
             } catch {

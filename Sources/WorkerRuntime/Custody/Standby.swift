@@ -1,0 +1,64 @@
+internal import BlockTarget
+internal import Custody
+internal import Logging
+internal import Platform
+
+/// What a worker has ready before it has the device, so that little is left to be done while a guest waits: loops with
+/// their threads, kernel rings and bounce buffers mapped; and the session as it was committed last, with guest memory
+/// mapped. Nothing of all that is touched.
+struct Standby {
+    let device: DiskDevice
+    private(set) var replay: Replay?
+    private let takeOver: TakeOver
+    /// The commit that could not be replayed: it is not tried again.
+    private var failed: UInt64?
+
+    /// - Parameter signals: a descriptor whose input ends a wait for the storage.
+    /// - Throws: why the device could not be served.
+    init(_ configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger) throws(SystemError)
+    {
+        let (disk, image, _, loops) = try configuration.startLoops(
+            log: log, signals: signals, statistics: takeOver.statistics, takeOver: takeOver)
+        self.takeOver = takeOver
+        device = DiskDevice(
+            disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
+            pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
+            allowsShrinking: configuration.allowsShrinking, standsBy: true,
+            privateInflight: try takeOver.privateInflight(configuration), statistics: takeOver.statistics, log: log)
+    }
+
+    /// Nil while something is missing that workers share: whoever has the device makes it, before this one is started.
+    init?(
+        ifPossible configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger
+    ) throws(SystemError) {
+        guard takeOver.hasAll(for: configuration) else { return nil }
+        try self.init(configuration, takeOver, signals: signals, log)
+        catchUp()
+    }
+
+    /// Whether the worker that has the device has committed nothing since the session was replayed.
+    var isUpToDate: Bool { (replay?.commit ?? failed) == takeOver.record.commitCount }
+
+    /// Lets go of a session that is no more: its memory is the guest's, or of one that is gone.
+    mutating func forgetOldSession() {
+        guard !isUpToDate, replay != nil else { return }
+        replay = nil
+        device.reset(keepingMemory: false)
+    }
+
+    /// Replays what is committed, unless it is being changed.
+    mutating func catchUp() {
+        forgetOldSession()
+        guard !isUpToDate else { return }
+        let commit = takeOver.record.commitCount
+        do {
+            let new = try Replay(takeOver, on: device)
+            // An exchange is under way, or another commit has come meanwhile: the next attempt will do.
+            if new.exchange == nil, new.commit == takeOver.record.commitCount { replay = new }
+        } catch {
+            // Whoever takes the device up finds the same, and says so.
+            failed = commit
+        }
+        if replay == nil { device.reset(keepingMemory: false) }
+    }
+}
