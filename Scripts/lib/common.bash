@@ -42,3 +42,6 @@ locked() {
     "$@" {descriptor}>&-
     exec {descriptor}>&-
 }
+
+# source_date: when what is here was last committed, in seconds since 1970: the date of what is made from it. 0 without git.
+source_date() { git -C "$root" log -1 --format=%ct 2>/dev/null || printf 0; }
