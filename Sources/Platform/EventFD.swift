@@ -39,14 +39,14 @@ public struct EventFD: ~Copyable, Sendable {
     ///
     /// The kernel tells what it is in /proc only, which a worker has not. So it must be a file without a place in any
     /// file system, like an eventfd of our own, and one that can be written to at once: of such files only eventfds
-    /// take what is written. A full one is refused, too.
+    /// take what is written. One whose counter is full is emptied for that.
     ///
     /// - Throws: `invalidArgument` when it is anything else, which might wait, raise a signal or be somebody's file.
     public init(receiving fd: consuming OwnedFD) throws(Errno) {
         let own = try EventFD()
-        guard try Self.identity(of: own.fd) == Self.identity(of: fd), Self.hasRoom(fd.number) else {
-            throw .invalidArgument
-        }
+        guard try Self.identity(of: own.fd) == Self.identity(of: fd) else { throw .invalidArgument }
+        Self.makeRoom(in: fd.number)
+        guard Self.hasRoom(fd.number) else { throw .invalidArgument }
         let flags = try retryingInterrupts { fcntl(fd.number, F_GETFL) }
         try retryingInterrupts { fcntl(fd.number, F_SETFL, flags | O_NONBLOCK) }
         self.fd = fd
