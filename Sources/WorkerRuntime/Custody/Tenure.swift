@@ -38,8 +38,6 @@ struct Tenure: ~Copyable {
         device.lookAtSize(announcing: false, isTakeOver: true)
         let connection = try Self.connect(device, takeOver, standby.replay)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
-        takeOver.statistics.noteServing(
-            deathKnownSince: claim.predecessor.map { _ in claim.time }, at: monotonicNanoseconds())
         let microseconds = (monotonicNanoseconds() - start) / 1000
         for (index, (mailbox, command)) in takingUp.enumerated() {
             try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
@@ -47,6 +45,8 @@ struct Tenure: ~Copyable {
         for (index, (mailbox, command)) in beginning.enumerated() {
             try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
         }
+        takeOver.statistics.noteServing(
+            deathKnownSince: claim.predecessor.map { _ in claim.time }, at: monotonicNanoseconds())
         device.logRecoveries()
         for note in device.takeNotes() { link.tell(CustodyMessage(.event, text: note)) }
         let summary =

@@ -49,7 +49,8 @@ extension ChaosReport: CustomStringConvertible {
     private var spreads: [(String, Spread)] {
         [
             ("gap_ms", Spread(gaps)), ("cold_gap_ms", Spread(coldGaps)), ("trap_gap_ms", Spread(trapGaps)),
-            ("pause_ms", Spread(pauses)), ("recovery_90_ms", Spread(recoveries)),
+            ("pause_ms", Spread(pauses)), ("upgrade_standstill_ms", Spread(standstills)),
+            ("recovery_90_ms", Spread(recoveries)),
         ]
     }
 

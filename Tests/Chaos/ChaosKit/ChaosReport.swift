@@ -49,8 +49,11 @@ public struct ChaosReport: Sendable {
     public internal(set) var controls: [ControlRun] = []
     /// The slowest request while workers were killed, in nanoseconds.
     public internal(set) var slowest: UInt64 = 0
-    /// The longest time without a completion while an upgrade was under way, in nanoseconds.
+    /// From the freeze of a worker until its successor takes requests, in nanoseconds.
     public internal(set) var pauses: [UInt64] = []
+    /// The longest time without a completion while an upgrade was under way, in nanoseconds: the pause, and what the
+    /// start of a process takes from the load on a machine of few CPUs.
+    public internal(set) var standstills: [UInt64] = []
     public private(set) var lost = 0
     /// Completions of a request that was not in flight: it was returned twice.
     public private(set) var repeated = 0

@@ -85,7 +85,11 @@ extension ChaosTrial {
                 waitForMoment(load, &random)
                 _ = load.monitor.takeLongestPause()
                 let failure = try disk.upgrade(to: programs[report.upgrades % 2])
-                report.pauses.append(load.monitor.takeLongestPause())
+                report.standstills.append(load.monitor.takeLongestPause())
+                // From the freeze until the successor takes requests, as both have noted it.
+                if let gap = try disk.status(statistics: true).statistics?.lastGap, gap.cause == "hand-over" {
+                    report.pauses.append(gap.nanoseconds)
+                }
                 report.upgrades += 1
                 if let failure { report.fail("an upgrade failed: \(failure)") }
             } else {

@@ -56,8 +56,9 @@ struct SupervisedDisk: ~Copyable {
     var supervisorProcess: Int32 { supervisor.pid }
 
     /// How the device is.
-    mutating func status() throws -> DeviceInfo {
-        let devices = try control.call(.status, StatusParameters(name: Self.name), as: [DeviceInfo].self)
+    mutating func status(statistics: Bool = false) throws -> DeviceInfo {
+        let parameters = StatusParameters(name: Self.name, statistics: statistics)
+        let devices = try control.call(.status, parameters, as: [DeviceInfo].self)
         guard let device = devices.first else { throw SystemError(cannot: "find", "the disk", nil) }
         return device
     }
