@@ -186,8 +186,9 @@ public import Virtio
     @inline(__always)
     mutating func parse(_ head: UInt16) -> ParsedRequest {
         let slot = unsafe storage.slots + Int(head)
-        var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
+        var segments = unsafe slot.pointee.emptySegments
         let verdict = ring.walk(from: head, memory: &view, into: &segments)
+        unsafe slot.pointee.segmentStorage = segments.storage
         unsafe slot.pointee.writtenOnSuccess = 1
         return unsafe slot.pointee.parse(segments, verdict: verdict, rules: rules)
     }
@@ -369,35 +370,42 @@ public import Virtio
     }
 }
 
-/// Memory for the slots of one queue: all of it is set aside at the start; pages that no request needs cost nothing.
+/// Memory for the slots of one queue: all of it is set aside at the start. What each request uses lies close together
+/// and is there from the start; pages for what only long chains and ranges need cost nothing until then.
 @usableFromInline
 @safe struct SlotStorage: ~Copyable {
     @usableFromInline let slots: UnsafeMutablePointer<RequestSlot>
     private let count: Int
-    private let mapping: Mapping
+    private let dense: Mapping
+    private let sparse: Mapping
 
-    /// Room for every buffer of the longest chain, each crossing one region border, as far as the kernel takes them.
-    @usableFromInline static var segmentCapacity: Int { maximumChainLength }
-    /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use
-    /// most of the time, fall into different cache sets.
-    private static let stride = unsafe segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64
-    private static let rangeBytes = DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride
+    private static var shortBytes: Int { unsafe RequestSlot.shortCapacity * MemoryLayout<iovec>.stride }
+    private static var longBytes: Int { unsafe RequestSlot.longCapacity * MemoryLayout<iovec>.stride }
+    private static var rangeBytes: Int { DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride }
+    private static var slotBytes: Int { MemoryLayout<RequestSlot>.stride }
 
     init(slots count: Int) throws(Errno) {
-        mapping = try Mapping(anonymous: count * Self.stride)
+        let dense = try Mapping(anonymous: count * (Self.slotBytes + Self.shortBytes))
+        let sparse = try Mapping(anonymous: count * (Self.longBytes + Self.rangeBytes))
+        dense.populate()
         self.count = count
-        unsafe slots = .allocate(capacity: count)
+        unsafe slots = dense.base.bindMemory(to: RequestSlot.self, capacity: count)
+        let shortBase = unsafe dense.base + count * Self.slotBytes
         for index in 0..<count {
-            let base = unsafe mapping.base + index * Self.stride
-            let segments = unsafe base.bindMemory(to: iovec.self, capacity: Self.segmentCapacity)
-            let ranges = unsafe (base + Self.segmentCapacity * MemoryLayout<iovec>.stride)
-                .bindMemory(to: BlockRange.self, capacity: DiskDescription.maximumRanges)
-            unsafe (slots + index).initialize(to: RequestSlot(segmentStorage: segments, ranges: ranges))
+            let long = unsafe sparse.base + index * (Self.longBytes + Self.rangeBytes)
+            unsafe (slots + index).initialize(
+                to: RequestSlot(
+                    shortSegments: (shortBase + index * Self.shortBytes)
+                        .bindMemory(to: iovec.self, capacity: RequestSlot.shortCapacity),
+                    longSegments: long.bindMemory(to: iovec.self, capacity: RequestSlot.longCapacity),
+                    ranges: (long + Self.longBytes)
+                        .bindMemory(to: BlockRange.self, capacity: DiskDescription.maximumRanges)))
         }
+        self.dense = dense
+        self.sparse = sparse
     }
 
     deinit {
         unsafe slots.deinitialize(count: count)
-        unsafe slots.deallocate()
     }
 }

@@ -34,6 +34,7 @@ public import Platform
     ) throws(Errno) {
         mapping = try Mapping(
             sharing: fd, offset: Int64(offset), count: Self.byteCount(queueCount: queueCount, queueSize: queueSize))
+        mapping.populate()
         self.queueCount = queueCount
         self.queueSize = queueSize
     }

@@ -107,6 +107,9 @@ struct QueueReport: Sendable {
         split.publish(backend, &office)
         packed.publish(backend, &office)
         backend.releaseCompletions()
+        // What the kernel finishes is the successor's business from now on. The kernel wakes this thread itself for the
+        // work that it needs it for.
+        if let descriptor = backend.pollDescriptor { office.poller.forget(descriptor) }
         isHolding = true
     }
 
