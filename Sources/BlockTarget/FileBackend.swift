@@ -357,8 +357,10 @@ extension FileBackend where Engine: ~Copyable {
     /// Not one whose data the kernel has taken over already: it tells once that it could not be put on stable storage,
     /// and forgets the data. Asked again, it would say that all is well.
     private func mayHold(_ slot: borrowing RequestSlot) -> Bool {
-        if slot.isSynchronizing || slot.operation == .flush { return false }
-        return offsetMask != 0 || !slot.isDurable
+        if slot.isSynchronizing { return false }
+        if slot.operation == .flush { return false }
+        let isDurable = slot.isDurable
+        return offsetMask != 0 || !isDurable
     }
 
     /// A storage that cannot do it this way may do it another way. Nil when the error says something else.

@@ -1,3 +1,5 @@
+public import Custody
+public import Inflight
 internal import Platform
 public import Telemetry
 
@@ -9,10 +11,10 @@ struct LimitWait {
     /// When the next one may be taken, in nanoseconds of CLOCK_MONOTONIC; 0: now.
     @usableFromInline var end: UInt64 = 0
     /// Until when the waiting has been counted; 0: nothing waits.
-    var countedTo: UInt64 = 0
+    @usableFromInline var countedTo: UInt64 = 0
 
     /// What is counted of one wait at most, between two looks: loops look ten times a second.
-    static let longestLook: UInt64 = 1_000_000_000
+    @usableFromInline static var longestLook: UInt64 { 1_000_000_000 }
 
     init() {}
 }
@@ -25,7 +27,7 @@ struct HeldRequests {
     var tail: Int32 = -1
     var count = 0
     /// When they are tried again, in nanoseconds of CLOCK_MONOTONIC.
-    var nextTry: UInt64 = 0
+    @usableFromInline var nextTry: UInt64 = 0
     /// How long they wait until then.
     var delay = Self.leastDelay
     /// `RoomPolicy.retries`, as of the last try.
@@ -70,7 +72,7 @@ extension BlockQueue where Ring: ~Copyable {
     }
 
     /// Whether no request may be taken now. Counts the time in which that is so.
-    @usableFromInline
+    @inlinable
     mutating func isAtLimit() -> Bool {
         let now = meter.batchTime
         let delay = throttle.delay(at: now)
@@ -84,7 +86,7 @@ extension BlockQueue where Ring: ~Copyable {
     }
 
     /// Only reads and writes move data that counts.
-    @usableFromInline
+    @inlinable
     mutating func charge(_ head: UInt16) {
         let slot = unsafe storage.slots + Int(head)
         let movesData = unsafe slot.pointee.operation == .read || slot.pointee.operation == .write
@@ -95,6 +97,7 @@ extension BlockQueue where Ring: ~Copyable {
     /// never. To be asked after a turn that has found nothing to do, once.
     ///
     /// - Returns: also whether requests wait in the ring: then nobody need kick.
+    @inlinable
     public mutating func takeDeadline() -> (time: UInt64, isAtLimit: Bool)? {
         let end = limit.end
         limit.end = 0

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import Dispatch
 internal import SupervisorRuntime
 
 /// Changes of one device by a command: they go the way of a reload, one after the other with it. What the
