@@ -19,22 +19,25 @@ import Testing
         let filler: String
         let image: String
 
-        init(_ directory: TemporaryDirectoryBox, _ options: String...) throws {
+        static func make(_ directory: TemporaryDirectoryBox, _ options: String...) throws -> Stage {
             let file = directory.value.file("fs.img")
             try TestFile.create(file, count: 48 << 20)
-            mounted = try MountedFileSystem(file, at: directory.value.file("mnt"))
-            image = "\(mounted.path)/disk.img"
-            filler = "\(mounted.path)/filler"
+            let mounted = try MountedFileSystem(file, at: directory.value.file("mnt"))
+            let image = "\(mounted.path)/disk.img"
             // A hole that the file system cannot fill.
             try TestFile.create(image, count: 64 << 20)
-            supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
+            let supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
             let made = try supervisor.baton(["create", "disk", "d", "--file", image] + options)
             #expect(made.code == 0, "\(made.output)")
             _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
-            rig = try Rig(connectingTo: directory.value.file("d.sock"))
+            var rig = try Rig(connectingTo: directory.value.file("d.sock"))
             let driver = DriverQueue(rig.endpoints[0], usesEventIndex: rig.frontend.usesEventIndex)
-            queue = BlockQueue(driver, depth: 16, layout: .direct, maximumPieces: 1, in: &rig.allocator)
-            try fill()
+            let queue = BlockQueue(driver, depth: 16, layout: .direct, maximumPieces: 1, in: &rig.allocator)
+            let stage = Stage(
+                supervisor: supervisor, mounted: mounted, rig: rig, queue: queue, filler: "\(mounted.path)/filler",
+                image: image)
+            try stage.fill()
+            return stage
         }
 
         /// Leaves no block free.
@@ -83,7 +86,7 @@ import Testing
     }
 
     @Test func `reported, no room is an error, and counted`() throws {
-        var stage = try Stage(directory)
+        var stage = try Stage.make(directory)
         stage.send(.write, content(1 << 20, 1), sector: 0, token: 1)
         #expect(try stage.next() == (1, .ioError))
         let status = try stage.supervisor.baton("status", "d").output
@@ -94,7 +97,7 @@ import Testing
     }
 
     @Test func `held, a write waits, the operator is told, others go on, and its data is right`() throws {
-        var stage = try Stage(directory, "--on-enospc", "hold")
+        var stage = try Stage.make(directory, "--on-enospc", "hold")
         let data = content(1 << 20, 2)
         stage.send(.write, data, sector: 0, token: 1)
         _ = try stage.waitForHeld(1)
@@ -117,7 +120,7 @@ import Testing
     }
 
     @Test func `it waits over a kill, an upgrade and the supervisor's death`() throws {
-        var stage = try Stage(directory, "--on-enospc", "hold")
+        var stage = try Stage.make(directory, "--on-enospc", "hold")
         let data = (0..<4).map { content(256 << 10, $0) }
         for (index, bytes) in data.enumerated() {
             stage.send(.write, bytes, sector: UInt64(index * 512), token: UInt64(index))
@@ -146,7 +149,7 @@ import Testing
     }
 
     @Test func `it is changed while requests wait`() throws {
-        var stage = try Stage(directory)
+        var stage = try Stage.make(directory)
         #expect(try stage.supervisor.baton("set", "d", "--on-enospc", "hold").code == 0)
         stage.send(.write, content(1 << 20, 3), sector: 0, token: 1)
         _ = try stage.waitForHeld(1)
@@ -162,7 +165,7 @@ import Testing
     }
 
     @Test func `a stop does not wait for room`() throws {
-        var stage = try Stage(directory, "--on-enospc", "hold")
+        var stage = try Stage.make(directory, "--on-enospc", "hold")
         stage.send(.write, content(1 << 20, 4), sector: 0, token: 1)
         _ = try stage.waitForHeld(1)
         _ = try stage.rig.frontend.stop()
@@ -171,7 +174,7 @@ import Testing
     }
 
     @Test func `nor does the end of a device`() throws {
-        var stage = try Stage(directory, "--on-enospc", "hold")
+        var stage = try Stage.make(directory, "--on-enospc", "hold")
         stage.send(.write, content(1 << 20, 5), sector: 0, token: 1)
         _ = try stage.waitForHeld(1)
         #expect(try stage.supervisor.baton("delete", "d").code == 0)
