@@ -39,6 +39,10 @@ public import Virtio
     @usableFromInline var adopted = 0
     @usableFromInline var stalledHead: Int32 = -1
     @usableFromInline var stalledTail: Int32 = -1
+    @usableFromInline let throttle: Throttle
+    @usableFromInline var limit = LimitWait()
+    @usableFromInline var held = HeldRequests()
+    let roomPolicy: RoomPolicy
     /// The eventfd that interrupts the guest, or -1.
     @usableFromInline var call: Int32
 
@@ -70,6 +74,8 @@ public import Virtio
         self.records = records
         self.account = account
         meter = QueueMeter(statistics, queue: index, slots: slots)
+        throttle = Throttle(statistics)
+        roomPolicy = RoomPolicy(statistics)
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -110,7 +116,7 @@ public import Virtio
             count += 1
             unsafe next = storage.slots[Int(next)].nextStalled
         }
-        return count == outstandingCount
+        return count + held.count == outstandingCount
     }
 
     /// Operations under way that a worker before this one has started.
@@ -159,6 +165,7 @@ public import Virtio
         meter.beginBatch()
         let count = Int(min(waiting, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
+        if throttle.isOn { return serviceLimited(count, &backend) }
         for taken in 0..<count where !takeOne(&backend) { return taken }
         return count
     }
@@ -267,7 +274,7 @@ public import Virtio
     /// - Returns: whether any was started.
     @inlinable
     public mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
-        var progressed = false
+        var progressed = retryHeld(&backend)
         var left = outstanding
         while stalledHead >= 0, left > 0 {
             left -= 1
@@ -290,9 +297,13 @@ public import Virtio
         return progressed
     }
 
-    /// Requests wait for room.
+    /// Requests wait for room here.
     @inlinable
     public var hasStalled: Bool { stalledHead >= 0 }
+
+    /// Requests wait for room, here or on the host: `resumeStalled` may find some.
+    @inlinable
+    public var hasWaiting: Bool { stalledHead & held.head >= 0 }
 
     @inlinable
     @inline(__always)
@@ -308,19 +319,27 @@ public import Virtio
                 head, sequence: RequestToken(rawValue: slot.pointee.token).sequence, index: backend.lastIndex,
                 slot.pointee.progress)
         case .stalled:
-            // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
-            records.begin(head)
-            // Its name is that of the last operation in this slot, whose completion a worker before may have left in
-            // the queue: it would be taken for the end of a request that has not begun.
-            unsafe storage.slots[Int(head)].token &+= 1 << 32
-            unsafe storage.slots[Int(head)].nextStalled = -1
+            setAside(head)
             if stalledTail >= 0 {
                 unsafe storage.slots[Int(stalledTail)].nextStalled = Int32(head)
             } else {
                 stalledHead = Int32(head)
             }
             stalledTail = Int32(head)
+        case .held:
+            hold(head)
         }
+    }
+
+    /// A request will be started again.
+    @usableFromInline
+    mutating func setAside(_ head: UInt16) {
+        // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
+        records.begin(head)
+        // Its name is that of the last operation in this slot, whose completion a worker before may have left in
+        // the queue: it would be taken for the end of a request that has not begun.
+        unsafe storage.slots[Int(head)].token &+= 1 << 32
+        unsafe storage.slots[Int(head)].nextStalled = -1
     }
 
     /// Answers a request that was carried out, or failed at that.
