@@ -69,10 +69,15 @@ struct MetricsServer {
     }
 
     /// Where it listens, for people.
-    var places: String { channels.compactMap { $0.localAddress.map(Self.name) }.joined(separator: " and ") }
+    var places: String {
+        channels.compactMap { channel in
+            guard let address = channel.localAddress else { return nil }
+            // The socket was given its name after it was bound.
+            return address.pathname == nil ? Self.name(address) : path
+        }.joined(separator: " and ")
+    }
 
     private static func name(_ address: SocketAddress) -> String {
-        if let path = address.pathname { return path }
         let host = address.ipAddress ?? ""
         return "http://\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)/metrics"
     }
