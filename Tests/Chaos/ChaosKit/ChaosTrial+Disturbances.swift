@@ -167,7 +167,7 @@ extension ChaosTrial {
             let isStaffed = !withStandby || status.workers.contains { $0.phase == "standby" }
             if let active, isStaffed, status.upgrade == nil { return active.pid }
             guard monotonicNanoseconds() < end else {
-                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "The device is \(status.state)")
+                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "\(status)")
             }
             pause(milliseconds: 1)
         }
