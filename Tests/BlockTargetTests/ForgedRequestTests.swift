@@ -9,8 +9,8 @@ import Virtio
 /// Requests that were put together by chance, most with something wrong in them. What must hold is in `DiskTrial`.
 @Suite("Forged requests")
 struct ForgedRequestTests {
-    /// Requests for each disk; all together 200 000.
-    static let count = 12_500
+    /// Requests for each disk; all together 140 000. What the kinds of rings differ in is less than what they share.
+    static func count(_ kind: VirtqueueKind) -> Int { kind == .split ? 12_500 : 5_000 }
 
     /// After all that, the device still does what it should.
     static func serves<Backend: StorageBackend & ~Copyable>(_ trial: DiskTrial<Backend>) throws -> Bool {
@@ -46,7 +46,7 @@ struct ForgedRequestTests {
             writesThrough: false, isPacked: kind == .packed)
         if round > 0 { try trial.logWrites() }
         var sent = 0
-        for _ in 0..<Self.count { sent += trial.send(&random) }
+        for _ in 0..<Self.count(kind) { sent += trial.send(&random) }
         trial.finish()
         #expect(trial.disk.queues[0].counts.operations == UInt64(sent))
         #expect(!trial.disk.queues[0].isBroken)
@@ -81,7 +81,7 @@ struct ForgedRequestTests {
             writesThrough: round % 2 == 1, isPacked: kind == .packed)
         if round > 1 { try trial.logWrites() }
         var sent = 0
-        for _ in 0..<Self.count {
+        for _ in 0..<Self.count(kind) {
             storage.clearHistory()
             sent += trial.send(&random)
         }
