@@ -10,8 +10,9 @@ extension FuzzInput: Choices {
     }
 }
 
-/// Sends block requests that a fuzzer made, good and bad, through a split or a packed ring to a disk in memory or on a simulated storage that
-/// misbehaves, and checks that each is answered once and that nothing is written that was not given away.
+/// Sends block requests that a fuzzer made, good and bad, through a split or a packed ring to a disk in memory or on a
+/// simulated storage that misbehaves, and checks that each is answered once and that nothing is written that was not
+/// given away.
 ///
 /// The input begins with the disk: two bytes. Then come steps: a byte that says what happens, and what that needs.
 public func fuzzBlockRequest(_ bytes: Span<UInt8>) {

@@ -43,8 +43,8 @@ public struct WorkerProcess: ~Copyable, Sendable {
     /// How many descriptors it has open.
     public var descriptorCount: Int { descriptors.count }
 
-    /// Times that its threads have given up a CPU to wait for something. A thread that has the program's name and is not
-    /// the first one is the thread sanitizer's, which wakes ten times a second: all of the worker's have their own.
+    /// Times that its threads have given up a CPU to wait for something. A thread that has the program's name and is
+    /// not the first one is the thread sanitizer's, which wakes ten times a second: all of the worker's have their own.
     public var sleeps: Int {
         var sum = 0
         let first = readSmallFile("/proc/\(program.pid)/comm")

@@ -32,8 +32,8 @@ extension ChaosTrial {
         case aimed(AimedPhase)
     }
 
-    /// How long a device may take to come back, in nanoseconds: what has not come back by then hangs. Under a sanitizer,
-    /// beside others, a worker takes many seconds to start.
+    /// How long a device may take to come back, in nanoseconds: what has not come back by then hangs. Under a
+    /// sanitizer, beside others, a worker takes many seconds to start.
     private static let patience: UInt64 = 120_000_000_000
     /// A worker that traps sooner is held not to be of use, and the next one waits. In nanoseconds.
     private static let usefulLife: UInt64 = 1_100_000_000
