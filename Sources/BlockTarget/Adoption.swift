@@ -33,7 +33,11 @@ extension RequestSlot {
             let isSynchronizing = state & 1 << 16 != 0
             guard bounce < 0, range < rangeCount || isSynchronizing && range == rangeCount else { return false }
             if range < rangeCount {
-                guard progress.done <= (unsafe ranges[range].length) else { return false }
+                let length = unsafe ranges[range].length
+                guard progress.done <= length else { return false }
+                // Of the other ways a range is worked on whole, and `part` is of an earlier one.
+                let isWritten = UInt8(truncatingIfNeeded: state) == RangeMethod.write
+                guard !isWritten || part <= length - progress.done else { return false }
                 unsafe ranges[range].offset += progress.done
                 unsafe ranges[range].length -= progress.done
             }
@@ -42,9 +46,7 @@ extension RequestSlot {
         } else if operation == .flush {
             guard bounce < 0, progress.done == 0 else { return false }
         } else {
-            guard progress.done < remaining, part <= remaining - progress.done || part == UInt64(UInt32.max) else {
-                return false
-            }
+            guard progress.done < remaining, part <= remaining - progress.done else { return false }
             advance(progress.done)
         }
         self.bounce = bounce

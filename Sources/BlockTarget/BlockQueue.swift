@@ -356,6 +356,9 @@ public import Virtio
     @inlinable
     mutating func refuse(_ head: UInt16, _ status: BlockStatus) {
         meter.refuse(head, isMalformed: status == .ioError)
+        // Nothing was written to its buffers. To mark them would take as long as their lengths say, which need not fit
+        // the disk: a guest could hold the loop up.
+        unsafe storage.slots[Int(head)].writableCount = 0
         answer(head, status)
     }
 

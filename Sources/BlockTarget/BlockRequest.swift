@@ -338,7 +338,8 @@ extension RequestSlot {
         operation = .identify
         totalBytes = 0
         writableStart = segments.readableCount
-        writableCount = segments.writableCount
+        // As far as the identity goes.
+        writableCount = count > 0 ? index + 1 - segments.readableCount : 0
         writtenOnSuccess = UInt32(count + 1)
         return .finished
     }

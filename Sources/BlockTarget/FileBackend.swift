@@ -234,7 +234,7 @@ extension FileBackend where Engine: ~Copyable {
 // MARK: - Ranges: DISCARD and WRITE_ZEROES
 
 /// The ways to work on a range, in the order in which they are tried.
-private enum RangeMethod {
+enum RangeMethod {
     static let device: UInt8 = 0
     static let punch: UInt8 = 1
     static let zeroRange: UInt8 = 2

@@ -26,6 +26,12 @@ public struct RecordGeometry: Hashable, Sendable {
     /// Bytes of the record.
     public var byteCount: Int { requestsOffset + queueCount * queueSize * WIRE_RECORD_REQUEST_BYTES.asInt }
 
+    /// Bytes of the largest record that there can be.
+    static var maximumBytes: Int {
+        let queue = WIRE_RECORD_STATISTICS_BYTES.asInt + 32768 * WIRE_RECORD_REQUEST_BYTES.asInt
+        return WIRE_RECORD_HEADER_BYTES.asInt + 2 * controlBytes + WIRE_RECORD_MAX_QUEUES.asInt * queue
+    }
+
     func controlOffset(_ area: Int) -> Int { WIRE_RECORD_HEADER_BYTES.asInt + area * Self.controlBytes }
 
     func statisticsOffset(queue: Int) -> Int {
@@ -47,6 +53,7 @@ extension FixedWidthInteger {
 public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
     case geometry(queueCount: Int, queueSize: Int, ringCount: Int)
     case tooSmall(UInt64)
+    case tooLarge(UInt64)
     case notARecord
     case version(UInt32, readable: ClosedRange<UInt32>)
     case size(UInt64, expected: Int)
@@ -59,6 +66,7 @@ public enum SessionRecordError: Error, Sendable, CustomStringConvertible {
         case .geometry(let queues, let size, let rings):
             "a session record of \(queues) queues of \(size) with \(rings) rings is out of range"
         case .tooSmall(let count): "the session record has \(count) bytes, fewer than its header"
+        case .tooLarge(let count): "the session record has \(count) bytes, more than any has"
         case .notARecord: "the file is no session record"
         case .version(let version, let readable):
             "the session record has version \(version); this build reads \(readable.lowerBound) to "

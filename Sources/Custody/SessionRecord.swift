@@ -40,14 +40,17 @@ internal import Synchronization
     public init(
         _ fd: borrowing OwnedFD, reading versions: ClosedRange<UInt32> = RecordFormat.current.reads
     ) throws(SessionRecordError) {
+        let size: UInt64
         do throws(Errno) {
-            let size = try fd.fileSize() ?? 0
-            guard size >= UInt64(WIRE_RECORD_HEADER_BYTES.asInt), size < 1 << 32 else {
-                throw Errno(rawValue: 0)
-            }
+            size = try fd.fileSize() ?? 0
+        } catch {
+            throw .system("cannot see the size of the session record: \(error)")
+        }
+        guard size >= UInt64(WIRE_RECORD_HEADER_BYTES.asInt) else { throw .tooSmall(size) }
+        guard size <= UInt64(RecordGeometry.maximumBytes) else { throw .tooLarge(size) }
+        do throws(Errno) {
             mapping = try Mapping(sharing: fd, count: Int(size))
         } catch {
-            if error.rawValue == 0 { throw .tooSmall(0) }
             throw .system("cannot map the session record: \(error)")
         }
         let header = unsafe mapping.base.assumingMemoryBound(to: wire_record_header.self)

@@ -10,8 +10,9 @@ extension FuzzInput: Choices {
     }
 }
 
-/// Sends block requests that a fuzzer made, good and bad, to a disk in memory or on a simulated storage that
-/// misbehaves, and checks that each is answered once and that nothing is written that was not given away.
+/// Sends block requests that a fuzzer made, good and bad, through a split or a packed ring to a disk in memory or on a
+/// simulated storage that misbehaves, and checks that each is answered once and that nothing is written that was not
+/// given away.
 ///
 /// The input begins with the disk: two bytes. Then come steps: a byte that says what happens, and what that needs.
 public func fuzzBlockRequest(_ bytes: Span<UInt8>) {
@@ -24,7 +25,7 @@ public func fuzzBlockRequest(_ bytes: Span<UInt8>) {
     let setup = TrialSetup(
         disk: disk, queueSize: [1, 2, 3, 4, 8, 16, 33, 64][Int(shape & 7)],
         features: disk.features & ~(kind & 4 != 0 ? 1 << 28 : 0) & ~(kind & 8 != 0 ? 1 << 29 : 0),
-        writesThrough: kind & 16 != 0)
+        writesThrough: kind & 16 != 0, isPacked: kind & 32 != 0)
     do throws(SystemError) {
         if kind & 1 == 0 {
             try runInMemory(setup, &input)
@@ -42,6 +43,7 @@ private struct TrialSetup {
     var queueSize: Int
     var features: UInt64
     var writesThrough: Bool
+    var isPacked: Bool
 
     /// The most steps of one input.
     static let maximumSteps = 64
@@ -51,7 +53,8 @@ private struct TrialSetup {
     ) throws(SystemError) -> DiskTrial<Backend> {
         do throws(Errno) {
             return try DiskTrial(
-                backend, disk, queueSize: queueSize, features: features, writesThrough: writesThrough)
+                backend, disk, queueSize: queueSize, features: features, writesThrough: writesThrough,
+                isPacked: isPacked)
         } catch {
             throw SystemError(cannot: "make", "a disk to fuzz", error)
         }

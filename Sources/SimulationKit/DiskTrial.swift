@@ -13,15 +13,21 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
     private var marks: SimulatedDirtyLog?
     /// Pages that it has written since it was idle.
     private var written: Set<UInt64> = []
-    /// What requests in flight have given away, by their head; a head may be in flight more than once.
+    /// What requests in flight have given away, by their head or id, of which there may be several.
     private var given: [UInt16: [ForgedRequest]] = [:]
 
+    /// - Parameters:
+    ///   - features: as agreed on, but for the kind of ring.
+    ///   - isPacked: the guest has a packed ring.
     /// - Throws: when there is not enough memory.
     public init(
         _ backend: consuming Backend, _ description: DiskDescription, queueSize: Int, features: UInt64,
-        writesThrough: Bool
+        writesThrough: Bool, isPacked: Bool = false
     ) throws(Errno) {
-        guest = try SimulatedGuest(RequestForge.placements, queueSize: queueSize, startingAt: 65530)
+        // Close to the wrap of the index; and of a packed ring, to the end of its first lap.
+        guest = try SimulatedGuest(
+            RequestForge.placements, queueSize: queueSize, startingAt: isPacked ? UInt16(queueSize - 1) : 65530,
+            isPacked: isPacked)
         let queue = try SimulatedQueue(guest, disk: description, features: features, writesThrough: writesThrough)
         disk = SimulatedDisk(backend, [queue])
         forge = RequestForge(guest, sectors: description.sectors)
@@ -31,15 +37,19 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
     /// Whether one more request fits into the ring.
     public var hasRoom: Bool { guest.hasRoom }
 
-    /// Sends a request, which the device takes at once.
-    public func send(_ choices: inout some Choices) {
-        let request = forge.make(&choices)
-        given[request.head, default: []].append(request)
+    /// Sends a request, which the device takes at once. There is room for it.
+    ///
+    /// - Returns: how many the device finds: in a packed ring, one that was spoilt may be several.
+    @discardableResult
+    public func send(_ choices: inout some Choices) -> Int {
+        let requests = forge.make(&choices)
+        for request in requests { given[request.head, default: []].append(request) }
         // What the driver itself has changed.
         watch = MemoryGuard(guest)
         disk.turn()
         checkMarks()
         takeAnswers()
+        return requests.count
     }
 
     /// Lets the device mark what it writes from now on. Whenever it has nothing in flight, every page that it has
@@ -63,8 +73,14 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
         marks.clear()
     }
 
-    /// Claims more requests than the ring can hold.
+    /// Makes the ring senseless: more requests than it can hold, or in a packed one a chain without an end.
     public func claimNonsense(_ choices: inout some Choices) {
+        if guest.isPacked {
+            forge.makeEndlessChain(&choices)
+            // What the driver itself has changed.
+            watch = MemoryGuard(guest)
+            return
+        }
         let distance = guest.ring.size + 1 + choices.below(65535 - guest.ring.size)
         guest.claimAvailable(guest.availableIndex &+ UInt16(distance))
     }
@@ -81,8 +97,13 @@ public final class DiskTrial<Backend: StorageBackend & ~Copyable> {
                 guard let requests = given[used.head] else { preconditionFailure("head \(used.head) came back twice") }
                 let most = requests.map { $0.writable.reduce(0) { $0 + $1.count } }.max() ?? 0
                 precondition(Int(used.length) <= most, "\(used.length) bytes written into \(most)")
-                // Of several on the same head, the one in flight longest is the last to come back.
-                given[used.head] = requests.count > 1 ? Array(requests.dropLast()) : nil
+                if guest.isPacked {
+                    // Of several with one id, nothing tells which has come back.
+                    if !guest.isInFlight(used.head) { given[used.head] = nil }
+                } else {
+                    // Of several on the same head, the one in flight longest is the last to come back.
+                    given[used.head] = requests.count > 1 ? Array(requests.dropLast()) : nil
+                }
             }
         } catch {
             preconditionFailure("\(error)")

@@ -16,6 +16,7 @@ extension Choices {
 
 /// A request that was put into a guest's ring, and what it gave away.
 public struct ForgedRequest {
+    /// The chain's head, or its buffer id in a packed ring.
     public var head: UInt16
     /// Everything that any of its descriptors lets the device write, wherever it leads.
     public var writable: [(address: UInt64, count: Int)]
@@ -49,9 +50,12 @@ public struct RequestForge {
     }
 
     /// Lays out a request and makes it available.
-    public mutating func make(_ choices: inout some Choices) -> ForgedRequest {
+    ///
+    /// - Returns: what the device has to answer. In a packed ring every descriptor without NEXT ends a request, so one
+    ///   that was spoilt may be several.
+    public mutating func make(_ choices: inout some Choices) -> [ForgedRequest] {
         let isIndirect = choices.happens(oneIn: 3)
-        let room = isIndirect ? 0x400 / 16 : guest.ring.size
+        let room = isIndirect ? 0x400 / 16 : guest.freeDescriptors
         var chain = soundChain(&choices, room: room)
         for _ in 0..<choices.choose([0, 0, 0, 0, 1, 1, 2, 4]) where !chain.isEmpty {
             let index = choices.below(chain.count)
@@ -60,11 +64,17 @@ public struct RequestForge {
             let isOurs = (Self.tables..<Self.tables << 4).contains(chain[index].address)
             if isOurs { chain[index].flags &= ~UInt16(WIRE_VIRTQ_DESC_F_WRITE) }
         }
-        guest.write([UInt8](repeating: 0, count: 16 * guest.ring.size), at: guest.ring.descriptors)
         guest.write([UInt8](repeating: 0, count: 0x400), at: Self.tables)
+        let writable = chain.filter(\.isWritable).map { ($0.address, Int($0.length)) }
+        let heads = guest.isPacked ? putPacked(chain, isIndirect, &choices) : [putSplit(chain, isIndirect, &choices)]
+        return heads.map { ForgedRequest(head: $0, writable: writable) }
+    }
+
+    private func putSplit(_ chain: [Descriptor], _ isIndirect: Bool, _ choices: inout some Choices) -> UInt16 {
+        guest.write([UInt8](repeating: 0, count: 16 * guest.ring.size), at: guest.ring.descriptors)
         var head = choices.below(guest.ring.size)
         if isIndirect {
-            placeIndirect(chain, at: head, &choices)
+            guest.setDescriptor(placeTable(chain, &choices), at: head)
         } else {
             placeDirect(chain, from: head)
         }
@@ -72,8 +82,35 @@ public struct RequestForge {
             head = choices.choose([0, guest.ring.size - 1, guest.ring.size, 0x7fff, 0xffff])
         }
         guest.makeAvailable(UInt16(head))
-        let writable = chain.filter(\.isWritable).map { ($0.address, Int($0.length)) }
-        return ForgedRequest(head: UInt16(head), writable: writable)
+        return UInt16(head)
+    }
+
+    /// - Returns: the ids of the requests that the descriptors are.
+    private func putPacked(_ chain: [Descriptor], _ isIndirect: Bool, _ choices: inout some Choices) -> [UInt16] {
+        guest.erasePackedRing()
+        // Any id will do: it is the driver's own business (VIRTIO 1.2, 2.8.6).
+        let id = UInt16(choices.below(4) > 0 ? choices.below(guest.ring.size) : choices.below(0x10000))
+        var direct = chain
+        if isIndirect {
+            // A list has descriptors of one kind only (VIRTIO 1.2, 2.8.5): mostly.
+            let table = placeTable(chain, &choices)
+            direct = choices.happens(oneIn: 16) ? [chain[0], table] : [table]
+            if table.hasNext || choices.happens(oneIn: 16) { direct.append(chain[chain.count - 1]) }
+        }
+        direct = direct.prefix(guest.freeDescriptors).enumerated().map { link($1, $0, of: direct, to: 0) }
+        // A chain without an end breaks the ring: that is for `makeEndlessChain`.
+        direct[direct.count - 1].flags &= ~UInt16(WIRE_VIRTQ_DESC_F_NEXT)
+        return guest.makeAvailable(direct, id: id)
+    }
+
+    /// Makes a chain available in a packed ring that has no end: it goes on where nothing is available, or all around
+    /// the ring, over descriptors that the driver has given away already.
+    public mutating func makeEndlessChain(_ choices: inout some Choices) {
+        let count = choices.choose([1, 2, guest.freeDescriptors, guest.freeDescriptors + 1, guest.ring.size])
+        var chain = soundChain(&choices, room: max(1, min(count, guest.ring.size)))
+        while chain.count < min(count, guest.ring.size) { chain.append(chain[chain.count - 1]) }
+        for index in chain.indices { chain[index].flags |= UInt16(WIRE_VIRTQ_DESC_F_NEXT) }
+        guest.makeNonsenseAvailable(chain, id: UInt16(choices.below(0x10000)))
     }
 
     // MARK: A sound request
@@ -185,7 +222,10 @@ public struct RequestForge {
         }
     }
 
-    private func placeIndirect(_ chain: [Descriptor], at head: Int, _ choices: inout some Choices) {
+    /// Writes an indirect table.
+    ///
+    /// - Returns: the descriptor that names it.
+    private func placeTable(_ chain: [Descriptor], _ choices: inout some Choices) -> Descriptor {
         // At the beginning, over the border, at the end.
         let bytes = 16 * chain.count
         let start =
@@ -203,7 +243,7 @@ public struct RequestForge {
             default: reference.next = UInt16(choices.below(guest.ring.size))
             }
         }
-        guest.setDescriptor(reference, at: head)
+        return reference
     }
 
     /// Links a descriptor to the one behind it, unless it was spoilt to lead elsewhere.

@@ -8,7 +8,7 @@ public import Virtio
 /// A queue of a simulated disk, and the guest that drives it.
 public final class SimulatedQueue {
     public let guest: SimulatedGuest
-    fileprivate var queue: BlockQueue<SplitRequestRing>
+    fileprivate var queue: BlockQueue<EitherRequestRing>
 
     /// The queue's index in its disk.
     public let index: Int
@@ -21,7 +21,7 @@ public final class SimulatedQueue {
     public var hasStalled: Bool { queue.hasStalled }
     /// Requests that wait for room on the host.
     public var heldCount: Int { queue.heldCount }
-    /// Index of the next available entry to take.
+    /// Index of the next available entry to take, of a split ring.
     public var nextAvailable: UInt16 { UInt16(truncatingIfNeeded: queue.base) }
 
     /// - Parameters:
@@ -34,10 +34,20 @@ public final class SimulatedQueue {
         _ guest: SimulatedGuest, disk: DiskDescription, index: Int = 0, features: UInt64? = nil,
         writesThrough: Bool = false, call: Int32 = -1, statistics: DeviceStatistics? = nil
     ) throws(Errno) {
-        let features = features ?? disk.features
+        // The guest is of one kind, whatever is offered.
+        let others = (features ?? disk.features) & ~RingLayout.packedFeature
+        let features = others | (guest.isPacked ? RingLayout.packedFeature : 0)
+        var plan = RecoveryPlan()
+        let ring: EitherRequestRing
+        do throws(InflightLogError) {
+            ring = try EitherRequestRing(
+                guest.areas(features: features), base: guest.base, region: nil, queue: 0, plan: &plan)
+        } catch {
+            // There is no log that could be wrong.
+            throw .noMemory
+        }
         queue = try BlockQueue(
-            index: index, ring: SplitRequestRing(guest.makeVirtqueue(features: features), log: .none),
-            statistics: statistics, memory: guest.memory, disk: disk, features: features,
+            index: index, ring: ring, statistics: statistics, memory: guest.memory, disk: disk, features: features,
             writesThrough: writesThrough, call: call)
         self.index = index
         self.guest = guest
@@ -45,9 +55,9 @@ public final class SimulatedQueue {
 
     /// Marks what the device writes to guest memory in a log, from now on; the ring too.
     public func setDirtyLog(_ log: DirtyLog) {
+        let start = guest.isPacked ? guest.ring.descriptors : guest.ring.used
         let ring = WriteMarks.GuestRange(
-            address: guest.ring.used,
-            count: UInt64(guest.ring.byteCount) - (guest.ring.used - RingPlacement.guestAddress))
+            address: start, count: UInt64(guest.ring.byteCount) - (start - RingPlacement.guestAddress))
         queue.setMarks(WriteMarks(log, ring: [ring], event: -1))
     }
 

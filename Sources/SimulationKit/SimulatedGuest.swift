@@ -1,9 +1,10 @@
 internal import CWire
 internal import Glibc
+internal import Inflight
 public import Platform
 public import Virtio
 
-/// A guest without a machine: memory, and the driver's side of one split ring, in the same process as the device.
+/// A guest without a machine: memory, and the driver's side of one ring, in the same process as the device.
 ///
 /// The driver does what it is told, legal or not: descriptors, ring entries and indices are written as given. What
 /// comes back is checked: each used element must be of a head that was made available and has not been returned.
@@ -32,7 +33,11 @@ public final class SimulatedGuest {
     /// Index of the next entry of the used ring to take.
     public private(set) var usedIndex: UInt16
     /// Requests made available that have not come back.
-    public private(set) var outstanding = 0
+    public internal(set) var outstanding = 0
+    /// What the driver knows of its ring, where that is a packed one; see `PackedSide`.
+    var packed: PackedSide?
+    /// The ring is a packed one.
+    public var isPacked: Bool { packed != nil }
 
     /// How often each head is among them.
     private var inFlight: [UInt16: Int] = [:]
@@ -45,9 +50,12 @@ public final class SimulatedGuest {
     /// - Parameters:
     ///   - placements: memory for buffers; they must not overlap. The ring gets a region of its own.
     ///   - queueSize: 1 to 32768.
-    ///   - start: where both rings begin.
+    ///   - start: where both rings begin; of a packed one, how many descriptors into its two laps.
+    ///   - isPacked: the ring is a packed one.
     /// - Throws: when there is not so much memory.
-    public init(_ placements: [Placement], queueSize: Int, startingAt start: UInt16 = 0) throws(Errno) {
+    public init(
+        _ placements: [Placement], queueSize: Int, startingAt start: UInt16 = 0, isPacked: Bool = false
+    ) throws(Errno) {
         let ring = RingPlacement(size: queueSize)
         let ringPlacement = Placement(guestAddress: RingPlacement.guestAddress, size: ring.byteCount)
         driverMemory = try DriverMemory(placements + [ringPlacement], frontendShift: Self.frontendShift)
@@ -55,29 +63,51 @@ public final class SimulatedGuest {
         self.ring = ring
         availableIndex = start
         usedIndex = start
-        store16(start, at: ring.available + 2)
-        store16(start, at: ring.used + 2)
+        if isPacked {
+            let side = PackedSide(size: queueSize, startingAt: start)
+            packed = side
+            preparePackedRing(side)
+        } else {
+            store16(start, at: ring.available + 2)
+            store16(start, at: ring.used + 2)
+        }
     }
 
-    /// The device's side of the ring.
+    /// Where the ring lies, for a device.
+    ///
+    /// - Parameter features: the agreed feature bits.
+    func areas(features: UInt64) -> RingAreas {
+        let layout = RingLayout(size: ring.size, features: features)
+        return unsafe RingAreas(
+            size: UInt16(ring.size), features: features,
+            descriptors: hostAddress(ring.descriptors, layout.descriptors.byteCount, layout.descriptors.alignment),
+            driver: hostAddress(ring.available, layout.driver.byteCount, layout.driver.alignment),
+            device: hostAddress(ring.used, layout.device.byteCount, layout.device.alignment))
+    }
+
+    /// Where a front-end says that the ring goes on (SET_VRING_BASE).
+    var base: UInt32 {
+        guard let packed else { return UInt32(availableIndex) }
+        return UInt32(packed.nextAvailable.offWrap) | UInt32(packed.nextUsed.offWrap) << 16
+    }
+
+    private func hostAddress(_ address: UInt64, _ count: Int, _ alignment: UInt64) -> UnsafeMutableRawPointer {
+        let frontendAddress = address &+ Self.frontendShift
+        guard let host = unsafe memory.resolve(frontendAddress: frontendAddress, count: count, alignment: alignment)
+        else { preconditionFailure("the ring is not in memory") }
+        return unsafe host
+    }
+
+    /// The device's side of a split ring.
     ///
     /// - Parameters:
     ///   - features: the agreed feature bits.
     ///   - nextAvailable: where it goes on; nil for where the driver stands now.
     public func makeVirtqueue(features: UInt64, nextAvailable: UInt16? = nil) -> SplitVirtqueue {
-        func resolve(_ address: UInt64, _ count: Int, _ alignment: UInt64) -> UnsafeMutableRawPointer {
-            let frontendAddress = address &+ Self.frontendShift
-            guard
-                let host = unsafe memory.resolve(frontendAddress: frontendAddress, count: count, alignment: alignment)
-            else { preconditionFailure("the ring is not in memory") }
-            return unsafe host
-        }
+        let areas = areas(features: features)
         return unsafe SplitVirtqueue(
-            size: UInt16(ring.size), features: features,
-            descriptors: resolve(ring.descriptors, SplitVirtqueue.descriptorTableBytes(size: ring.size), 16),
-            available: resolve(
-                ring.available, SplitVirtqueue.availableRingBytes(size: ring.size, features: features), 2),
-            used: resolve(ring.used, SplitVirtqueue.usedRingBytes(size: ring.size, features: features), 4),
+            size: areas.size, features: features, descriptors: areas.descriptors, available: areas.driver,
+            used: areas.device,
             nextAvailable: nextAvailable ?? availableIndex)
     }
 
@@ -96,6 +126,10 @@ public final class SimulatedGuest {
         return UInt16(bytes[0]) | UInt16(bytes[1]) << 8
     }
 
+    func load32(at address: UInt64) -> UInt32 {
+        read(4, at: address).reversed().reduce(0) { $0 << 8 | UInt32($1) }
+    }
+
     // MARK: Descriptors
 
     /// Writes an entry of the descriptor table.
@@ -104,12 +138,14 @@ public final class SimulatedGuest {
         setTable([descriptor], at: ring.descriptors + UInt64(16 * index))
     }
 
-    /// Writes descriptors anywhere: an indirect table.
+    /// Writes descriptors anywhere: an indirect table, in the form that the ring's kind has. A packed one has `next` as
+    /// id, of which nothing is made.
     public func setTable(_ table: [Descriptor], at address: UInt64) {
         var bytes: [UInt8] = []
         for descriptor in table {
             bytes += littleEndian(descriptor.address) + littleEndian(descriptor.length)
-            bytes += littleEndian(descriptor.flags) + littleEndian(descriptor.next)
+            let (flags, next) = (littleEndian(descriptor.flags), littleEndian(descriptor.next))
+            bytes += isPacked ? next + flags : flags + next
         }
         write(bytes, at: address)
     }
@@ -121,11 +157,16 @@ public final class SimulatedGuest {
     /// In a ring whose size is no power of two, places jump when the index wraps, and two entries could share one. Such
     /// a ring is run empty before index 0 is used again.
     public var hasRoom: Bool {
-        outstanding < ring.size && (ring.size.nonzeroBitCount == 1 || availableIndex != 0 || outstanding == 0)
+        if let packed { return packed.free > 0 && !packed.isSenseless }
+        return outstanding < ring.size && (ring.size.nonzeroBitCount == 1 || availableIndex != 0 || outstanding == 0)
     }
+
+    /// Descriptors that the next chain may have.
+    public var freeDescriptors: Int { packed?.free ?? ring.size }
 
     /// Puts a head into the available ring and shows it to the device.
     public func makeAvailable(_ head: UInt16) {
+        precondition(!isPacked, "a packed ring has no heads")
         store16(head, at: ring.available + 4 + UInt64(2 * (Int(availableIndex) % ring.size)))
         availableIndex &+= 1
         inFlight[head, default: 0] += 1
@@ -148,6 +189,9 @@ public final class SimulatedGuest {
     /// The flags of the used ring.
     public var usedFlags: UInt16 { load16(at: ring.used) }
 
+    /// Whether a request with this head, or buffer id, is in flight.
+    func isInFlight(_ head: UInt16) -> Bool { packed.map { $0.isInFlight(head) } ?? (inFlight[head] != nil) }
+
     // MARK: The used ring
 
     /// The index that the device shows.
@@ -157,14 +201,15 @@ public final class SimulatedGuest {
     ///
     /// - Throws: what no device may do.
     public func takeUsed() throws(GuestComplaint) -> UsedElement? {
+        if let packed { return try takePackedUsed(packed) }
         let shown = shownUsedIndex
         guard shown != usedIndex else { return nil }
         guard Int(shown &- usedIndex) <= outstanding else {
             throw .returnedTooMany(Int(shown &- usedIndex), outstanding: outstanding)
         }
-        let bytes = read(8, at: ring.used + 4 + UInt64(8 * (Int(usedIndex) % ring.size)))
-        let id = bytes[0..<4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
-        let length = bytes[4..<8].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+        let place = ring.used + 4 + UInt64(8 * (Int(usedIndex) % ring.size))
+        let id = load32(at: place)
+        let length = load32(at: place + 4)
         guard let head = UInt16(exactly: id), let count = inFlight[head] else { throw .notInFlight(id) }
         inFlight[head] = count > 1 ? count - 1 : nil
         outstanding -= 1
@@ -173,8 +218,9 @@ public final class SimulatedGuest {
     }
 }
 
-/// What a device returned (`virtq_used_elem`).
+/// What a device returned (`virtq_used_elem`, or a used `pvirtq_desc`).
 public struct UsedElement: Hashable, Sendable {
+    /// The chain's head, or its buffer id in a packed ring.
     public var head: UInt16
     /// Bytes that the device says it wrote.
     public var length: UInt32
@@ -191,7 +237,8 @@ public enum GuestComplaint: Error, Equatable {
     case notInFlight(UInt32)
 }
 
-/// Where the parts of the ring lie: in a region of their own, from `guestAddress` on.
+/// Where the parts of the ring lie: in a region of their own, from `guestAddress` on. A packed ring's event suppression
+/// areas, driver's and device's, are where a split one has its available and its used ring.
 public struct RingPlacement: Sendable {
     public static let guestAddress: UInt64 = 0x80_0000_0000
     public let size: Int

@@ -1,8 +1,10 @@
 import BlockTarget
 import CWire
+import Platform
 import SimulationKit
 import Telemetry
 import Testing
+import Virtio
 
 /// What a request may ask for: VIRTIO 1.2, section 5.2.6.
 @Suite("Rules for requests")
@@ -204,5 +206,27 @@ struct RulesTests {
         let withoutDiscard = try Disks.memory(features: all & ~discard)
         #expect(try withoutDiscard.perform(.discard(SectorRange(0, 1))).status == unsupported)
         #expect(try withoutDiscard.perform(.writeZeroes(SectorRange(0, 1))).status == ok)
+    }
+
+    /// A driver may give away as many bytes as it likes: marking them all would hold the queue up.
+    @Test("what is not written is not marked in the dirty log", arguments: [true, false])
+    func marks(isRead: Bool) throws {
+        let bench = try Disks.memory()
+        let file = try makeMemoryFile(name: "dirty log", count: 4096)
+        let log = try Mapping(sharing: file, count: 4096)
+        bench.disk.queues[0].setDirtyLog(try DirtyLog(fd: file, offset: 0, count: 4096))
+        // Each of the three at the beginning of a page: what is read, 16 pages to be written, the status byte.
+        let pages = 16 * 4096
+        let request =
+            isRead
+            ? GuestRequest.read(sector: Self.sectors, count: pages).at(residue: 0)
+            : GuestRequest.identify(count: pages).at(residue: 0)
+        let answer = try bench.perform(request.cut(writable: [4096, pages - 4096, 1]))
+        #expect(answer.status == (isRead ? ioError : ok))
+        let first = Int(BenchMemory.start / 4096)
+        let marked = (first..<first + 20).filter { page in
+            unsafe log.base.load(fromByteOffset: page / 8, as: UInt8.self) & 1 << UInt8(page % 8) != 0
+        }
+        #expect(marked.count == (isRead ? 1 : 2), "\(marked)")
     }
 }

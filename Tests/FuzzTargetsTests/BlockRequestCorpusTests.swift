@@ -5,7 +5,10 @@ import Testing
 @Suite struct BlockRequestCorpusTests {
     @Test func `block-request: every input of the corpus holds`() throws {
         let corpus = try readCorpus("block-request")
-        #expect(corpus.count >= 5)
+        #expect(corpus.count >= 11)
+        // The first byte says what ring it is.
+        #expect(corpus.count { $0.bytes[0] & 32 != 0 } >= 6, "packed rings")
+        #expect(corpus.count { $0.bytes[0] & 32 == 0 } >= 5, "split rings")
         for (_, bytes) in corpus { fuzzBlockRequest(bytes.span) }
     }
 

@@ -1,4 +1,5 @@
 import Custody
+import Platform
 import Testing
 
 @testable import SupervisorRuntime
@@ -49,6 +50,15 @@ import Testing
 @Suite struct LifeTests {
     private func makeRecord() throws -> SessionRecord {
         try SessionRecord(try SessionRecord.makeFile(RecordGeometry(queueCount: 2, queueSize: 8, ringCount: 3)))
+    }
+
+    @Test(arguments: [(0, "fewer"), (4095, "fewer"), (4096, "no session record"), (600 << 20, "more")])
+    func `a file of a wrong size is no record, and is told of by its size`(size: Int, reason: String) throws {
+        let file = try makeMemoryFile(name: "no record", count: size)
+        let error = #expect(throws: SessionRecordError.self) { try SessionRecord(file) }
+        let text = "\(try #require(error))"
+        #expect(text.contains(reason))
+        if reason != "no session record" { #expect(text.contains(" \(size) bytes")) }
     }
 
     @Test func `a successor wipes nothing out`() throws {

@@ -95,4 +95,39 @@ import Testing
             #expect(notes.allSatisfy { !$0.contains("the worker before had it") }, "\(notes)")
         }
     }
+
+    /// The processes that hold a device's descriptors: supervisor, keeper, workers.
+    private func holders(_ supervisor: borrowing SupervisorProcess, _ device: DeviceInfo) -> [String] {
+        let keepers = TestFile.names(in: "/proc").filter { name in
+            guard readSmallFile("/proc/\(name)/cmdline")?.contains("--keep") == true else { return false }
+            return readSmallFile("/proc/\(name)/status")?.contains("PPid:\t\(supervisor.program.pid)\n") == true
+        }
+        return ["\(supervisor.program.pid)"] + keepers + device.workers.map { "\($0.pid)" }
+    }
+
+    @Test func `front-ends that come and go leave no descriptor behind, with whoever has custody of it`() throws {
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
+        #expect(try supervisor.baton("create", "disk", "d", "--null", "--queues", "2").code == 0)
+        let device = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        let holders = holders(supervisor, device)
+        #expect(holders.count == 4, "supervisor, keeper and two workers: \(holders)")
+        func counts() -> [Int] { holders.map { TestFile.names(in: "/proc/\($0)/fd").count } }
+        func serve() throws {
+            var rig = try Rig(connectingTo: directory.value.file("d.sock"), queueCount: 2)
+            var disk = rig.makeDriver()
+            #expect(try disk.flush().status == .ok)
+        }
+        try serve()
+        let before = counts()
+        for _ in 0..<60 { try serve() }
+        // They drop one by one what the last front-end gave, some 20 descriptors. One of each left would be 60.
+        let end = monotonicNanoseconds() + 20_000_000_000
+        while !zip(counts(), before).allSatisfy({ $0 <= $1 + 30 }) {
+            try #require(monotonicNanoseconds() < end, "\(before), then \(counts())")
+            pause(milliseconds: 10)
+        }
+        #expect(try supervisor.status("d").connections == 61)
+        try supervisor.end()
+    }
 }

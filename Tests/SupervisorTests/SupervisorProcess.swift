@@ -72,7 +72,7 @@ struct SupervisorProcess: ~Copyable {
     func wait(
         _ name: String, _ what: String, until condition: (DeviceInfo) -> Bool
     ) throws -> DeviceInfo {
-        let end = monotonicNanoseconds() + 20_000_000_000
+        let end = monotonicNanoseconds() + 120_000_000_000
         while true {
             let info = try status(name)
             if condition(info) { return info }

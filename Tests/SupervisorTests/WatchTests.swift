@@ -28,7 +28,9 @@ import Testing
         return image
     }
 
-    private func connect() throws -> Rig { try Rig(connectingTo: directory.value.file("d.sock")) }
+    private func connect(_ kind: RingKind = .split) throws -> Rig {
+        try Rig(connectingTo: directory.value.file("d.sock"), behaviour: kind.behaviour)
+    }
 
     // MARK: Causes of death
 
@@ -89,11 +91,13 @@ import Testing
         }
     }
 
-    @Test(arguments: [1, 2]) func `a request that workers die over is given up, that one alone`(deaths: Int) throws {
+    @Test(arguments: [1, 2], RingKind.allCases)
+    func `a request that workers die over is given up, that one alone`(deaths: Int, kind: RingKind) throws {
         var supervisor = try makeSupervisor(image: try makeImage())
         let before = try supervisor.wait("d", "a standby") { $0.isStaffed }
         let (first, second) = (try #require(before.active?.pid), try #require(before.standby?.pid))
-        var rig = try connect()
+        var rig = try connect(kind)
+        #expect(rig.frontend.usesPackedRings == (kind == .packed))
         var queue = makeQueue(&rig, depth: 2)
         let deadline = monotonicNanoseconds() + 20_000_000_000
 

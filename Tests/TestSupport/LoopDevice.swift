@@ -57,6 +57,13 @@ public final class WriteThrottle: Sendable {
         }
     }
 
+    /// Sets another limit, for what waits already, too.
+    ///
+    /// - Parameter bytes: a second.
+    public func change(_ device: LoopDevice, bytes: Int) throws(SystemError) {
+        try Self.write("\(device.number) \(bytes)", to: "\(path)/blkio.throttle.write_bps_device")
+    }
+
     /// Puts a process under it.
     public func hold(_ pid: Int32) throws(SystemError) { try Self.write("\(pid)", to: "\(path)/cgroup.procs") }
 

@@ -41,7 +41,7 @@ public struct Program: ~Copyable, Sendable {
     /// Waits until a file appears, a socket for instance, as long as the program runs.
     ///
     /// - Throws: what the program printed, when it ended instead or the time was over.
-    public mutating func waitForFile(_ path: String, milliseconds: Int32 = 10_000) throws(SystemError) {
+    public mutating func waitForFile(_ path: String, milliseconds: Int32 = 120_000) throws(SystemError) {
         let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
         while !TestFile.exists(path) {
             let ended = wait(milliseconds: 2) != nil

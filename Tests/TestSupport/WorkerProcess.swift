@@ -36,16 +36,30 @@ public struct WorkerProcess: ~Copyable, Sendable {
         self.socketPath = socketPath
     }
 
-    /// How many descriptors it has open.
-    public var descriptorCount: Int {
-        TestFile.names(in: "/proc/\(program.pid)/fd").count
+    /// What its open descriptors lead to, in order.
+    public var descriptors: [String] {
+        TestFile.names(in: "/proc/\(program.pid)/fd").compactMap { name in
+            unsafe withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+                let count = unsafe readlink(
+                    "/proc/\(program.pid)/fd/\(name)", buffer.baseAddress!, buffer.count)
+                return count < 0 ? nil : unsafe String(decoding: buffer.prefix(count), as: UTF8.self)
+            }
+        }.sorted()
     }
 
-    /// Times that its threads have given up a CPU to wait for something.
+    /// How many descriptors it has open.
+    public var descriptorCount: Int { descriptors.count }
+
+    /// Times that its threads have given up a CPU to wait for something. A thread that has the program's name and is
+    /// not the first one is the thread sanitizer's, which wakes ten times a second: all of the worker's have their own.
     public var sleeps: Int {
         var sum = 0
-        for status in threads {
-            for line in status.split(separator: "\n") where line.hasPrefix("voluntary_ctxt_switches:") {
+        let first = readSmallFile("/proc/\(program.pid)/comm")
+        for thread in TestFile.names(in: "/proc/\(program.pid)/task") {
+            let folder = "/proc/\(program.pid)/task/\(thread)"
+            guard thread == "\(program.pid)" || readSmallFile("\(folder)/comm") != first else { continue }
+            for line in (readSmallFile("\(folder)/status") ?? "").split(separator: "\n")
+            where line.hasPrefix("voluntary_ctxt_switches:") {
                 sum += line.split(separator: "\t").last.flatMap { Int($0) } ?? 0
             }
         }

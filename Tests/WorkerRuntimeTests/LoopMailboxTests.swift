@@ -46,4 +46,25 @@ import Testing
         #expect(numbers == [1, 2, nil])
         #expect(!mailbox.hasCommand)
     }
+
+    /// What the mailbox remembers of eventfds, it remembers to empty those that are full.
+    @Test func `eventfds that a loop does not take are let go of, those that it has are kept`() throws {
+        let mailbox = try LoopMailbox()
+        weak var refused: SharedFD?
+        weak var kept: SharedFD?
+        func set(_ reply: LoopReply) throws -> SharedFD {
+            let event = SharedFD(try EventFD())
+            let number = mailbox.post(.setSignals(queue: 0, QueueSignals(call: event)))
+            _ = mailbox.take()
+            mailbox.answer(number, reply)
+            _ = mailbox.answer(to: number, until: 0)
+            return event
+        }
+        do { kept = try set(.done) }
+        do { refused = try set(.refused("not now")) }
+        #expect(kept != nil)
+        #expect(refused == nil)
+        do { _ = try set(.done) }
+        #expect(kept == nil)
+    }
 }

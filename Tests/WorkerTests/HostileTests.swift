@@ -111,8 +111,33 @@ import Virtio
         }
     }
 
-    @Test(arguments: [["--backend=null"], ["--backend=memory", "--size=8M"], ["FILE"]])
-    func `a guest that scribbles over its rings and requests while they are served`(storage: [String]) throws {
+    @Test func `a queue that is refused leaves no descriptor behind`() throws {
+        let worker = try WorkerProcess(["--backend=null"], in: directory.value)
+        do {
+            let rig = try Rig(connectingTo: worker.socketPath, behaviour: FrontendBehaviour.libblkio.withPackedRings)
+            let file = VringFile(index: 0, hasFD: true)
+            // The ring has no such place.
+            #expect(throws: FrontendError.self) {
+                try rig.frontend.tell(.setVringBase(VringState(index: 0, value: 0x7fff_7fff)))
+            }
+            let before = worker.descriptors
+            for _ in 0..<20 {
+                let event = try EventFD()
+                try rig.frontend.tell(.setVringCall(file), fds: [event.fd.number])
+                #expect(throws: FrontendError.self) {
+                    try rig.frontend.tell(.setVringKick(file), fds: [rig.endpoints[0].kick.fd.number])
+                }
+            }
+            let after = worker.descriptors
+            #expect(after.count == before.count, "\(before), then \(after)")
+        }
+        try expectService(of: worker)
+    }
+
+    @Test(arguments: [["--backend=null"], ["--backend=memory", "--size=8M"], ["FILE"]], RingKind.allCases)
+    func `a guest that scribbles over its rings and requests while they are served`(
+        storage: [String], kind: RingKind
+    ) throws {
         var options = storage
         if storage == ["FILE"] {
             let image = directory.value.file("disk.img")
@@ -122,7 +147,9 @@ import Virtio
         let worker = try WorkerProcess(options + ["--queues=4", "--threads=2"], in: directory.value)
         let seed = makeSeed()
         for round in 0..<6 {
-            var rig = try Rig(connectingTo: worker.socketPath, queueCount: 4, queueSize: [256, 2, 100][round % 3])
+            var rig = try Rig(
+                connectingTo: worker.socketPath, behaviour: kind.behaviour, queueCount: 4,
+                queueSize: [256, 2, 100][round % 3])
             let scribblers = try (0..<3).map { index in
                 try Scribbler(
                     rig.endpoints, seed: seed &+ UInt64(round * 3 + index), makesAvailable: index == 0)
@@ -234,89 +261,4 @@ import Virtio
 /// What a thread has come to.
 private final class Outcome: Sendable {
     let value = Mutex<Result<LoadReport, any Error>?>(nil)
-}
-
-/// A thread that writes nonsense, and half-sense, into rings, descriptors and headers while they are in use.
-///
-/// One of several for the same queues makes requests available, never more than a ring takes: so the queues are served
-/// on all the time.
-final class Scribbler {
-    private var thread: JoinableThread?
-
-    init(_ endpoints: [QueueEndpoint], seed: UInt64, makesAvailable: Bool, writes: Int = 8_000) throws {
-        thread = try JoinableThread(name: "scribbler") {
-            var random = SeededGenerator(seed: seed)
-            var indices = [UInt16](repeating: 0, count: endpoints.count)
-            for step in 0..<writes {
-                let queue = Int(random.next(below: UInt64(endpoints.count)))
-                let endpoint = endpoints[queue]
-                Self.writeDescriptor(endpoint, &random)
-                if step % 4 == 0 { Self.writeHeader(endpoint, &random) }
-                if step % 8 == 0 { endpoint.memory.write([UInt8(step / 8 % 2), 0], at: endpoint.ring.availableRing) }
-                guard makesAvailable else { continue }
-                Self.makeAvailable(endpoint, &indices[queue], &random)
-                if step % 16 == 0 { endpoint.kick.signal() }
-            }
-        }
-    }
-
-    func finish() {
-        thread.take()?.join()
-    }
-
-    private static func bytes<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] {
-        (0..<Value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
-    }
-
-    /// Any heads, the same ones often, as many as the ring takes.
-    private static func makeAvailable(
-        _ endpoint: QueueEndpoint, _ index: inout UInt16, _ random: inout SeededGenerator
-    ) {
-        let (ring, memory) = (endpoint.ring, endpoint.memory)
-        let used = memory.read(2, at: ring.usedRing + 2)
-        // The device may have been made to write over its own used ring: then the index there says nothing.
-        let outstanding = UInt64(index &- (UInt16(used[0]) | UInt16(used[1]) << 8))
-        guard outstanding < UInt64(ring.size) else { return }
-        let room = UInt64(ring.size) - outstanding
-        for _ in 0...random.next(below: min(room, 8)) {
-            let head = UInt16(random.next(below: UInt64(ring.size + 1)))
-            memory.write(bytes(head), at: ring.availableRing + 4 + 2 * (UInt64(index) % UInt64(ring.size)))
-            index &+= 1
-            memory.write(bytes(index), at: ring.availableRing + 2)
-        }
-    }
-
-    private static func writeHeader(_ endpoint: QueueEndpoint, _ random: inout SeededGenerator) {
-        let kinds: [UInt32] = [0, 0, 0, 1, 1, 1, 4, 8, 11, 13, 99]
-        let sectors: [UInt64] = [0, 1, 2, 3, 100, 8000, 16383, 16384, UInt64.max, 1 << 55]
-        let kind = kinds[Int(random.next(below: UInt64(kinds.count)))]
-        let sector = sectors[Int(random.next(below: UInt64(sectors.count)))]
-        endpoint.memory.write(
-            bytes(kind) + bytes(0 as UInt32) + bytes(sector), at: 0x10_0000 + 16 * random.next(below: 64))
-    }
-
-    /// Mostly one third of a request, each third in its place; sometimes anything.
-    private static func writeDescriptor(_ endpoint: QueueEndpoint, _ random: inout SeededGenerator) {
-        let ring = endpoint.ring
-        let index = random.next(below: UInt64(ring.size))
-        let next = UInt16((index + 1) % UInt64(ring.size))
-        let header = 0x10_0000 + 16 * random.next(below: 64)
-        let descriptor =
-            switch (index % 3, random.next(below: 4)) {
-            case (_, 0):
-                Descriptor(
-                    address: [header, ring.descriptorTable, random.next(), 0 &- random.next(below: 16)][
-                        Int(random.next(below: 4))],
-                    length: [16, 1, 512, UInt32(truncatingIfNeeded: random.next())][Int(random.next(below: 4))],
-                    flags: .init(rawValue: UInt16(random.next(below: 8))),
-                    next: UInt16(random.next(below: UInt64(ring.size + 1))))
-            case (0, _): Descriptor(address: header, length: 16, flags: .next, next: next)
-            case (1, let kind):
-                Descriptor(
-                    address: 0x20_0000 + random.next(below: 4096), length: UInt32(random.next(below: 17)) * 512,
-                    flags: kind == 1 ? .next : [.next, .deviceWrites], next: next)
-            default: Descriptor(address: header + 15, length: 1, flags: .deviceWrites)
-            }
-        endpoint.memory.write(Descriptor.bytes(of: [descriptor]), at: ring.descriptorTable + 16 * index)
-    }
 }

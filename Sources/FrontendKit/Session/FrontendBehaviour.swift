@@ -117,7 +117,7 @@ public struct FrontendTimeouts: Sendable {
     /// For the answer to GET_VRING_BASE, before which the back-end finishes what is in flight.
     public var drain: Int32
 
-    public init(connect: Int32 = 10_000, reply: Int32 = 10_000, drain: Int32 = 60_000) {
+    public init(connect: Int32 = 60_000, reply: Int32 = 60_000, drain: Int32 = 60_000) {
         self.connect = connect
         self.reply = reply
         self.drain = drain

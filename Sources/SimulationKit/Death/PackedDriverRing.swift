@@ -3,31 +3,15 @@ internal import Virtio
 
 /// VIRTIO 1.2, 2.8: one ring in which the device overwrites what the driver has written.
 struct PackedDriverRing: DriverRing {
-    /// A place in the ring, and the wrap counter there.
-    private struct Place {
-        var index: Int
-        var wrap: Bool
-
-        mutating func advance(by count: Int, size: Int) {
-            index += count
-            if index >= size {
-                index -= size
-                wrap.toggle()
-            }
-        }
-
-        var offWrap: UInt16 { UInt16(index) | (wrap ? 0x8000 : 0) }
-    }
-
     private static let available = UInt16(WIRE_VIRTQ_DESC_F_AVAIL)
     private static let used = UInt16(WIRE_VIRTQ_DESC_F_USED)
 
     let size: Int
     let areas: (descriptors: Int, driver: Int, device: Int)
     private let usesEventIndex: Bool
-    private let start: Place
-    private var nextAvailable: Place
-    private var nextUsed: Place
+    private let start: PackedPlace
+    private var nextAvailable: PackedPlace
+    private var nextUsed: PackedPlace
     /// Descriptors made available since a kick was last thought of.
     private var added = 0
     /// How many descriptors a chain has, by its id.
@@ -38,7 +22,7 @@ struct PackedDriverRing: DriverRing {
         self.size = size
         self.usesEventIndex = usesEventIndex
         areas = (0, 16 * size, 16 * size + 4)
-        start = Place(index: size - 2, wrap: true)
+        start = PackedPlace(index: size - 2, wrap: true)
         nextAvailable = start
         nextUsed = start
         // What was used before the start, in the same lap.
@@ -65,9 +49,8 @@ struct PackedDriverRing: DriverRing {
         added += chain.count
     }
 
-    private func flags(_ descriptor: Descriptor, _ index: Int, _ count: Int, _ place: Place) -> UInt16 {
-        let marks = place.wrap ? Self.available : Self.used
-        return descriptor.flags | marks | (index + 1 < count ? UInt16(WIRE_VIRTQ_DESC_F_NEXT) : 0)
+    private func flags(_ descriptor: Descriptor, _ index: Int, _ count: Int, _ place: PackedPlace) -> UInt16 {
+        descriptor.flags | place.availableMarks | (index + 1 < count ? UInt16(WIRE_VIRTQ_DESC_F_NEXT) : 0)
     }
 
     func makeNonsenseAvailable(id: UInt16, _ memory: OutlivingMemory) -> Bool { false }
@@ -105,10 +88,10 @@ struct PackedDriverRing: DriverRing {
         return ids
     }
 
-    private func element(at place: Place, _ memory: OutlivingMemory) -> UsedElement? {
+    private func element(at place: PackedPlace, _ memory: OutlivingMemory) -> UsedElement? {
         let offset = 16 * place.index
         let flags = memory.load16(offset + 14)
-        guard (flags & Self.available != 0) == place.wrap, (flags & Self.used != 0) == place.wrap else { return nil }
+        guard place.isUsed(flags) else { return nil }
         let hasLength = flags & UInt16(WIRE_VIRTQ_DESC_F_WRITE) != 0
         return UsedElement(head: memory.load16(offset + 12), length: hasLength ? memory.load32(offset + 8) : 0)
     }

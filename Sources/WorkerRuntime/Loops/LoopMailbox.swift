@@ -140,6 +140,16 @@ final class LoopMailbox: Sendable {
         var bells: [Int: [SharedFD]] = [:]
         /// Commands under way after which a queue rings something else.
         var changes: [UInt64: (queue: Int, bells: [SharedFD])] = [:]
+
+        /// Keeps no bell that the loop rings no more, or never will: a front-end whose queues are refused would leave
+        /// one behind with each try.
+        mutating func settle(_ change: (queue: Int, bells: [SharedFD]), isRefused: Bool) {
+            var rung = isRefused ? bells[change.queue, default: []] : change.bells
+            for bell in change.bells where isRefused {
+                if let place = rung.lastIndex(where: { $0 === bell }) { rung.remove(at: place) }
+            }
+            bells[change.queue] = rung.isEmpty ? nil : rung
+        }
     }
 
     /// How long a loop may leave a command unanswered before somebody looks whether a peer keeps it, in milliseconds.
@@ -175,8 +185,8 @@ final class LoopMailbox: Sendable {
     /// Answers a command; called by the loop.
     func answer(_ number: UInt64, _ reply: LoopReply) {
         contents.withLock { contents in
-            if let change = contents.changes.removeValue(forKey: number), !reply.isRefusal {
-                contents.bells[change.queue] = change.bells.isEmpty ? nil : change.bells
+            if let change = contents.changes.removeValue(forKey: number) {
+                contents.settle(change, isRefused: reply.isRefusal)
             }
             if contents.abandoned.remove(number) == nil { contents.replies.append((number, reply)) }
         }

@@ -32,8 +32,9 @@ extension ChaosTrial {
         case aimed(AimedPhase)
     }
 
-    /// How long a device may take to come back, in nanoseconds.
-    private static let patience: UInt64 = 30_000_000_000
+    /// How long a device may take to come back, in nanoseconds: what has not come back by then hangs. Under a
+    /// sanitizer, beside others, a worker takes many seconds to start.
+    private static let patience: UInt64 = 120_000_000_000
     /// A worker that traps sooner is held not to be of use, and the next one waits. In nanoseconds.
     private static let usefulLife: UInt64 = 1_100_000_000
 
@@ -167,7 +168,7 @@ extension ChaosTrial {
             let isStaffed = !withStandby || status.workers.contains { $0.phase == "standby" }
             if let active, isStaffed, status.upgrade == nil { return active.pid }
             guard monotonicNanoseconds() < end else {
-                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "The device is \(status.state)")
+                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "\(status)")
             }
             pause(milliseconds: 1)
         }
