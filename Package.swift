@@ -14,8 +14,8 @@ let settings: [SwiftSetting] = [
 ]
 
 /// A module of the product. The list below is in layer order: a module depends only on modules above it.
-func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+func module(_ name: String, _ dependencies: [Target.Dependency] = [], _ more: [SwiftSetting] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings + more)
 }
 
 func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource]? = nil) -> Target {
@@ -78,7 +78,9 @@ let package = Package(
             [
                 "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
                 log,
-            ]),
+            ],
+            // A loop and what it serves are both owners: `LoopService` names non-copyable queues.
+            [.enableExperimentalFeature("SuppressedAssociatedTypes")]),
         module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log]),
         .executableTarget(
             name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
