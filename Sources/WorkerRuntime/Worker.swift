@@ -228,6 +228,7 @@ extension Storage {
         case .image(let path, let cache): "\(path) (\(cache.rawValue))"
         case .memory: "memory"
         case .null: "nothing"
+        case .directory(let path, _): path
         }
     }
 }

@@ -16,6 +16,15 @@ extension WorkerConfiguration {
     func makeDevice(
         log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil
     ) throws(SystemError) -> ServedDevice {
+        if case .directory(let path, let share) = storage {
+            return try makeShare(share, path: path, log: log, statistics: statistics, takeOver: takeOver)
+        }
+        return try makeDisk(log: log, signals: signals, statistics: statistics, takeOver: takeOver)
+    }
+
+    private func makeDisk(
+        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver?
+    ) throws(SystemError) -> ServedDevice {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
@@ -53,6 +62,7 @@ extension WorkerConfiguration {
             for index in 0..<threadCount {
                 loops.append(try startLoop(index, DiskService(NullBackend(), disk), takeOver != nil, log))
             }
+        case .directory: preconditionFailure("a directory is no disk")
         }
         return DiskDevice(
             disk, image: opened, tenure: tenure, allowsShrinking: allowsShrinking,
@@ -60,7 +70,7 @@ extension WorkerConfiguration {
     }
 
     /// What every device is made of.
-    private func deviceParts(
+    func deviceParts(
         queueCount: Int, _ loops: [LoopThread], _ statistics: DeviceStatistics, _ takeOver: TakeOver?, _ log: Logger
     ) throws(SystemError) -> ServedDevice.Parts {
         ServedDevice.Parts(
@@ -126,7 +136,7 @@ extension WorkerConfiguration {
         }
     }
 
-    private func startLoop<Service: LoopService & ~Copyable>(
+    func startLoop<Service: LoopService & ~Copyable>(
         _ index: Int, _ service: consuming Service, _ standsBy: Bool, _ log: Logger
     ) throws(SystemError) -> LoopThread {
         try LoopThread(
@@ -135,7 +145,7 @@ extension WorkerConfiguration {
     }
 
     /// Each request has at most one operation in flight: with this many the completion queue cannot overflow.
-    private var ringCompletions: UInt32 {
+    var ringCompletions: UInt32 {
         let queuesOfLoop = (queueCount + threadCount - 1) / threadCount
         return UInt32(min(65536, max(512, queuesOfLoop * maximumQueueSize)))
     }
