@@ -74,6 +74,9 @@ let package = Package(
             "BlockTarget",
             ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
         module(
+            "FileTarget",
+            ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
+        module(
             "WorkerRuntime",
             [
                 "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
@@ -122,6 +125,12 @@ let package = Package(
         tests(
             of: "BlockTarget",
             ["CLinux", "CWire", "Custody", "Platform", "SimulationKit", "Telemetry", "TestSupport", "Uring", "Virtio"]),
+        tests(
+            of: "FileTarget",
+            [
+                "CLinux", "CWire", "Custody", "Inflight", "Platform", "SimulationKit", "Telemetry", "TestSupport", "Uring",
+                "Virtio",
+            ]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "fatal_signal.h"
+#include "file_system.h"
 #include "memory_guard.h"
 #include "sandbox.h"
 #include "share.h"
