@@ -79,12 +79,12 @@ let package = Package(
         module(
             "WorkerRuntime",
             [
-                "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
-                log,
+                "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget",
+                "FileTarget", "CLinux", "CWire", log,
             ],
             // A loop and what it serves are both owners: `LoopService` names non-copyable queues.
             [.enableExperimentalFeature("SuppressedAssociatedTypes")]),
-        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log]),
+        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "FileTarget", "WorkerRuntime", log]),
         .executableTarget(
             name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 

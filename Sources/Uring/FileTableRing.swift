@@ -1,5 +1,4 @@
 internal import Glibc
-public import Platform
 
 /// A ring for the table of files that goes with it: what is put there stays open for as long as anybody has the ring.
 /// Each operation is done when its call returns.

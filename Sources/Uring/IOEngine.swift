@@ -75,6 +75,8 @@ public struct IOCompletion: Sendable {
         case makeDirectory, unlink, rename, makeSymlink, link
         /// On a socket.
         case receive, send
+        /// On the ring's own table of files.
+        case updateFiles, installFile
     }
 
     public var kind: Kind
@@ -161,6 +163,18 @@ public struct IOCompletion: Sendable {
     /// - Parameter message: a struct msghdr.
     static func send(socket: Int32, message: UnsafeMutableRawPointer) -> Self {
         unsafe Self(.send, file: socket, buffer: message, count: 1)
+    }
+
+    /// IORING_OP_FILES_UPDATE of one slot
+    ///
+    /// - Parameter file: a descriptor, or -1; stays until the operation has been submitted.
+    static func updateFiles(_ file: UnsafeMutablePointer<Int32>, slot: UInt32) -> Self {
+        unsafe Self(.updateFiles, file: -1, buffer: UnsafeMutableRawPointer(file), count: 1, offset: UInt64(slot))
+    }
+
+    /// IORING_OP_FIXED_FD_INSTALL (Linux 6.8)
+    static func installFile(slot: UInt32) -> Self {
+        unsafe Self(.installFile, file: Int32(bitPattern: slot))
     }
 
     /// fsync

@@ -132,7 +132,7 @@ internal import Synchronization
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
         case .makeDirectory, .unlink, .rename, .makeSymlink, .link:
             unsafe prepareNames(operation, sqe)
-        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send:
+        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .updateFiles, .installFile:
             unsafe prepareRare(operation, sqe)
         }
         if operation.personality != 0 { unsafe sqe.pointee.personality = operation.personality }
@@ -166,6 +166,13 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_SENDMSG.rawValue), sqe, operation.file, operation.buffer, operation.count, 0)
             unsafe sqe.pointee.msg_flags = UInt32(MSG_DONTWAIT) | UInt32(CLINUX_MSG_NOSIGNAL)
+        case .updateFiles:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_FILES_UPDATE.rawValue), sqe, operation.file, operation.buffer, operation.count,
+                operation.offset)
+        case .installFile:
+            unsafe io_uring_prep_rw(Self.installFixedFile, sqe, operation.file, nil, 0, 0)
+            unsafe sqe.pointee.flags = 1 /* IOSQE_FIXED_FILE */
         case .read, .readVectors, .write, .writeVectors, .makeDirectory, .unlink, .rename, .makeSymlink, .link:
             preconditionFailure("prepared by enqueue")
         }
@@ -186,6 +193,9 @@ internal import Synchronization
         // rename_flags, unlink_flags and hardlink_flags are all in this place.
         unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
     }
+
+    /// IORING_OP_FIXED_FD_INSTALL, which liburing 2.3 does not name
+    private static let installFixedFile: Int32 = 54
 
     /// BLOCK_URING_CMD_DISCARD: _IO(0x12, 0)
     private static let blockCommandDiscard: UInt32 = 0x1200

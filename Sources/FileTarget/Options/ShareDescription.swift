@@ -1,7 +1,7 @@
 internal import CWire
 
 /// What a driver may keep of a share, and for how long.
-public enum CacheMode: String, Sendable, CaseIterable {
+public enum ShareCacheMode: String, Sendable, CaseIterable {
     /// Nothing: data is always read from the host, names and attributes are asked for each time.
     case none
     /// Names and attributes for a second; data until the file is opened anew.
@@ -32,7 +32,7 @@ public enum FileHandleUse: String, Sendable, CaseIterable {
 }
 
 /// What is shared, and how: what the server tells a driver, and what the file system does.
-public struct ShareDescription: Sendable {
+public struct ShareDescription: Sendable, Equatable {
     /// The name that a guest mounts it by: 1 to 36 bytes of UTF-8.
     public var tag: String
     /// Request queues, 1 to 254. The device has one queue more: hiprio, with index 0.
@@ -41,7 +41,7 @@ public struct ShareDescription: Sendable {
     public var maximumQueueSize = 1024
     /// Everything that would change it is refused (EROFS).
     public var isReadOnly = false
-    public var cache = CacheMode.auto
+    public var cache = ShareCacheMode.auto
     /// The driver collects writes (FUSE_WRITEBACK_CACHE).
     public var writesBack = false
     public var hasExtendedAttributes = false

@@ -113,12 +113,24 @@ final class GivenDirectory {
         self.processFiles = processFiles
     }
 
-    /// Other descriptors of both: this process may take the device up again, after a thaw.
-    func duplicate() throws(SystemError) -> (root: OwnedFD, processFiles: OwnedFD?) {
+    /// Another descriptor of it: this process may take the device up again, after a thaw.
+    func duplicateRoot() throws(SystemError) -> OwnedFD {
         do throws(Errno) {
-            let copy = try root.duplicate()
-            guard let number = processFiles?.number else { return (copy, nil) }
-            return (copy, OwnedFD(owning: try duplicateDescriptor(number)))
+            return try root.duplicate()
+        } catch {
+            throw SystemError(cannot: "share", "the directory", error)
+        }
+    }
+
+    func duplicateProcessFiles() throws(SystemError) -> OwnedFD? {
+        let number: Int32 =
+            switch processFiles {
+            case .some(let files): files.number
+            case .none: -1
+            }
+        guard number >= 0 else { return nil }
+        do throws(Errno) {
+            return OwnedFD(owning: try duplicateDescriptor(number))
         } catch {
             throw SystemError(cannot: "share", "the directory", error)
         }

@@ -18,7 +18,7 @@ internal import Uring
 final class FileRing: OpenFileCustody, @unchecked Sendable {
     private let ring: Mutex<FileTableRing>
 
-    init(_ ring: consuming FileTableRing) {
+    init(_ ring: consuming sending FileTableRing) {
         self.ring = Mutex(ring)
         super.init()
     }

@@ -1,5 +1,5 @@
-public import FileTarget
 internal import CLinux
+public import FileTarget
 internal import Glibc
 internal import Logging
 internal import Platform
@@ -43,15 +43,12 @@ extension WorkerConfiguration {
         description.maximumQueueSize = maximumQueueSize
         description.requestQueueCount = queueCount - 1
         let openFiles = try takeOver?.openFiles()
-        let root: OwnedFD
-        let processFiles: OwnedFD?
-        if let given = takeOver?.directory {
-            (root, processFiles) = try given.duplicate()
-        } else {
-            (root, processFiles) = (try Self.openDirectory(path), Self.openProcessFiles())
+        guard let given = takeOver == nil ? try Self.open(path) : takeOver?.directory else {
+            throw SystemError(cannot: "share", path, nil, advice: "The supervisor has not given it")
         }
         let session = try ShareSession(
-            description, memory: try shareMemory(share, takeOver), root: root, processFiles: processFiles,
+            description, memory: try shareMemory(share, takeOver), root: try given.duplicateRoot(),
+            processFiles: try given.duplicateProcessFiles(),
             custody: openFiles ?? OpenFileCustody())
         if takeOver == nil { session.takeUp() }
         var loops: [LoopThread] = []
@@ -87,16 +84,14 @@ extension WorkerConfiguration {
         return try ShareMemory(making: file, nodes: nodes, files: files)
     }
 
-    private static func openDirectory(_ path: String) throws(SystemError) -> OwnedFD {
-        let number = unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    /// The directory, of a worker on its own.
+    private static func open(_ path: String) throws(SystemError) -> GivenDirectory {
+        let number = unsafe Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard number >= 0 else { throw SystemError(cannot: "share", path, .current) }
-        return OwnedFD(owning: number)
-    }
-
-    /// Where this process's descriptors have names; nil where there is no /proc.
-    static func openProcessFiles() -> OwnedFD? {
-        let number = clinux_open_process_files(1)
-        return number >= 0 ? OwnedFD(owning: number) : nil
+        let processFiles = clinux_open_process_files(1)
+        return GivenDirectory(
+            root: OwnedFD(owning: number),
+            processFiles: processFiles >= 0 ? OwnedFD(owning: processFiles) : nil)
     }
 
     /// Descriptors are what a share needs most: one for each open file, and for nodes that are in use.
