@@ -129,7 +129,8 @@ public final class SimulatedStorage {
                 unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
                 unsafe length += UInt64(vector.iov_len)
             }
-        case .synchronizeData, .allocate, .discardDevice, .receive, .send:
+        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .makeDirectory, .unlink,
+            .rename, .makeSymlink, .link:
             break
         }
         return SimulatedOperation(
@@ -248,7 +249,8 @@ extension SimulatedStorage {
             return -EBADF
         }
         switch operation.kind {
-        case .synchronizeData: return 0
+        case .synchronizeData, .synchronize: return 0
+        case .makeDirectory, .unlink, .rename, .makeSymlink, .link: return -ENOTDIR
         case .allocate, .discardDevice: return clear(operation)
         case .receive, .send: return -ENOTSOCK
         case .read, .readVectors, .write, .writeVectors: return transfer(operation, limit)

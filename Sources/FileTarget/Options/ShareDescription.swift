@@ -1,7 +1,7 @@
 internal import CWire
 
 /// What a driver may keep of a share, and for how long.
-public enum CacheMode: String, Sendable, CaseIterable {
+public enum ShareCacheMode: String, Sendable, CaseIterable {
     /// Nothing: data is always read from the host, names and attributes are asked for each time.
     case none
     /// Names and attributes for a second; data until the file is opened anew.
@@ -41,7 +41,7 @@ public struct ShareDescription: Sendable {
     public var maximumQueueSize = 1024
     /// Everything that would change it is refused (EROFS).
     public var isReadOnly = false
-    public var cache = CacheMode.auto
+    public var cache = ShareCacheMode.auto
     /// The driver collects writes (FUSE_WRITEBACK_CACHE).
     public var writesBack = false
     public var hasExtendedAttributes = false
