@@ -276,6 +276,12 @@ internal import Platform
         driver.waitForCompletion(milliseconds: milliseconds)
     }
 
+    /// Asks for an interrupt at the next completion; false when one is there already.
+    public mutating func requestInterrupt() -> Bool { driver.requestInterrupt() }
+
+    /// Tells the device that completions are polled.
+    public mutating func silenceInterrupts() { driver.silenceInterrupts() }
+
     /// Whether a completion waits to be taken.
     public var hasCompletion: Bool { driver.hasCompletion }
 }

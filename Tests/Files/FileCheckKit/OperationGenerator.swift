@@ -19,7 +19,7 @@ public struct OperationGenerator: Sendable {
         public init() {}
     }
 
-    public static let slotCount = 6
+    public static let slotCount = 4
     /// Root, and two others, one of them in the other's group.
     public static let actors = [
         FileActor(index: 0, user: 0, group: 0, umask: 0o022),
@@ -43,15 +43,15 @@ public struct OperationGenerator: Sendable {
     /// Nil when it is one that is not wanted.
     private mutating func plan(_ actor: FileActor) -> FileOperation? {
         switch number(100) {
-        case 0..<9: return open()
-        case 9..<17: return makeName(actor)
-        case 17..<24: return removeName()
-        case 24..<32:
+        case 0..<12: return open()
+        case 12..<20: return makeName(actor)
+        case 20..<26: return removeName()
+        case 26..<33:
             let flags: UInt32 = pick([0, 0, 0, 0, 1, 2, 2, 4])
             if flags == 4, !options.whiteouts, actor.user != 0 { return nil }
             return .rename(path(), to: path(), flags: flags)
-        case 32..<56: return data()
-        case 56..<64: return change()
+        case 33..<57: return data()
+        case 57..<64: return change()
         case 64..<70: return attribute()
         case 70..<80: return look()
         case 80..<86: return .list(number(4) == 0 ? path() : directory(), part: pick([512, 1024, 4096]))

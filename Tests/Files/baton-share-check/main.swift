@@ -11,6 +11,9 @@ struct Options {
     var seed = UInt64.random(in: 1...UInt64(Int.max))
     var runs = 1
     var interval = 5000
+    /// Many clients at once, whose answers are known beforehand, instead.
+    var isLoad = false
+    var queues = 1
     /// A back-end that runs already, and the directory that it shares.
     var socket: String?
     /// A directory where the same tree is mounted.
@@ -31,6 +34,10 @@ struct Options {
                 planned.temporaryFiles = false
                 continue
             }
+            if option == "--load" {
+                isLoad = true
+                continue
+            }
             guard let value = rest.popFirst() else {
                 throw SystemError(cannot: "understand", option, nil, advice: "It is no option, or lacks its value")
             }
@@ -38,6 +45,7 @@ struct Options {
             case "--operations": operations = try Self.number(value, option)
             case "--seed": seed = UInt64(try Self.number(value, option))
             case "--interval": interval = try Self.number(value, option)
+            case "--queues": queues = try Self.number(value, option)
             case "--runs": runs = try Self.number(value, option)
             case "--socket": socket = value
             case "--mount": mount = value
@@ -107,11 +115,38 @@ func run(_ options: Options, seed: UInt64) throws -> FileCheck.Report {
     return report
 }
 
+/// Many clients at once.
+func runLoad(_ options: Options, seed: UInt64) throws -> FileLoadReport {
+    let work = try TemporaryDirectory()
+    let tree = options.tree ?? "\(options.directory)/baton-share-check-\(getpid())"
+    defer { if options.tree == nil { _ = try? TestSupport.run("rm", ["-rf", tree], in: work) } }
+    unsafe mkdir(tree, 0o755)
+    var daemon: VirtioFileDaemon?
+    if options.socket == nil {
+        daemon = try VirtioFileDaemon(options.program, sharing: tree, options: options.programOptions, in: work)
+    }
+    var planned = VerifiedFileLoad.Options(seed: seed)
+    planned.requestLimit = options.operations
+    planned.queueCount = options.queues
+    planned.looksFirst = options.program == VirtioFileDaemon.debian && options.socket == nil
+    var load = try VerifiedFileLoad(connectingTo: options.socket ?? daemon?.socketPath ?? "", planned)
+    let report = try load.run()
+    try load.checkConnection()
+    daemon?.program.stop()
+    return report
+}
+
 do {
     let options = try Options(Array(CommandLine.arguments.dropFirst()))
     var isRight = true
     for index in 0..<options.runs {
         let seed = options.seed &+ UInt64(index)
+        if options.isLoad {
+            let report = try runLoad(options, seed: seed)
+            if !report.isClean { isRight = false }
+            printText("\(report)\n", to: STDOUT_FILENO)
+            continue
+        }
         let start = monotonicNanoseconds()
         let report = try run(options, seed: seed)
         let seconds = (monotonicNanoseconds() - start) / 1_000_000_000
