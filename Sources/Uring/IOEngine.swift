@@ -69,8 +69,14 @@ public struct IOCompletion: Sendable {
 @safe public struct IOOperation {
     public enum Kind: UInt8, Sendable {
         case read, write, readVectors, writeVectors, synchronizeData, allocate, discardDevice
+        /// Data and everything else of a file.
+        case synchronize
+        /// Names in directories.
+        case makeDirectory, unlink, rename, makeSymlink, link
         /// On a socket.
         case receive, send
+        /// On the ring's own table of files.
+        case updateFiles, installFile
     }
 
     public var kind: Kind
@@ -83,8 +89,10 @@ public struct IOCompletion: Sendable {
     public var offset: UInt64
     /// Bytes, for `allocate` and `discardDevice`.
     public var length: UInt64
-    /// fallocate's mode for `allocate`; RWF_ flags for writes.
+    /// fallocate's mode for `allocate`; RWF_ flags for writes; the system call's flags for names.
     public var flags: UInt32
+    /// As whom the kernel carries it out: credentials registered with the ring; 0: the caller's.
+    public var personality: UInt16 = 0
 
     @inlinable
     init(
@@ -155,6 +163,76 @@ public struct IOCompletion: Sendable {
     /// - Parameter message: a struct msghdr.
     static func send(socket: Int32, message: UnsafeMutableRawPointer) -> Self {
         unsafe Self(.send, file: socket, buffer: message, count: 1)
+    }
+
+    /// IORING_OP_FILES_UPDATE of one slot
+    ///
+    /// - Parameter file: a descriptor, or -1; stays until the operation has been submitted.
+    static func updateFiles(_ file: UnsafeMutablePointer<Int32>, slot: UInt32) -> Self {
+        unsafe Self(.updateFiles, file: -1, buffer: UnsafeMutableRawPointer(file), count: 1, offset: UInt64(slot))
+    }
+
+    /// IORING_OP_FIXED_FD_INSTALL (Linux 6.8)
+    static func installFile(slot: UInt32) -> Self {
+        unsafe Self(.installFile, file: Int32(bitPattern: slot))
+    }
+
+    /// fsync
+    public static func synchronize(file: Int32) -> Self {
+        unsafe Self(.synchronize, file: file)
+    }
+
+    /// mkdirat
+    ///
+    /// - Parameter name: stays until the operation has been submitted, as do all names below.
+    public static func makeDirectory(
+        in directory: Int32, _ name: UnsafePointer<CChar>, mode: UInt32, personality: UInt16
+    ) -> Self {
+        var operation = unsafe Self(
+            .makeDirectory, file: directory, buffer: UnsafeMutableRawPointer(mutating: name), count: mode)
+        operation.personality = personality
+        return operation
+    }
+
+    /// unlinkat
+    ///
+    /// - Parameter flags: AT_REMOVEDIR or 0.
+    public static func unlink(in directory: Int32, _ name: UnsafePointer<CChar>, flags: Int32) -> Self {
+        unsafe Self(
+            .unlink, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
+            flags: UInt32(bitPattern: flags))
+    }
+
+    /// renameat2
+    public static func rename(
+        from directory: Int32, _ name: UnsafePointer<CChar>, to newDirectory: Int32, _ newName: UnsafePointer<CChar>,
+        flags: UInt32
+    ) -> Self {
+        unsafe Self(
+            .rename, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
+            count: UInt32(bitPattern: newDirectory), offset: UInt64(UInt(bitPattern: newName)), flags: flags)
+    }
+
+    /// symlinkat
+    public static func makeSymlink(
+        in directory: Int32, _ name: UnsafePointer<CChar>, target: UnsafePointer<CChar>, personality: UInt16
+    ) -> Self {
+        var operation = unsafe Self(
+            .makeSymlink, file: directory, buffer: UnsafeMutableRawPointer(mutating: target),
+            offset: UInt64(UInt(bitPattern: name)))
+        operation.personality = personality
+        return operation
+    }
+
+    /// linkat
+    public static func link(
+        from directory: Int32, _ name: UnsafePointer<CChar>, to newDirectory: Int32, _ newName: UnsafePointer<CChar>,
+        flags: Int32
+    ) -> Self {
+        unsafe Self(
+            .link, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
+            count: UInt32(bitPattern: newDirectory), offset: UInt64(UInt(bitPattern: newName)),
+            flags: UInt32(bitPattern: flags))
     }
 
     /// fdatasync

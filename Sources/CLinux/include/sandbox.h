@@ -46,6 +46,10 @@ enum {
     CLINUX_CALLS_OF_CUSTODY = 0,
     /// A worker on its own: accepts connections, and watches its image.
     CLINUX_CALLS_ALONE = 1,
+    /// A worker in custody that serves files.
+    CLINUX_CALLS_OF_SHARE = 2,
+    /// A worker on its own that does.
+    CLINUX_CALLS_OF_SHARE_ALONE = 3,
 };
 
 /// Allows this process, with all threads that it has and will have, the calls of a set, and takes from it the means to

@@ -3,6 +3,7 @@
 #include "fuse_wire.h"
 #include "inflight_wire.h"
 #include "session_record_wire.h"
+#include "share_record_wire.h"
 #include "shared_memory.h"
 #include "statistics_wire.h"
 #include "vhost_user_wire.h"
