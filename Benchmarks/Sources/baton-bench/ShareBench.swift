@@ -135,9 +135,12 @@ struct ShareBench: ParsableCommand {
         fsync(data.number)
     }
 
-    private func removeTree(_ path: String) {
-        for name in directoryNames(path) { removeTree("\(path)/\(name)") }
-        unsafe remove(path)
+    /// Everything in it is two levels deep, and no links are among it.
+    private func removeTree(_ place: String) {
+        for directory in ["\(place)/share/list", "\(place)/share", place] {
+            for name in directoryNames(directory) { unsafe unlink("\(directory)/\(name)") }
+            unsafe rmdir(directory)
+        }
     }
 }
 
