@@ -111,7 +111,7 @@ struct FileLoadModel {
         switch draw(14) {
         case 0..<3: return .read(slot)
         case 3..<6:
-            let offset = draw(size + 2000)
+            let offset = draw(min(size + 2000, Self.sizeLimit - 1))
             return .write(slot, offset: offset, count: min(1 + draw(6000), max(1, Self.sizeLimit - offset)))
         case 6: return size < Self.sizeLimit - 3000 ? .append(slot, count: 1 + draw(3000)) : .truncate(slot, size: 0)
         case 7: return .synchronize(slot)

@@ -34,6 +34,10 @@ struct Options {
                 planned.temporaryFiles = false
                 continue
             }
+            if option == "--no-whiteouts" {
+                planned.whiteouts = false
+                continue
+            }
             if option == "--load" {
                 isLoad = true
                 continue
