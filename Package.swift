@@ -198,6 +198,10 @@ let package = Package(
         .executableTarget(
             name: "baton-share-check", dependencies: ["FileCheckKit", "FrontendKit", "Platform", "TestSupport"],
             path: "Tests/Files/baton-share-check", swiftSettings: settings),
+        .testTarget(
+            name: "ShareCheckTests",
+            dependencies: ["baton-worker", "FileCheckKit", "FrontendKit", "Platform", "TestSupport"],
+            swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",
             swiftSettings: settings),

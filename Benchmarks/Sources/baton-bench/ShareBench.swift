@@ -161,7 +161,8 @@ enum ShareSubject: Hashable, CustomStringConvertible {
     func command(socket: String, source: String, queueCount: Int) -> (String, [String]) {
         let common = ["--socket-path=\(socket)", "-o", "source=\(source)", "-o", "xattr,killpriv_v2,cache=auto"]
         switch self {
-        case .baton(let path): return (path, common + ["--queues=\(queueCount)"])
+        case .baton(let path):
+            return (path, ["--socket-path=\(socket)", "--shared-dir=\(source)", "--xattr", "--queues=\(queueCount)"])
         case .virtiofsd: return ("/usr/lib/qemu/virtiofsd", common)
         }
     }
