@@ -75,6 +75,8 @@ public struct DiskParameters: Codable, Hashable, Sendable {
     public var memoryMax: UInt64?
     /// The workers' share of the storage, 1 to 10000; absent: 100.
     public var ioWeight: Int?
+    /// The directory that is shared; absent: the device is a disk.
+    public var share: ShareParameters?
     /// The configuration file that asks for it; absent for a device that was made by `create`. Not for callers to give.
     public var origin: String?
 

@@ -174,6 +174,9 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
     if case .directory = configuration.storage {
         // hiprio comes before the request queues.
         configuration.queueCount = min(configuration.queueCount + 1, WorkerConfiguration.maximumQueueCount)
+        if case .directory(_, let share) = configuration.storage {
+            configuration.sandbox = share.isolation == .auto ? .auto : share.isolation == .namespace ? .on : .off
+        }
         if let size = try options.number(.threadPoolSize, 0...1024), size > 0, !options.has(.threads) {
             configuration.threadCount = min(size, configuration.queueCount)
         }

@@ -73,7 +73,8 @@ private let packedSwitches: Set<String> = [
 /// Whether a command line is of a share.
 func isShare(_ words: [String]) -> Bool {
     words.dropFirst().contains { word in
-        ["--shared-dir", "--tag"].contains { word == $0 || word.hasPrefix($0 + "=") }
+        word.hasPrefix("-o")
+            || ["--shared-dir", "--tag"].contains { word == $0 || word.hasPrefix($0 + "=") }
     }
 }
 

@@ -22,6 +22,9 @@ public struct Worker: ~Copyable {
     private let watch: FileWatch?
     private let meeting: Meeting
     private let sandbox: Sandbox
+    /// Of a share: its root is the directory, in which the socket's path leads elsewhere.
+    private let early: EarlyListener?
+    private let isShare: Bool
 
     /// Opens the storage and starts the loops; nobody can connect yet.
     ///
@@ -38,7 +41,20 @@ public struct Worker: ~Copyable {
         // It has no record, but says which system call it was that it may not make.
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
-        device = try configuration.makeDevice(log: log, signals: signals.number, statistics: statistics)
+        var directory: GivenDirectory?
+        if case .directory(let path, let share) = configuration.storage {
+            if case .path(let socket, let access) = configuration.meeting {
+                early = try EarlyListener(at: socket, access: access)
+            } else {
+                early = nil
+            }
+            directory = try share.enter(path, readOnly: configuration.isReadOnly, log)
+            isShare = true
+        } else {
+            (early, isShare) = (nil, false)
+        }
+        device = try configuration.makeDevice(
+            log: log, signals: signals.number, statistics: statistics, directory: directory)
         watch = Self.watch(device, log)
         self.memoryLoss = memoryLoss
         self.log = log
@@ -83,6 +99,10 @@ public struct Worker: ~Copyable {
 
     private borrowing func serve() throws(SystemError) {
         switch meeting {
+        case .path(let path, _) where early != nil:
+            try confine()
+            log.info("listening at \(path)")
+            if let early { try serve(early.listener) }
         case .path(let path, let access):
             let listener: UnixListener
             do throws(Errno) {
@@ -112,7 +132,7 @@ public struct Worker: ~Copyable {
     private borrowing func confine() throws(SystemError) {
         guard sandbox != .off else { return }
         do throws(Errno) {
-            try limitSystemCalls(to: .alone)
+            try limitSystemCalls(to: isShare ? .shareAlone : .alone)
         } catch {
             let refusal = SystemError(
                 cannot: "set up", "a filter of system calls", error, advice: "--sandbox=off serves without")

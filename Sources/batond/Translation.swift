@@ -40,6 +40,12 @@ extension DeviceConfiguration {
         }
         let asked = ResourceLimits(cpuWeight: disk.cpuWeight, memoryBytes: disk.memoryMax, ioWeight: disk.ioWeight)
         limits = asked == ResourceLimits() ? nil : asked
+        if let asked = disk.share {
+            var settings = ShareSettings(directory: asked.directory, tag: asked.tag)
+            settings.options = asked.options
+            if let files = asked.maxFiles { settings.maximumFiles = files }
+            share = settings
+        }
         origin = disk.origin
     }
 }
@@ -67,6 +73,12 @@ extension DiskParameters {
         cpuWeight = configuration.limits?.cpuWeight
         memoryMax = configuration.limits?.memoryBytes
         ioWeight = configuration.limits?.ioWeight
+        if let settings = configuration.share {
+            var parameters = ShareParameters(
+                directory: settings.directory, tag: settings.tag, options: settings.options)
+            parameters.maxFiles = settings.maximumFiles
+            share = parameters
+        }
         origin = configuration.origin
     }
 }

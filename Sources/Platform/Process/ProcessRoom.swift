@@ -23,13 +23,25 @@ public struct ProcessRoom: ~Copyable, Sendable {
     ///   - hasOwnUser: set to whether they can: as user and group 1.
     /// - Throws: what the kernel does not allow.
     public init(user: UInt32, group: UInt32, hasOwnUser: inout Bool) throws(Errno) {
+        var hasUser: Int32 = 0
+        try self.init { (pid, lifeline) in unsafe clinux_room_make(&pid, &hasUser, lifeline, user, group) }
+        hasOwnUser = hasUser != 0
+    }
+
+    /// Makes a room whose processes have the host's users: without a user namespace.
+    ///
+    /// - Throws: what the kernel does not allow.
+    public init() throws(Errno) {
+        try self.init { (pid, lifeline) in unsafe clinux_room_make(&pid, nil, lifeline, 0, 0) }
+    }
+
+    private init(_ make: (inout Int32, Int32) -> Int32) throws(Errno) {
         var ends: [Int32] = [-1, -1]
         try retryingInterrupts { unsafe pipe2(&ends, O_CLOEXEC) }
         let reading = OwnedFD(owning: ends[0])
         let writing = OwnedFD(owning: ends[1])
         var pid: Int32 = -1
-        var hasUser: Int32 = 0
-        let result = unsafe clinux_room_make(&pid, &hasUser, reading.number, user, group)
+        let result = make(&pid, reading.number)
         guard result == 0 else { throw Errno(rawValue: result) }
         let number = clinux_pidfd_open(pid)
         guard number >= 0 else {
@@ -37,7 +49,6 @@ public struct ProcessRoom: ~Copyable, Sendable {
             kill(pid, SIGKILL)
             throw error
         }
-        hasOwnUser = hasUser != 0
         self.pid = pid
         pidfd = OwnedFD(owning: number)
         lifeline = writing

@@ -92,6 +92,7 @@ class ServedDevice: VhostUserDevice {
     // MARK: What a device adds
 
     var offeredFeatures: UInt64 { preconditionFailure("a device says what it offers") }
+    var offersConfiguration: Bool { true }
     var configuration: [UInt8] { preconditionFailure("a device says what its configuration is") }
 
     func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {

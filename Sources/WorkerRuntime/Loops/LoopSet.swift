@@ -12,12 +12,15 @@ extension WorkerConfiguration {
     ///   - statistics: where the loops count.
     ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this
     ///     worker is on its own.
+    ///   - directory: what is shared, of a worker on its own.
     /// - Throws: what failed, and what to do.
     func makeDevice(
-        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil
+        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil,
+        directory: GivenDirectory? = nil
     ) throws(SystemError) -> ServedDevice {
         if case .directory(let path, let share) = storage {
-            return try makeShare(share, path: path, log: log, statistics: statistics, takeOver: takeOver)
+            return try makeShare(
+                share, path: path, directory: directory, log: log, statistics: statistics, takeOver: takeOver)
         }
         return try makeDisk(log: log, signals: signals, statistics: statistics, takeOver: takeOver)
     }

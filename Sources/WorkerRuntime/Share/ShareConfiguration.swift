@@ -1,4 +1,3 @@
-internal import CLinux
 public import FileTarget
 internal import Glibc
 internal import Logging
@@ -35,7 +34,8 @@ public struct ShareConfiguration: Sendable, Equatable {
 extension WorkerConfiguration {
     /// Opens the directory and starts the loops on it.
     func makeShare(
-        _ share: ShareConfiguration, path: String, log: Logger, statistics: DeviceStatistics, takeOver: TakeOver?
+        _ share: ShareConfiguration, path: String, directory: GivenDirectory?, log: Logger,
+        statistics: DeviceStatistics, takeOver: TakeOver?
     ) throws(SystemError) -> ServedDevice {
         try Self.raiseDescriptorLimit(share.descriptorLimit, log)
         var description = share.description
@@ -43,7 +43,7 @@ extension WorkerConfiguration {
         description.maximumQueueSize = maximumQueueSize
         description.requestQueueCount = queueCount - 1
         let openFiles = try takeOver?.openFiles()
-        guard let given = takeOver == nil ? try Self.open(path) : takeOver?.directory else {
+        guard let given = directory ?? takeOver?.directory else {
             throw SystemError(cannot: "share", path, nil, advice: "The supervisor has not given it")
         }
         let session = try ShareSession(
@@ -82,16 +82,6 @@ extension WorkerConfiguration {
             try makeMemoryFile(name: "baton-share", count: bytes)
         }
         return try ShareMemory(making: file, nodes: nodes, files: files)
-    }
-
-    /// The directory, of a worker on its own.
-    private static func open(_ path: String) throws(SystemError) -> GivenDirectory {
-        let number = unsafe Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard number >= 0 else { throw SystemError(cannot: "share", path, .current) }
-        let processFiles = clinux_open_process_files(1)
-        return GivenDirectory(
-            root: OwnedFD(owning: number),
-            processFiles: processFiles >= 0 ? OwnedFD(owning: processFiles) : nil)
     }
 
     /// Descriptors are what a share needs most: one for each open file, and for nodes that are in use.

@@ -19,6 +19,7 @@ final class ShareDevice: ServedDevice {
     }
 
     override var offeredFeatures: UInt64 { session.description.features }
+    override var offersConfiguration: Bool { false }
     override var configuration: [UInt8] { session.description.configuration }
 
     override func takeUpStorage() throws(SystemError) {
