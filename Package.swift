@@ -190,6 +190,18 @@ let package = Package(
             name: "ChaosKit",
             dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
+        // A file system compared with the kernel's own: for the tests, and as a program (Scripts/share-check)
+        .target(name: "CFileCalls", path: "Tests/Files/CFileCalls"),
+        .target(
+            name: "FileCheckKit", dependencies: ["CFileCalls", "FrontendKit", "Platform", "TestSupport"],
+            path: "Tests/Files/FileCheckKit", swiftSettings: settings),
+        .executableTarget(
+            name: "baton-share-check", dependencies: ["FileCheckKit", "FrontendKit", "Platform", "TestSupport"],
+            path: "Tests/Files/baton-share-check", swiftSettings: settings),
+        .testTarget(
+            name: "ShareCheckTests",
+            dependencies: ["baton-worker", "FileCheckKit", "FrontendKit", "Platform", "TestSupport"],
+            swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",
             swiftSettings: settings),

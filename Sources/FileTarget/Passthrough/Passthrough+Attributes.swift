@@ -56,7 +56,8 @@ extension Passthrough {
             let result = unsafe action.byDescriptor(held.fd, name)
             if result >= 0 { return result }
             let error = Errno.current
-            guard error == .noSuchCall else { throw error }
+            // Linux up to 6.18 at least has the calls, and refuses them an O_PATH descriptor.
+            guard error == .noSuchCall || error.rawValue == EBADF else { throw error }
             hasAttributesByDescriptor = false
         }
         // Files and directories open; for links and special files there is only /proc.
