@@ -42,10 +42,10 @@ public struct Worker: ~Copyable {
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
         let entrance = try Entrance(configuration, log)
-        early = entrance.listener
-        isShare = entrance.directory != nil
         device = try configuration.makeDevice(
             log: log, signals: signals.number, statistics: statistics, directory: entrance.directory)
+        early = entrance.listener
+        isShare = entrance.directory != nil
         watch = Self.watch(device, log)
         self.memoryLoss = memoryLoss
         self.log = log
