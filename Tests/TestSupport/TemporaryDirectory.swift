@@ -33,7 +33,12 @@ public final class TemporaryDirectoryBox: Sendable {
     }
 }
 
+/// Links are removed, not followed: a test may have made one that leads out of the directory.
 private func removeTree(_ path: String) {
-    for name in TestFile.names(in: path) { removeTree("\(path)/\(name)") }
+    var status = stat()
+    guard unsafe lstat(path, &status) == 0 else { return }
+    if status.st_mode & S_IFMT == S_IFDIR {
+        for name in TestFile.names(in: path) { removeTree("\(path)/\(name)") }
+    }
     unsafe remove(path)
 }
