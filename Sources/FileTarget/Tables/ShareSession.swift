@@ -10,6 +10,8 @@ public struct ShareCounts: Sendable, Equatable {
     public var nodes = 0
     /// Files and directories that it has open.
     public var openFiles = 0
+
+    public init() {}
 }
 
 /// One share and its driver, as all loops of a worker see it: tables, root, options.
@@ -186,8 +188,10 @@ public final class ShareSession: Sendable {
     }
 
     public var counts: ShareCounts {
-        let nodes = nodeLock.withLock { _ in self.nodes.count }
-        return ShareCounts(nodes: nodes, openFiles: fileLock.withLock { use in use.openFiles })
+        var counts = ShareCounts()
+        counts.nodes = nodeLock.withLock { _ in nodes.count }
+        counts.openFiles = fileLock.withLock { use in use.openFiles }
+        return counts
     }
 
     /// Grows with each lock that is given up: whoever waits for one tries again then.
