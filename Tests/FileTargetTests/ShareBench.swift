@@ -131,9 +131,10 @@ final class TableFile {
         unsafe raw.withUnsafeBytes { unsafe input.copyMemory(from: $0.baseAddress!, byteCount: raw.count) }
         unsafe output.initializeMemory(as: UInt8.self, repeating: 0xee, count: 64)
         return slots.with(slot) { request in
-            request.token = RequestToken(
-                sequence: RequestToken(rawValue: request.token).sequence, queue: 0, head: UInt16(slot)
-            ).rawValue
+            request.token =
+                RequestToken(
+                    sequence: RequestToken(rawValue: request.token).sequence, queue: 0, head: UInt16(slot)
+                ).rawValue
             var segments = request.emptySegments
             unsafe segments.storage[0] = unsafe iovec(iov_base: input, iov_len: raw.count)
             segments.readableCount = 1
@@ -176,7 +177,9 @@ final class TableFile {
         return Reply(error: header.error == 0 ? nil : Errno(rawValue: -header.error), bytes: body)
     }
 
-    func bytes<Value: BitwiseCopyable>(_ value: Value) -> [UInt8] { unsafe withUnsafeBytes(of: value) { unsafe [UInt8]($0) } }
+    func bytes<Value: BitwiseCopyable>(_ value: Value) -> [UInt8] {
+        unsafe withUnsafeBytes(of: value) { unsafe [UInt8]($0) }
+    }
 
     func text(_ name: String) -> [UInt8] { Array(name.utf8) + [0] }
 
