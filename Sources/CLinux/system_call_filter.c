@@ -170,7 +170,7 @@ static const struct rule rules[] = {
     {CALL(umask), IF_SHARE, 0, 0},
     {CALL(geteuid), IF_SHARE, 0, 0},
     {CALL(getegid), IF_SHARE, 0, 0},
-    {CALL(prlimit64), IF_SHARE, 0, 0},
+    {CALL(prlimit64), SHARE_EQUALS, 0, 0},
     {CALL(unshare), SHARE_EQUALS, 0, 0x200 /* CLONE_FS: a umask of its own */},
     // Descriptors
     {CALL(close), ALWAYS, 0, 0},

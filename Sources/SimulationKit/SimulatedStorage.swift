@@ -129,8 +129,9 @@ public final class SimulatedStorage {
                 unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
                 unsafe length += UInt64(vector.iov_len)
             }
-        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .unlink,
-            .rename:
+        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .unlink, .rename, .updateFiles,
+            .installFile:
+
             break
         }
         return SimulatedOperation(
