@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/mount.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -75,3 +76,12 @@ int clinux_keep_file_capabilities(int may_use_handles) {
     if (syscall(SYS_capset, &header, data)) return errno;
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? errno : 0;
 }
+
+int clinux_mount_fuse(int device, const char *place, int read_only) {
+    enum { READ_ONLY = 1, NOSUID = 2, NODEV = 4 };
+    char options[128];
+    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
+    return mount("baton", place, "fuse.baton", NOSUID | NODEV | (read_only ? READ_ONLY : 0), options);
+}
+
+int clinux_unmount_fuse(const char *place) { return umount2(place, DETACH); }

@@ -8,6 +8,8 @@ internal import WorkerRuntime
 /// What the command line asks for.
 enum Invocation {
     case serve(WorkerConfiguration, Logger.Level)
+    /// Mount the directory on this host.
+    case mount(WorkerConfiguration, at: String, Logger.Level)
     /// Serve a device that a supervisor keeps, whose channel and kernel rings were inherited.
     case serveInCustody(channel: Int32, rings: [Int32], directory: Int32?, Confinement?, Logger.Level)
     case print(String)
@@ -60,6 +62,7 @@ enum Option: String, CaseIterable {
     case sharedDir = "shared-dir"
     case share
     case tag
+    case mount
     case xattr
     case noXattr = "no-xattr"
     case xattrmap
@@ -132,6 +135,12 @@ func parseCommandLine(version: String) throws(UsageError) -> Invocation {
         return .serveInCustody(
             channel: numbers[0], rings: Array(numbers[1...]), directory: options[.share].flatMap { Int32($0) },
             try confinement(options), try logLevel(options))
+    }
+    if let place = options[.mount] {
+        guard options.has(.sharedDir), !options.has(.socketPath), !options.has(.fd) else {
+            throw UsageError("--mount goes with --shared-dir, and without --socket-path and --fd")
+        }
+        return .mount(try configuration(options, .descriptor(-1)), at: place, try logLevel(options))
     }
     return .serve(try configuration(options, meeting(options)), try logLevel(options))
 }

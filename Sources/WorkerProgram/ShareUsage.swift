@@ -9,6 +9,7 @@ let shareUsage = """
     Where to meet the front-end (one of them):
       --socket-path=PATH      listen on a UNIX socket at PATH
       --fd=N                  use the inherited socket N, which listens or is connected
+      --mount=PATH            no front-end: mount the share on this host, until it is unmounted or SIGTERM comes
       --socket-mode=MODE, --socket-owner=USER, --socket-group=GROUP  who can connect
 
     The share:

@@ -33,6 +33,12 @@ public func runWorker(_ build: WorkerBuild) {
             } catch {
                 fail("\(error)", status: 1)
             }
+        case .mount(let configuration, let place, let level):
+            do throws(SystemError) {
+                try MountWorker(configuration, at: place, log: makeLog(level, .ofStandardError())).run()
+            } catch {
+                fail("\(error)", status: 1)
+            }
         case .serveInCustody(let channel, let rings, let directory, let confinement, let level):
             serveInCustody(channel, rings, directory, build, confinement, level)
         }

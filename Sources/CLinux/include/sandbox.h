@@ -12,8 +12,8 @@
 /// When it ends, everything in it does. Inside, user and group 0 are the caller's own and 1 is `user` and `group`,
 /// if the caller may say so; else there is only 0, the caller's own.
 ///
-/// Returns 0 or an error number. `has_user` is set to whether there is a user 1. NULL: the room has no user namespace, and
-/// its processes the host's users.
+/// Returns 0 or an error number. `has_user` is set to whether there is a user 1. NULL: the room has no user namespace,
+/// and its processes the host's users.
 int clinux_room_make(int *pid, int *has_user, int lifeline, unsigned user, unsigned group);
 
 /// Starts a program as clinux_spawn does, in a session of its own, in a room. It is a child of the caller's. It sees

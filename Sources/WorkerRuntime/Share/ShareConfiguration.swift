@@ -72,7 +72,7 @@ extension WorkerConfiguration {
             try deviceParts(queueCount: queueCount, loops, statistics, takeOver, log))
     }
 
-    private func shareMemory(
+    func shareMemory(
         _ share: ShareConfiguration, _ takeOver: TakeOver?
     ) throws(SystemError) -> ShareMemory {
         let (nodes, files) = (share.maximumNodes, share.maximumFiles)
