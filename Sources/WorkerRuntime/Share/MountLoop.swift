@@ -34,7 +34,6 @@ struct MountLoop: ~Copyable {
         let slots = try FuseSlots(count: Self.slotCount)
         let buffers = try Mapping(anonymous: Self.slotCount * Self.stride)
         let poller = try Poller()
-        try poller.watch(device.number, token: 0)
         try poller.watch(signals, token: 1)
         if let number = engine.pollDescriptor { try poller.watch(number, token: 2, edge: true) }
         let files = try Passthrough(session)
@@ -57,17 +56,19 @@ struct MountLoop: ~Copyable {
         unsafe request(slot) + ((FuseRequest.requestBytes + 4095) & ~4095)
     }
 
+    /// Waits for requests from now on: once the device is mounted, for the kernel tells nobody who has asked before.
+    func watch() throws(Errno) { try poller.watch(device.number, token: 0) }
+
     /// Serves until it is unmounted or a signal comes.
     mutating func run() {
         while true {
             var worked = false
-            for _ in 0..<Self.slotCount where !free.isEmpty {
+            taking: for _ in 0..<Self.slotCount where !free.isEmpty {
                 switch take() {
                 case .request: worked = true
-                case .none: break
+                case .none: break taking
                 case .unmounted: return
                 }
-                if !worked { break }
             }
             if goOn() { worked = true }
             if worked { continue }

@@ -37,6 +37,7 @@ public struct MountWorker: ~Copyable {
         guard unsafe clinux_mount_fuse(device, place, configuration.isReadOnly ? 1 : 0) == 0 else {
             throw SystemError(cannot: "mount at", place, .current, advice: "It takes root")
         }
+        try taking("/dev/fuse") { () throws(Errno) in try loop.watch() }
         self.loop = loop
         self.place = place
         self.log = log
