@@ -128,8 +128,8 @@ let package = Package(
         tests(
             of: "FileTarget",
             [
-                "CLinux", "CWire", "Custody", "Inflight", "Platform", "SimulationKit", "Telemetry", "TestSupport", "Uring",
-                "Virtio",
+                "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "SimulationKit", "Telemetry",
+                "TestSupport", "Uring", "Virtio",
             ]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(

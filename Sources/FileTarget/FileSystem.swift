@@ -11,6 +11,9 @@ public protocol FileSystem: ~Copyable {
     /// What INIT has agreed on; nil before.
     var agreement: FuseAgreement? { get }
 
+    /// Registers with the engine as whom it is to carry out some operations. Once, before anything is started.
+    mutating func register<Engine: IOEngine & ~Copyable>(_ engine: inout Engine)
+
     /// A driver begins: whatever one before knew is forgotten.
     mutating func begin(_ agreement: FuseAgreement)
 

@@ -129,8 +129,8 @@ public final class SimulatedStorage {
                 unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
                 unsafe length += UInt64(vector.iov_len)
             }
-        case .synchronizeData, .synchronize, .allocate, .discardDevice, .makeDirectory, .unlink, .rename, .makeSymlink,
-            .link, .receive, .send, .updateFiles, .installFile:
+        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .unlink,
+            .rename:
             break
         }
         return SimulatedOperation(
@@ -250,7 +250,7 @@ extension SimulatedStorage {
         }
         switch operation.kind {
         case .synchronizeData, .synchronize: return 0
-        case .makeDirectory, .unlink, .rename, .makeSymlink, .link: return -ENOTDIR
+        case .unlink, .rename: return -ENOTDIR
         case .allocate, .discardDevice: return clear(operation)
         case .updateFiles, .installFile: return -EINVAL
         case .receive, .send: return -ENOTSOCK

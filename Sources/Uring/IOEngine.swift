@@ -39,6 +39,11 @@ public protocol IOEngine: ~Copyable {
     /// Operations queued and not yet taken by the kernel.
     var queuedCount: Int { get }
 
+    /// Registers the calling thread's credentials, for operations that are to be carried out with them.
+    ///
+    /// - Returns: their number for `IOOperation.personality`; nil where the engine knows none.
+    mutating func registerPersonality() -> UInt16?
+
     /// A descriptor that polls readable when a completion has arrived; nil for an engine that completes at once.
     var pollDescriptor: Int32? { get }
 }
@@ -49,6 +54,11 @@ extension IOEngine where Self: ~Copyable {
     @inlinable public mutating func releaseCompletions() {}
     @inlinable public var lastIndex: UInt32 { 0 }
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
+}
+
+/// An engine without credentials.
+extension IOEngine where Self: ~Copyable {
+    public mutating func registerPersonality() -> UInt16? { nil }
 }
 
 /// The result of one operation.
@@ -72,7 +82,7 @@ public struct IOCompletion: Sendable {
         /// Data and everything else of a file.
         case synchronize
         /// Names in directories.
-        case makeDirectory, unlink, rename, makeSymlink, link
+        case unlink, rename
         /// On a socket.
         case receive, send
         /// On the ring's own table of files.
@@ -182,21 +192,11 @@ public struct IOCompletion: Sendable {
         unsafe Self(.synchronize, file: file)
     }
 
-    /// mkdirat
-    ///
-    /// - Parameter name: stays until the operation has been submitted, as do all names below.
-    public static func makeDirectory(
-        in directory: Int32, _ name: UnsafePointer<CChar>, mode: UInt32, personality: UInt16
-    ) -> Self {
-        var operation = unsafe Self(
-            .makeDirectory, file: directory, buffer: UnsafeMutableRawPointer(mutating: name), count: mode)
-        operation.personality = personality
-        return operation
-    }
-
     /// unlinkat
     ///
-    /// - Parameter flags: AT_REMOVEDIR or 0.
+    /// - Parameters:
+    ///   - name: stays until the operation has been submitted, as do the names of `rename`.
+    ///   - flags: AT_REMOVEDIR or 0.
     public static func unlink(in directory: Int32, _ name: UnsafePointer<CChar>, flags: Int32) -> Self {
         unsafe Self(
             .unlink, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
@@ -211,28 +211,6 @@ public struct IOCompletion: Sendable {
         unsafe Self(
             .rename, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
             count: UInt32(bitPattern: newDirectory), offset: UInt64(UInt(bitPattern: newName)), flags: flags)
-    }
-
-    /// symlinkat
-    public static func makeSymlink(
-        in directory: Int32, _ name: UnsafePointer<CChar>, target: UnsafePointer<CChar>, personality: UInt16
-    ) -> Self {
-        var operation = unsafe Self(
-            .makeSymlink, file: directory, buffer: UnsafeMutableRawPointer(mutating: target),
-            offset: UInt64(UInt(bitPattern: name)))
-        operation.personality = personality
-        return operation
-    }
-
-    /// linkat
-    public static func link(
-        from directory: Int32, _ name: UnsafePointer<CChar>, to newDirectory: Int32, _ newName: UnsafePointer<CChar>,
-        flags: Int32
-    ) -> Self {
-        unsafe Self(
-            .link, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
-            count: UInt32(bitPattern: newDirectory), offset: UInt64(UInt(bitPattern: newName)),
-            flags: UInt32(bitPattern: flags))
     }
 
     /// fdatasync

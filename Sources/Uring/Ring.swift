@@ -130,7 +130,7 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
-        case .makeDirectory, .unlink, .rename, .makeSymlink, .link:
+        case .unlink, .rename:
             unsafe prepareNames(operation, sqe)
         case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .updateFiles, .installFile:
             unsafe prepareRare(operation, sqe)
@@ -173,24 +173,17 @@ internal import Synchronization
         case .installFile:
             unsafe io_uring_prep_rw(Self.installFixedFile, sqe, operation.file, nil, 0, 0)
             unsafe sqe.pointee.flags = 1 /* IOSQE_FIXED_FILE */
-        case .read, .readVectors, .write, .writeVectors, .makeDirectory, .unlink, .rename, .makeSymlink, .link:
+        case .read, .readVectors, .write, .writeVectors, .unlink, .rename:
             preconditionFailure("prepared by enqueue")
         }
     }
 
-    /// Operations on names: `addr` is the first name, `off` (addr2) the second, `len` the second directory or a mode.
+    /// Operations on names: `addr` is the first name, `off` (addr2) the second, `len` the second directory.
     func prepareNames(_ operation: IOOperation, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
-        let code =
-            switch operation.kind {
-            case .makeDirectory: IORING_OP_MKDIRAT
-            case .unlink: IORING_OP_UNLINKAT
-            case .rename: IORING_OP_RENAMEAT
-            case .makeSymlink: IORING_OP_SYMLINKAT
-            default: IORING_OP_LINKAT
-            }
+        let code = operation.kind == .unlink ? IORING_OP_UNLINKAT : IORING_OP_RENAMEAT
         unsafe io_uring_prep_rw(
             Int32(code.rawValue), sqe, operation.file, operation.buffer, operation.count, operation.offset)
-        // rename_flags, unlink_flags and hardlink_flags are all in this place.
+        // rename_flags and unlink_flags are both in this place.
         unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
     }
 
@@ -251,6 +244,11 @@ internal import Synchronization
     }
 
     public var lastIndex: UInt32 { tail &- 1 }
+
+    public mutating func registerPersonality() -> UInt16? {
+        let result = unsafe io_uring_register_personality(&ring)
+        return result > 0 ? UInt16(exactly: result) : nil
+    }
 
     public func hadTaken(_ index: UInt32) -> Bool { Int32(bitPattern: index &- adoptedHead) < 0 }
 }

@@ -41,20 +41,11 @@ public struct Worker: ~Copyable {
         // It has no record, but says which system call it was that it may not make.
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
-        var directory: GivenDirectory?
-        if case .directory(let path, let share) = configuration.storage {
-            if case .path(let socket, let access) = configuration.meeting {
-                early = try EarlyListener(at: socket, access: access)
-            } else {
-                early = nil
-            }
-            directory = try share.enter(path, readOnly: configuration.isReadOnly, log)
-            isShare = true
-        } else {
-            (early, isShare) = (nil, false)
-        }
+        let entrance = try Entrance(configuration, log)
         device = try configuration.makeDevice(
-            log: log, signals: signals.number, statistics: statistics, directory: directory)
+            log: log, signals: signals.number, statistics: statistics, directory: entrance.directory)
+        early = entrance.listener
+        isShare = entrance.directory != nil
         watch = Self.watch(device, log)
         self.memoryLoss = memoryLoss
         self.log = log

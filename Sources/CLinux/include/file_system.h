@@ -74,23 +74,6 @@ static inline int clinux_chmod_empty(int fd, unsigned mode) {
     return (int)syscall(452, fd, "", mode, CLINUX_AT_EMPTY_PATH);
 }
 
-/// setxattrat and its like (Linux 6.13), on the file of a descriptor that need not be open for real.
-struct clinux_xattr_arguments { uint64_t value; uint32_t size, flags; };
-static inline int clinux_setxattr_empty(int fd, const char *name, const void *value, size_t size, int flags) {
-    const struct clinux_xattr_arguments arguments = {(uint64_t)(uintptr_t)value, (uint32_t)size, (uint32_t)flags};
-    return (int)syscall(463, fd, "", CLINUX_AT_EMPTY_PATH, name, &arguments, sizeof arguments);
-}
-static inline ssize_t clinux_getxattr_empty(int fd, const char *name, void *value, size_t size) {
-    const struct clinux_xattr_arguments arguments = {(uint64_t)(uintptr_t)value, (uint32_t)size, 0};
-    return syscall(464, fd, "", CLINUX_AT_EMPTY_PATH, name, &arguments, sizeof arguments);
-}
-static inline ssize_t clinux_listxattr_empty(int fd, char *list, size_t size) {
-    return syscall(465, fd, "", CLINUX_AT_EMPTY_PATH, list, size);
-}
-static inline int clinux_removexattr_empty(int fd, const char *name) {
-    return (int)syscall(466, fd, "", CLINUX_AT_EMPTY_PATH, name);
-}
-
 // <sys/xattr.h>'s, which Swift does not look at
 extern int setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
 extern ssize_t getxattr(const char *path, const char *name, void *value, size_t size);

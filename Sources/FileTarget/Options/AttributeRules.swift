@@ -44,7 +44,9 @@ public struct AttributeRules: Sendable, Equatable {
             }
             let isLast = try parseRule(&rest, separator: first)
             guard rules.count <= Self.maximumRules else { throw Self.wrong("there are too many rules") }
-            if isLast, rest.contains(where: { !$0.isWhitespace }) { throw Self.wrong("a map rule must be the last one") }
+            if isLast, rest.contains(where: { !$0.isWhitespace }) {
+                throw Self.wrong("a map rule must be the last one")
+            }
         }
         if rules.isEmpty { throw Self.wrong("there is no rule") }
     }
@@ -52,11 +54,15 @@ public struct AttributeRules: Sendable, Equatable {
     private static func wrong(_ why: String) -> SystemError {
         SystemError(
             cannot: "use", "the rules for extended attributes", nil,
-            advice: "\(why): give rules as :TYPE:SCOPE:KEY:PREPEND: or :map:KEY:PREPEND:, for example :map::user.virtiofs.:")
+            advice:
+                "\(why): give rules as :TYPE:SCOPE:KEY:PREPEND: or :map:KEY:PREPEND:, for example :map::user.virtiofs.:"
+        )
     }
 
     private static func field(_ rest: inout Substring, _ separator: Character) throws(SystemError) -> String {
-        guard let end = rest.firstIndex(of: separator) else { throw wrong("'\(rest)' does not end with '\(separator)'") }
+        guard let end = rest.firstIndex(of: separator) else {
+            throw wrong("'\(rest)' does not end with '\(separator)'")
+        }
         defer { rest = rest[rest.index(after: end)...] }
         let field = String(rest[..<end])
         guard field.utf8.count <= maximumName else { throw wrong("'\(field)' is too long") }

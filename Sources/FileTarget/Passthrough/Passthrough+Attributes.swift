@@ -10,16 +10,6 @@ internal import Platform
     case list(UnsafeMutablePointer<CChar>, Int)
     case remove
 
-    /// Over an O_PATH descriptor (Linux 6.13).
-    func byDescriptor(_ fd: Int32, _ name: UnsafePointer<CChar>) -> Int {
-        switch self {
-        case .set(let value, let count, let flags): Int(unsafe clinux_setxattr_empty(fd, name, value, count, flags))
-        case .get(let to, let room): unsafe clinux_getxattr_empty(fd, name, to, room)
-        case .list(let to, let room): unsafe clinux_listxattr_empty(fd, to, room)
-        case .remove: Int(unsafe clinux_removexattr_empty(fd, name))
-        }
-    }
-
     /// Over a descriptor that is open for real.
     func byFile(_ fd: Int32, _ name: UnsafePointer<CChar>) -> Int {
         switch self {
@@ -43,23 +33,12 @@ internal import Platform
 // MARK: - Extended attributes
 
 extension Passthrough {
-    /// Does something with the attributes of a node, in the first way that this kernel has.
+    /// Does something with the attributes of a node. An O_PATH descriptor is no way to them, not even for setxattrat.
     ///
     /// - Parameter name: the host's; not looked at by `list`.
     private mutating func perform(
         _ action: AttributeAction, _ node: UInt64, _ name: UnsafePointer<CChar>
     ) throws(Errno) -> Int {
-        let held = try hold(node)
-        defer { drop(held) }
-        credentials.becomeServer()
-        if hasAttributesByDescriptor {
-            let result = unsafe action.byDescriptor(held.fd, name)
-            if result >= 0 { return result }
-            let error = Errno.current
-            // Linux up to 6.18 at least has the calls, and refuses them an O_PATH descriptor.
-            guard error == .noSuchCall || error.rawValue == EBADF else { throw error }
-            hasAttributesByDescriptor = false
-        }
         // Files and directories open; for links and special files there is only /proc.
         let type = session.withNodes { nodes in nodes.slot(of: node).map { nodes.type(of: $0) } ?? 0 }
         let result: Int
@@ -69,6 +48,8 @@ extension Passthrough {
             result = unsafe action.byFile(fd, name)
             if result < 0 { throw .current }
         } else {
+            let held = try hold(node)
+            defer { drop(held) }
             guard session.processFiles >= 0 else { throw .notSupported }
             result = unsafe action.byPath(descriptorPath(held.fd), name)
             if result < 0 { throw .current }
@@ -174,7 +155,9 @@ extension Passthrough {
 // MARK: - Access lists
 
 extension Passthrough {
-    private var hasIdentityIDs: Bool { session.description.userIDs.isIdentity && session.description.groupIDs.isIdentity }
+    private var hasIdentityIDs: Bool {
+        session.description.userIDs.isIdentity && session.description.groupIDs.isIdentity
+    }
 
     /// system.posix_acl_access and system.posix_acl_default
     private func isAccessList(_ name: FuseName) -> Bool {

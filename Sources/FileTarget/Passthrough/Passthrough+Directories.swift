@@ -37,8 +37,9 @@ extension Passthrough {
         var (used, read) = (0, 0)
         while read < count {
             let entry = unsafe Self.entry(listing.base + read)
-            let size = ((plus ? Int(WIRE_FUSE_NAME_OFFSET_DIRENTPLUS) : Int(WIRE_FUSE_NAME_OFFSET))
-                + entry.nameCount + 7) & ~7
+            let size =
+                ((plus ? Int(WIRE_FUSE_NAME_OFFSET_DIRENTPLUS) : Int(WIRE_FUSE_NAME_OFFSET))
+                    + entry.nameCount + 7) & ~7
             if used + size > room { break }
             if plus {
                 unsafe putPlus(entry, node, fd, at: answer.base + used)

@@ -246,7 +246,9 @@ extension Passthrough {
 
     mutating func seek(_ arguments: wire_fuse_lseek_in, _ request: inout FuseRequest) throws(Errno) -> FileResult {
         let whence = Int32(bitPattern: arguments.whence)
-        guard whence == Int32(CLINUX_SEEK_DATA) || whence == Int32(CLINUX_SEEK_HOLE), arguments.offset <= UInt64(Int64.max) else {
+        guard whence == Int32(CLINUX_SEEK_DATA) || whence == Int32(CLINUX_SEEK_HOLE),
+            arguments.offset <= UInt64(Int64.max)
+        else {
             throw .invalidArgument
         }
         guard let fd = session.files.take(arguments.fh, .file) else { throw Errno(rawValue: EBADF) }

@@ -93,7 +93,9 @@ extension Passthrough {
                     directory.fd, name.bytes, all, mode, HostFlags.resolve)
             }
         } catch {
-            guard error == Errno(rawValue: EEXIST), Int32(bitPattern: arguments.flags) & O_EXCL == 0 else { throw error }
+            guard error == Errno(rawValue: EEXIST), Int32(bitPattern: arguments.flags) & O_EXCL == 0 else {
+                throw error
+            }
         }
         let found: FoundNode
         if fd >= 0 {
@@ -170,8 +172,13 @@ extension Passthrough {
     /// UNLINK and RMDIR.
     mutating func remove(_ name: FuseName, flags: Int32, _ request: inout FuseRequest) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
-        defer { drop(directory) }
         credentials.becomeServer()
+        if usesEngine {
+            request.hold(directory, nil)
+            let names = unsafe request.copyNames(name, name)
+            return .operation(unsafe .unlink(in: directory.fd, names.0, flags: flags))
+        }
+        defer { drop(directory) }
         guard unsafe unlinkat(directory.fd, name.bytes, flags) == 0 else { throw .current }
         return .done
     }
@@ -180,10 +187,36 @@ extension Passthrough {
         _ name: FuseName, to parent: UInt64, _ newName: FuseName, _ flags: UInt32, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let from = try hold(request.node)
-        defer { drop(from) }
-        let to = try hold(parent)
-        defer { drop(to) }
-        credentials.becomeServer()
+        let to: HeldNode
+        do throws(Errno) {
+            to = try hold(parent)
+        } catch {
+            drop(from)
+            throw error
+        }
+        // A whiteout is a new file: the driver's user's.
+        if flags & 4 != 0 {
+            do throws(Errno) {
+                try becomeDriver(request, FuseExtras())
+            } catch {
+                drop(from)
+                drop(to)
+                throw error
+            }
+        } else {
+            credentials.becomeServer()
+        }
+        defer { credentials.becomeServer() }
+        if usesEngine, flags & 4 == 0 {
+            request.hold(from, to)
+            let names = unsafe request.copyNames(name, newName)
+            return .operation(
+                unsafe .rename(from: from.fd, names.0, to: to.fd, names.1, flags: flags))
+        }
+        defer {
+            drop(from)
+            drop(to)
+        }
         guard unsafe clinux_renameat(from.fd, name.bytes, to.fd, newName.bytes, flags) == 0 else { throw .current }
         return .done
     }
@@ -204,5 +237,14 @@ extension Passthrough {
         return .entry(entry(unsafe try find(request.node, directory.fd, name.bytes)))
     }
 
-    mutating func finishNames(_ request: inout FuseRequest, _ result: Int32) -> FileResult { .failed(.inputOutput) }
+    /// Names change by an operation of the engine, whose completion outlives this process, where that was asked for.
+    private var usesEngine: Bool { session.description.changesNamesThroughEngine }
+
+    mutating func finishNames(_ request: inout FuseRequest, _ result: Int32) -> FileResult {
+        if let held = request.held.0 { drop(held) }
+        if let held = request.held.1 { drop(held) }
+        request.held = (nil, nil)
+        request.stage = Stage.idle.rawValue
+        return result < 0 ? .failed(Errno(rawValue: -result)) : .done
+    }
 }

@@ -4,7 +4,6 @@ internal import Glibc
 internal import Platform
 internal import Synchronization
 
-
 // MARK: - Descriptors of nodes
 
 extension Passthrough {

@@ -3,7 +3,6 @@ internal import CWire
 internal import Glibc
 internal import Platform
 
-
 // MARK: - Attributes
 
 extension Passthrough {
@@ -65,7 +64,8 @@ extension Passthrough {
         }
     }
 
-    mutating func extendedStatus(_ arguments: wire_fuse_statx_in, _ request: inout FuseRequest) throws(Errno) -> FileResult
+    mutating func extendedStatus(_ arguments: wire_fuse_statx_in, _ request: inout FuseRequest) throws(Errno)
+        -> FileResult
     {
         // AT_STATX_SYNC_TYPE is all that the driver may choose; DIOALIGN and later fields have no place in the answer.
         let flags = HostFlags.emptyPath | Int32(bitPattern: arguments.sx_flags & 0x6000)
@@ -163,7 +163,9 @@ extension Passthrough {
 // MARK: - SETATTR
 
 extension Passthrough {
-    private func has(_ arguments: wire_fuse_setattr_in, _ bit: Int) -> Bool { arguments.valid & (1 << UInt32(bit)) != 0 }
+    private func has(_ arguments: wire_fuse_setattr_in, _ bit: Int) -> Bool {
+        arguments.valid & (1 << UInt32(bit)) != 0
+    }
 
     mutating func setAttributes(
         _ arguments: wire_fuse_setattr_in, _ request: inout FuseRequest

@@ -3,7 +3,7 @@ internal import CWire
 internal import Glibc
 public import Platform
 internal import Synchronization
-internal import Uring
+public import Uring
 
 /// A directory of the host as a file system: what serves the requests of one loop.
 ///
@@ -22,9 +22,8 @@ internal import Uring
     private var sweptAt: UInt64 = 0
     /// As the host's user nobody of the driver's: writes take set-ID bits away. 0: the engine has no personalities.
     var killingPersonality: UInt16 = 0
-    /// What this kernel has: found out once.
+    /// The kernel has fchmodat2: found out once.
     var hasChmodByDescriptor = true
-    var hasAttributesByDescriptor = true
 
     /// Answers of READDIR and extended attributes, at most.
     static var answerBytes: Int { 128 << 10 }
@@ -50,6 +49,14 @@ internal import Uring
     var pathScratch: UnsafeMutablePointer<CChar> { unsafe nameScratch + 1024 }
 
     public var agreement: FuseAgreement? { session.agreement }
+
+    /// Writes that take set-ID bits away are carried out without CAP_FSETID.
+    public mutating func register<Engine: IOEngine & ~Copyable>(_ engine: inout Engine) {
+        credentials.becomeServer()
+        credentials.setMayKeepIDs(false)
+        killingPersonality = engine.registerPersonality() ?? 0
+        credentials.setMayKeepIDs(true)
+    }
 
     public mutating func begin(_ agreement: FuseAgreement) {
         session.reset()

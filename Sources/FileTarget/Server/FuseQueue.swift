@@ -136,9 +136,10 @@ public import Virtio
         outstanding += 1
         let slot = unsafe storage.slots + Int(head)
         unsafe slot.pointee.isActive = true
-        unsafe slot.pointee.token = RequestToken(
-            sequence: RequestToken(rawValue: slot.pointee.token).sequence, queue: UInt16(index), head: head
-        ).rawValue
+        unsafe slot.pointee.token =
+            RequestToken(
+                sequence: RequestToken(rawValue: slot.pointee.token).sequence, queue: UInt16(index), head: head
+            ).rawValue
         guard let segments = walk(head) else {
             giveBack(head, written: 0, isMalformed: true)
             return

@@ -50,6 +50,8 @@ public import Virtio
     var killsIDs = false
     /// Times that the operation was tried again.
     var attempts: UInt8 = 0
+    /// Directories whose descriptors the operation uses.
+    var held: (HeldNode?, HeldNode?) = (nil, nil)
     /// The operation that found no room.
     var stalledOperation: IOOperation?
 
@@ -60,10 +62,10 @@ public import Virtio
     private var writableBytes = 0
     /// Room for vectors.
     private let vectorStorage: UnsafeMutablePointer<iovec>
-    /// Room for two names and a symbolic link's target, for the file system.
+    /// Room for two names.
     let names: UnsafeMutablePointer<CChar>
 
-    static let nameBytes = 256 + 256 + 4096 + 128
+    static let nameBytes = 512
 
     /// Bytes of an answer, at most: what /dev/fuse sets aside for it.
     public static var answerBytes: Int { MemoryLayout<wire_fuse_out_header>.size + ShareDescription.maximumTransfer }
@@ -99,6 +101,19 @@ public import Virtio
 
     /// How far it had come before the operation under way, for its record.
     public var progress: RequestProgress { RequestProgress(done: UInt64(transferred), state: UInt64(stage)) }
+
+    /// The operation under way uses these directories until it has completed.
+    mutating func hold(_ first: HeldNode, _ second: HeldNode?) {
+        held = (first, second)
+        stage = Stage.names.rawValue
+    }
+
+    /// Names that lie still until the operation has been submitted.
+    func copyNames(_ first: FuseName, _ second: FuseName) -> (UnsafePointer<CChar>, UnsafePointer<CChar>) {
+        unsafe names.update(from: first.bytes, count: first.count + 1)
+        unsafe (names + 256).update(from: second.bytes, count: second.count + 1)
+        return unsafe (UnsafePointer(names), UnsafePointer(names + 256))
+    }
 
     // MARK: Data
 

@@ -27,6 +27,7 @@ public import Virtio
         self.files = files
         self.engine = engine
         self.description = description
+        self.files.register(&self.engine)
     }
 
     // MARK: The engine

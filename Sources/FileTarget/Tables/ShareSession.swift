@@ -10,6 +10,8 @@ public struct ShareCounts: Sendable, Equatable {
     public var nodes = 0
     /// Files and directories that it has open.
     public var openFiles = 0
+
+    public init() {}
 }
 
 /// One share and its driver, as all loops of a worker see it: tables, root, options.
@@ -170,6 +172,9 @@ public final class ShareSession: Sendable {
         return false
     }
 
+    /// Slots that files may be in; the others were never used.
+    public var usedSlots: Range<UInt32> { 1..<max(files.fresh, 1) }
+
     /// Forgets all nodes but the root and closes all files: the driver has gone, or starts anew. The loops have no
     /// request of it under way but the one that asks for this.
     public func reset() {
@@ -186,8 +191,10 @@ public final class ShareSession: Sendable {
     }
 
     public var counts: ShareCounts {
-        let nodes = nodeLock.withLock { _ in self.nodes.count }
-        return ShareCounts(nodes: nodes, openFiles: fileLock.withLock { use in use.openFiles })
+        var counts = ShareCounts()
+        counts.nodes = nodeLock.withLock { _ in nodes.count }
+        counts.openFiles = fileLock.withLock { use in use.openFiles }
+        return counts
     }
 
     /// Grows with each lock that is given up: whoever waits for one tries again then.

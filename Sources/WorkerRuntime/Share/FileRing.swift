@@ -38,9 +38,9 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
     /// Gives a share, which has been taken up, the files that its tables know.
     ///
     /// - Throws: when this process may open no more, or the kernel does not give them.
-    func restore(_ session: ShareSession, slots: Range<UInt32>) throws(SystemError) {
+    func restore(_ session: ShareSession) throws(SystemError) {
         do throws(Errno) {
-            for slot in slots where session.wantsFile(slot: slot) {
+            for slot in session.usedSlots where session.wantsFile(slot: slot) {
                 let number = ring.withLock { $0.install(slot: slot) }
                 // It was never put there: its request is carried out again.
                 if number == -EBADF { continue }

@@ -68,7 +68,7 @@ extension WorkerConfiguration {
             loops.append(try startLoop(index, service, takeOver != nil, log))
         }
         return ShareDevice(
-            session, openFiles: openFiles, maximumFiles: share.maximumFiles,
+            session, openFiles: openFiles,
             try deviceParts(queueCount: queueCount, loops, statistics, takeOver, log))
     }
 

@@ -7,12 +7,9 @@ internal import VhostUser
 final class ShareDevice: ServedDevice {
     private let session: ShareSession
     private let openFiles: FileRing?
-    /// Where open files may be.
-    private let fileSlots: Range<UInt32>
 
     /// - Parameter openFiles: where open files outlive this worker; nil: nowhere.
-    init(_ session: ShareSession, openFiles: FileRing?, maximumFiles: Int, _ parts: Parts) {
-        fileSlots = 1..<UInt32(maximumFiles)
+    init(_ session: ShareSession, openFiles: FileRing?, _ parts: Parts) {
         self.session = session
         self.openFiles = openFiles
         super.init(parts)
@@ -25,7 +22,7 @@ final class ShareDevice: ServedDevice {
     override func takeUpStorage() throws(SystemError) {
         openFiles?.takeUp()
         session.takeUp()
-        try openFiles?.restore(session, slots: fileSlots)
+        try openFiles?.restore(session)
     }
 
     /// A driver that is gone knows no nodes and has no files open. One whose device is another worker's is not gone.

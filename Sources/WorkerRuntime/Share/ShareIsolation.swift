@@ -17,6 +17,20 @@ final class EarlyListener {
     }
 }
 
+/// How a worker on its own comes to what it shares: nil, nil for a disk.
+struct Entrance {
+    private(set) var listener: EarlyListener?
+    private(set) var directory: GivenDirectory?
+
+    init(_ configuration: WorkerConfiguration, _ log: Logger) throws(SystemError) {
+        guard case .directory(let path, let share) = configuration.storage else { return }
+        if case .path(let socket, let access) = configuration.meeting {
+            listener = try EarlyListener(at: socket, access: access)
+        }
+        directory = try share.enter(path, readOnly: configuration.isReadOnly, log)
+    }
+}
+
 extension ShareConfiguration {
     /// Opens the directory for a worker on its own, and makes it the worker's root, as far as it is asked to. Called
     /// before other threads are started.
