@@ -2,7 +2,7 @@
 # The share of Scripts/demo; to be sourced by it.
 
 what=share
-. "$root/Scripts/lib/share.bash"
+. "$root/Scripts/lib/share/common.bash"
 . "$root/Scripts/lib/demo-custody.bash"
 
 create_share() {
