@@ -115,7 +115,9 @@ let package = Package(
             ]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
-        module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
+        module(
+            "FuzzTargets",
+            ["BlockTarget", "CWire", "FileTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
 
         tests(of: "Platform", ["TestSupport"]),
         // The kernel's virtio headers, to compare our own with

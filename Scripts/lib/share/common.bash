@@ -39,7 +39,7 @@ describe_tree() {
 boot_share_guest() {
     local socket=$1 tag=$2 rounds=$3
     shift 3
-    { printf 'tag=%s\nrounds=%s\n' "$tag" "$rounds" && cat "$root/Scripts/lib/share-guest"; } >"$work/share-script"
+    { printf 'tag=%s\nrounds=%s\n' "$tag" "$rounds" && cat "$root/Scripts/lib/share/guest"; } >"$work/share-script"
     REPORT=$work/report exec "$root/Scripts/lib/run-guest" "$work/share-script" \
         -chardev "socket,id=share,path=$socket" -device "vhost-user-fs-pci,chardev=share,tag=$tag,queue-size=1024" "$@"
 }
