@@ -60,7 +60,7 @@ private func begin(
     _ server: inout FuseServer<IdleFiles, SimulatedEngine>, _ slots: borrowing FuseSlots,
     _ source: UnsafeMutableRawBufferPointer, _ target: UnsafeMutableRawBufferPointer, cut: Int, room: Int
 ) -> FuseStep {
-    unsafe slots.with(0) { request in
+    slots.with(0) { request in
         var segments = request.emptySegments
         let part = cut == 0 ? 1 << 20 : cut
         func add(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int, isWritable: Bool) {
