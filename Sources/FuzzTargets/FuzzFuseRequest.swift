@@ -60,7 +60,7 @@ private func begin(
     _ server: inout FuseServer<IdleFiles, SimulatedEngine>, _ slots: borrowing FuseSlots,
     _ source: UnsafeMutableRawBufferPointer, _ target: UnsafeMutableRawBufferPointer, cut: Int, room: Int
 ) -> FuseStep {
-    unsafe slots.with(0) { request in
+    slots.with(0) { request in
         var segments = request.emptySegments
         let part = cut == 0 ? 1 << 20 : cut
         func add(_ buffer: UnsafeMutableRawBufferPointer, _ count: Int, isWritable: Bool) {
@@ -133,10 +133,12 @@ private struct IdleFiles: ~Copyable, FileSystem {
             precondition(flags & ~7 == 0)
         case .batchForget(let nodes, let count): precondition(count * 16 <= nodes.count)
         case .read(let arguments):
-            precondition(request.remaining <= room && request.remaining <= Int(arguments.size))
+            let remaining = request.remaining
+            precondition(remaining <= room && remaining <= Int(arguments.size))
             checkVectors(request)
         case .write(let arguments):
-            precondition(request.remaining == Int(arguments.size))
+            let remaining = request.remaining
+            precondition(remaining == Int(arguments.size))
             checkVectors(request)
         case .setAttribute(let name, let value, let arguments):
             unsafe precondition(strlen(name.bytes) == name.count)
@@ -171,6 +173,7 @@ private struct IdleFiles: ~Copyable, FileSystem {
             unsafe precondition(vector.iov_len > 0)
             unsafe total += vector.iov_len
         }
-        precondition(total == request.remaining, "the vectors are not what is left to transfer")
+        let remaining = request.remaining
+        precondition(total == remaining, "the vectors are not what is left to transfer")
     }
 }
