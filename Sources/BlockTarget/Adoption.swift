@@ -188,8 +188,9 @@ extension BlockQueue where Ring: ~Copyable {
 
     private mutating func findStatus(_ head: UInt16) {
         let slot = unsafe storage.slots + Int(head)
-        var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
+        var segments = unsafe slot.pointee.emptySegments
         let verdict = ring.walk(from: head, memory: &view, into: &segments)
+        unsafe slot.pointee.segmentStorage = segments.storage
         _ = unsafe slot.pointee.findStatus(segments, verdict)
     }
 

@@ -40,6 +40,10 @@ public import Virtio
     @usableFromInline var adopted = 0
     @usableFromInline var stalledHead: Int32 = -1
     @usableFromInline var stalledTail: Int32 = -1
+    @usableFromInline let throttle: Throttle
+    @usableFromInline var limit = LimitWait()
+    @usableFromInline var held = HeldRequests()
+    let roomPolicy: RoomPolicy
     /// The eventfd that interrupts the guest, or -1.
     @usableFromInline var call: Int32
 
@@ -71,6 +75,8 @@ public import Virtio
         self.records = records
         self.account = account
         meter = QueueMeter(statistics, queue: index, slots: slots)
+        throttle = Throttle(statistics)
+        roomPolicy = RoomPolicy(statistics)
         self.memory = memory
         view = memory.view
         rules = RequestRules(disk, features: features)
@@ -111,7 +117,7 @@ public import Virtio
             count += 1
             unsafe next = storage.slots[Int(next)].nextStalled
         }
-        return count == outstandingCount
+        return count + held.count == outstandingCount
     }
 
     /// Operations under way that a worker before this one has started.
@@ -160,6 +166,7 @@ public import Virtio
         meter.beginBatch()
         let count = Int(min(waiting, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
+        if throttle.isOn { return serviceLimited(count, &backend) }
         for taken in 0..<count where !takeOne(&backend) { return taken }
         return count
     }
@@ -187,8 +194,9 @@ public import Virtio
     @inline(__always)
     mutating func parse(_ head: UInt16) -> ParsedRequest {
         let slot = unsafe storage.slots + Int(head)
-        var segments = unsafe SegmentList(storage: slot.pointee.segmentStorage, capacity: SlotStorage.segmentCapacity)
+        var segments = unsafe slot.pointee.emptySegments
         let verdict = ring.walk(from: head, memory: &view, into: &segments)
+        unsafe slot.pointee.segmentStorage = segments.storage
         unsafe slot.pointee.writtenOnSuccess = 1
         return unsafe slot.pointee.parse(segments, verdict: verdict, rules: rules)
     }
@@ -267,7 +275,7 @@ public import Virtio
     /// - Returns: whether any was started.
     @inlinable
     public mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
-        var progressed = false
+        var progressed = retryHeld(&backend)
         var left = outstanding
         while stalledHead >= 0, left > 0 {
             left -= 1
@@ -290,9 +298,13 @@ public import Virtio
         return progressed
     }
 
-    /// Requests wait for room.
+    /// Requests wait for room here.
     @inlinable
     public var hasStalled: Bool { stalledHead >= 0 }
+
+    /// Requests wait for room, here or on the host: `resumeStalled` may find some.
+    @inlinable
+    public var hasWaiting: Bool { stalledHead & held.head >= 0 }
 
     @inlinable
     @inline(__always)
@@ -308,19 +320,27 @@ public import Virtio
                 head, sequence: RequestToken(rawValue: slot.pointee.token).sequence, index: backend.lastIndex,
                 slot.pointee.progress)
         case .stalled:
-            // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
-            records.begin(head)
-            // Its name is that of the last operation in this slot, whose completion a worker before may have left in
-            // the queue: it would be taken for the end of a request that has not begun.
-            unsafe storage.slots[Int(head)].token &+= 1 << 32
-            unsafe storage.slots[Int(head)].nextStalled = -1
+            setAside(head)
             if stalledTail >= 0 {
                 unsafe storage.slots[Int(stalledTail)].nextStalled = Int32(head)
             } else {
                 stalledHead = Int32(head)
             }
             stalledTail = Int32(head)
+        case .held:
+            hold(head)
         }
+    }
+
+    /// A request will be started again.
+    @usableFromInline
+    mutating func setAside(_ head: UInt16) {
+        // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
+        records.begin(head)
+        // Its name is that of the last operation in this slot, whose completion a worker before may have left in
+        // the queue: it would be taken for the end of a request that has not begun.
+        unsafe storage.slots[Int(head)].token &+= 1 << 32
+        unsafe storage.slots[Int(head)].nextStalled = -1
     }
 
     /// Answers a request that was carried out, or failed at that.
@@ -370,35 +390,42 @@ public import Virtio
     }
 }
 
-/// Memory for the slots of one queue: all of it is set aside at the start; pages that no request needs cost nothing.
+/// Memory for the slots of one queue: all of it is set aside at the start. What each request uses lies close together
+/// and is there from the start; pages for what only long chains and ranges need cost nothing until then.
 @usableFromInline
 @safe struct SlotStorage: ~Copyable {
     @usableFromInline let slots: UnsafeMutablePointer<RequestSlot>
     private let count: Int
-    private let mapping: Mapping
+    private let dense: Mapping
+    private let sparse: Mapping
 
-    /// Room for every buffer of the longest chain, each crossing one region border, as far as the kernel takes them.
-    @usableFromInline static var segmentCapacity: Int { maximumChainLength }
-    /// A little more than the segments need, so that the first segments of neighbouring slots, the only ones in use
-    /// most of the time, fall into different cache sets.
-    private static let stride = unsafe segmentCapacity * MemoryLayout<iovec>.stride + rangeBytes + 64
-    private static let rangeBytes = DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride
+    private static var shortBytes: Int { unsafe RequestSlot.shortCapacity * MemoryLayout<iovec>.stride }
+    private static var longBytes: Int { unsafe RequestSlot.longCapacity * MemoryLayout<iovec>.stride }
+    private static var rangeBytes: Int { DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride }
+    private static var slotBytes: Int { MemoryLayout<RequestSlot>.stride }
 
     init(slots count: Int) throws(Errno) {
-        mapping = try Mapping(anonymous: count * Self.stride)
+        let dense = try Mapping(anonymous: count * (Self.slotBytes + Self.shortBytes))
+        let sparse = try Mapping(anonymous: count * (Self.longBytes + Self.rangeBytes))
+        dense.populate()
         self.count = count
-        unsafe slots = .allocate(capacity: count)
+        unsafe slots = dense.base.bindMemory(to: RequestSlot.self, capacity: count)
+        let shortBase = unsafe dense.base + count * Self.slotBytes
         for index in 0..<count {
-            let base = unsafe mapping.base + index * Self.stride
-            let segments = unsafe base.bindMemory(to: iovec.self, capacity: Self.segmentCapacity)
-            let ranges = unsafe (base + Self.segmentCapacity * MemoryLayout<iovec>.stride)
-                .bindMemory(to: BlockRange.self, capacity: DiskDescription.maximumRanges)
-            unsafe (slots + index).initialize(to: RequestSlot(segmentStorage: segments, ranges: ranges))
+            let long = unsafe sparse.base + index * (Self.longBytes + Self.rangeBytes)
+            unsafe (slots + index).initialize(
+                to: RequestSlot(
+                    shortSegments: (shortBase + index * Self.shortBytes)
+                        .bindMemory(to: iovec.self, capacity: RequestSlot.shortCapacity),
+                    longSegments: long.bindMemory(to: iovec.self, capacity: RequestSlot.longCapacity),
+                    ranges: (long + Self.longBytes)
+                        .bindMemory(to: BlockRange.self, capacity: DiskDescription.maximumRanges)))
         }
+        self.dense = dense
+        self.sparse = sparse
     }
 
     deinit {
         unsafe slots.deinitialize(count: count)
-        unsafe slots.deallocate()
     }
 }

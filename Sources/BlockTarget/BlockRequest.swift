@@ -39,6 +39,8 @@ public struct BlockRange: Sendable {
 /// A backend works through a slot by taking from the front: `vectors` and `offset` name what is left to transfer, or
 /// `ranges` what is left to discard or zero.
 @safe public struct RequestSlot {
+    // The order is that of use: what each transfer touches lies in two cache lines.
+
     /// Names the request in an engine: see `RequestToken`.
     public var token: UInt64 = 0
     /// Between arrival and answer.
@@ -54,51 +56,72 @@ public struct BlockRange: Sendable {
     public var isAdopted = false
     /// An adopted one that does not fit its record: answer it with an error when the kernel is done with it.
     @usableFromInline var isRefused = false
-    /// Bytes done of the range at hand.
-    @usableFromInline var rangesDone: UInt64 = 0
-    /// Times the storage has told to try again.
-    public var attempts: UInt16 = 0
-    /// A bounce buffer that carries part of the request, or -1.
-    public var bounce: Int32 = -1
     /// How the part that is under way goes to the storage: a backend's own code, 0 at the start.
     public var method: UInt8 = 0
+    /// The first buffer of what is left.
+    public var vectors: UnsafeMutablePointer<iovec>
+    /// The guest's status byte.
+    @usableFromInline var status: UnsafeMutablePointer<UInt8>?
+    /// The segments of the chain: in `shortSegments` or in `longSegments`.
+    @usableFromInline var segmentStorage: UnsafeMutablePointer<iovec>
     /// Where the transfer goes on, in bytes from the start of the disk.
     public var offset: UInt64 = 0
     /// Bytes left to transfer.
     public var remaining: UInt64 = 0
     /// Bytes of the part that is under way.
     public var partLength: UInt64 = 0
+
+    /// Buffers left.
+    public var vectorCount = 0
+    /// Bytes of the whole transfer, or of all ranges.
+    @usableFromInline var totalBytes: UInt64 = 0
+    /// Bytes written to the guest when all goes well, the status byte included.
+    @usableFromInline var writtenOnSuccess: UInt32 = 0
+    /// A bounce buffer that carries part of the request, or -1.
+    public var bounce: Int32 = -1
     /// Bytes that `advance` has dropped from the front of the first buffer.
     private var droppedBytes = 0
     /// The buffers that the device writes, without the status byte: their place in the segments, and how many.
     private var writableStart = 0
     @usableFromInline var writableCount = 0
-    /// The first buffer of what is left.
-    public var vectors: UnsafeMutablePointer<iovec>
-    /// Buffers left.
-    public var vectorCount = 0
+    /// Bytes done of the range at hand.
+    @usableFromInline var rangesDone: UInt64 = 0
+    /// Times the storage has told to try again.
+    public var attempts: UInt16 = 0
+    /// The slot behind this one in the list of those that wait for room, or -1.
+    @usableFromInline var nextStalled: Int32 = -1
+
+    /// Room for the segments of most chains, and for those of any.
+    private let shortSegments: UnsafeMutablePointer<iovec>
+    private let longSegments: UnsafeMutablePointer<iovec>
     /// The ranges of DISCARD and WRITE_ZEROES.
     public let ranges: UnsafeMutablePointer<BlockRange>
     /// The range to work on now.
     public var rangeIndex = 0
     public var rangeCount = 0
-    /// Room for all segments of a chain.
-    @usableFromInline let segmentStorage: UnsafeMutablePointer<iovec>
-    /// The guest's status byte.
-    @usableFromInline var status: UnsafeMutablePointer<UInt8>?
-    /// Bytes written to the guest when all goes well, the status byte included.
-    @usableFromInline var writtenOnSuccess: UInt32 = 0
-    /// The slot behind this one in the list of those that wait for room, or -1.
-    @usableFromInline var nextStalled: Int32 = -1
 
-    init(segmentStorage: UnsafeMutablePointer<iovec>, ranges: UnsafeMutablePointer<BlockRange>) {
-        unsafe self.segmentStorage = segmentStorage
+    init(
+        shortSegments: UnsafeMutablePointer<iovec>, longSegments: UnsafeMutablePointer<iovec>,
+        ranges: UnsafeMutablePointer<BlockRange>
+    ) {
+        unsafe self.shortSegments = shortSegments
+        unsafe self.longSegments = longSegments
         unsafe self.ranges = ranges
-        unsafe vectors = segmentStorage
+        unsafe segmentStorage = shortSegments
+        unsafe vectors = shortSegments
     }
 
-    /// Bytes of the whole transfer, or of all ranges.
-    @usableFromInline var totalBytes: UInt64 = 0
+    /// Segments in the short part.
+    static var shortCapacity: Int { 16 }
+    /// Room for every buffer of the longest chain, each crossing one region border, as far as the kernel takes them.
+    static var longCapacity: Int { maximumChainLength }
+
+    /// An empty list for the chain's segments.
+    @usableFromInline var emptySegments: SegmentList {
+        unsafe SegmentList(
+            storage: shortSegments, capacity: Self.shortCapacity, longStorage: longSegments,
+            longCapacity: Self.longCapacity)
+    }
 
     /// Its operation moves data: a result of 0 says that none was moved.
     var expectsBytes: Bool { (operation == .read || operation == .write) && !isSynchronizing }

@@ -46,8 +46,10 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
 
     /// - Parameter access: to files that stay open for as long as the backend lives.
     /// - Throws: when there is no memory for the bounce buffers.
-    public init(_ access: ImageAccess, engine: consuming Engine) throws(Errno) {
-        try self.init(access, keepingOpen: nil, engine, nil, FaultMeter(nil, loop: 0))
+    public init(
+        _ access: ImageAccess, engine: consuming Engine, meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
+    ) throws(Errno) {
+        try self.init(access, keepingOpen: nil, engine, nil, meter)
     }
 
     private init(
@@ -340,12 +342,25 @@ extension FileBackend where Engine: ~Copyable {
         }
         // Our own buffers are always there: guest memory is gone, or part of it.
         if error == Errno(rawValue: EFAULT) { SharedMemoryGuard.report() }
+        releaseBounce(&slot)
         switch error {
-        case .noSpace, Errno(rawValue: EDQUOT): meter.count(.noSpace)
+        case .noSpace, Errno(rawValue: EDQUOT):
+            if mayHold(slot), meter.holdsForRoom { return .held }
+            meter.count(.noSpace)
         default: meter.count(.error)
         }
-        releaseBounce(&slot)
         return .done(.ioError)
+    }
+
+    /// Whether a request that found no room can be carried out again later as if nothing had been.
+    ///
+    /// Not one whose data the kernel has taken over already: it tells once that it could not be put on stable storage,
+    /// and forgets the data. Asked again, it would say that all is well.
+    private func mayHold(_ slot: borrowing RequestSlot) -> Bool {
+        if slot.isSynchronizing { return false }
+        if slot.operation == .flush { return false }
+        let isDurable = slot.isDurable
+        return offsetMask != 0 || !isDurable
     }
 
     /// A storage that cannot do it this way may do it another way. Nil when the error says something else.

@@ -13,7 +13,7 @@ public protocol StorageBackend: ~Copyable {
     /// - Returns: completions of theirs that wait.
     mutating func takeUp() -> Int
 
-    /// Starts a request that has been checked, or starts it again after `.stalled`.
+    /// Starts a request that has been checked, or starts it again after `.stalled` or `.held`.
     mutating func start(_ slot: inout RequestSlot) -> BackendStep
 
     /// Goes on with a request, one of whose operations has completed.
@@ -81,8 +81,10 @@ public enum BackendStep: Sendable {
     case done(BlockStatus)
     /// An operation is under way; its completion will come.
     case pending
-    /// There is no room now: start it again later.
+    /// There is no room for its operation here now: start it again later.
     case stalled
+    /// There is no room for its data on the host, and it is to wait for that: start it again later.
+    case held
 }
 
 /// Errors of the storage, by kind.

@@ -58,6 +58,8 @@ static const struct rule rules[] = {
     {CALL(clock_nanosleep), ALWAYS, 0, 0},
     {CALL(gettimeofday), ALWAYS, 0, 0},
     {CALL(sched_yield), ALWAYS, 0, 0},
+    // To the lowest priority: for what a dead worker still has to clean up
+    {CALL(setpriority), EQUALS, 2, 19},
     // Its image: locks, size, what it can do, holes
     {CALL(fcntl), EQUALS, 1, F_DUPFD_CLOEXEC},
     {CALL(fcntl), EQUALS, 1, F_GETFD},

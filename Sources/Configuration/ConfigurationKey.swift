@@ -161,6 +161,17 @@ extension ConfigurationKey {
             about: "Their share of the storage (`io.weight`).",
             get: { $0.ioWeight.map { ReadValue(integer: $0) } },
             set: { $0.ioWeight = $1?.integer }),
+        ConfigurationKey(
+            name: "limit", form: .limit, standard: "no limit", change: .live, isDefaultable: true,
+            about: "The most that the guest may have done in a second, as in `baton limit`.",
+            get: { LimitForm.entries(of: $0.limit).map { ReadValue(entries: $0) } },
+            set: { $0.limit = $1.flatMap { LimitForm.info($0.entries) } }),
+        ConfigurationKey(
+            name: "on-enospc", form: .choice(["report", "hold"]), standard: "report", change: .live,
+            isDefaultable: true,
+            about: "A request that finds no room on the host is answered with an error, or waits for room.",
+            get: { ReadValue(text: $0.onEnospc ?? "report") },
+            set: { $0.onEnospc = $1?.text == "hold" ? "hold" : nil }),
     ]
 }
 
@@ -188,6 +199,7 @@ extension ConfigurationKey {
         return switch form {
         case .flag: "\(value.flag)"
         case .integer, .integerChoice, .bytes: "\(value.integer)"
+        case .limit: LimitForm.text(value.entries)
         case .integers: value.integers.map(String.init).joined(separator: ",")
         case .serial where value.text.isEmpty: standard
         case .choice, .path, .serial, .mode, .account: value.text

@@ -6,6 +6,7 @@ indirect enum ConfigurationValue: Hashable {
     case integer(Int)
     case flag(Bool)
     case list([ConfigurationValue])
+    case table([String: ConfigurationValue])
     /// What no key takes; the text says what it is.
     case other(String)
 
@@ -15,7 +16,10 @@ indirect enum ConfigurationValue: Hashable {
         case .int: self = value.int.map { .integer($0) } ?? .other("an integer")
         case .bool: self = value.bool.map { .flag($0) } ?? .other("a boolean")
         case .array: self = .list((value.array.map { Array($0) } ?? []).map { ConfigurationValue($0) })
-        case .table: self = .other("a table")
+        case .table:
+            let table = value.table
+            let pairs = (table?.keys ?? []).compactMap { key in table?[key].map { (key, ConfigurationValue($0)) } }
+            self = .table(Dictionary(pairs) { first, _ in first })
         case .double: self = .other("a number with a fraction")
         case .date, .time, .dateTime: self = .other("a date or time")
         }
@@ -28,6 +32,7 @@ indirect enum ConfigurationValue: Hashable {
         case .integer(let number): "the integer \(number)"
         case .flag(let flag): "\(flag)"
         case .list: "a list"
+        case .table: "a table"
         case .other(let kind): kind
         }
     }

@@ -157,7 +157,7 @@ public struct DiskConfiguration: Hashable, Sendable {
     ) -> (ConfigurationKey, ReadValue)? {
         guard let key = ConfigurationKey.named(name) else {
             let nearest = Spelling.nearest(to: name, among: ConfigurationKey.all.map(\.name))
-            let isNested = if case .other("a table") = value { true } else { false }
+            let isNested = if case .table = value { true } else { false }
             problems.append(
                 ConfigurationProblem(
                     in: file, key: path, "there is no such key",
@@ -170,7 +170,9 @@ public struct DiskConfiguration: Hashable, Sendable {
             return (key, try key.form.read(value))
         } catch {
             problems.append(
-                ConfigurationProblem(in: file, key: path, error.reason, suggestion: error.suggestion))
+                ConfigurationProblem(
+                    in: file, key: error.place.isEmpty ? path : "\(path).\(error.place)", error.reason,
+                    suggestion: error.suggestion))
             return nil
         }
     }

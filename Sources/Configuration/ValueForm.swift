@@ -4,6 +4,8 @@ struct ReadValue: Hashable {
     var integer = 0
     var flag = false
     var integers: [Int] = []
+    /// By the names of `LimitForm`.
+    var entries: [String: Int] = [:]
 }
 
 /// What a key takes.
@@ -20,6 +22,8 @@ enum ValueForm: Sendable {
     /// A name or a number of a user or group.
     case account(String)
     case bytes(ClosedRange<Int>)
+    /// A table of rate limits.
+    case limit
 
     /// For people: the range, in the form of the documentation's table.
     var description: String {
@@ -34,6 +38,7 @@ enum ValueForm: Sendable {
             "a list of at most \(count) numbers from \(range.lowerBound) to \(range.upperBound)"
         case .mode: "\"0000\" to \"0777\""
         case .account(let kind): "a \(kind)'s name or number"
+        case .limit: LimitForm.description
         case .bytes(let range): "\"\(Self.size(range.lowerBound))\" to \"\(Self.size(range.upperBound))\", or bytes"
         }
     }
@@ -49,6 +54,8 @@ enum ValueForm: Sendable {
     struct Complaint: Error {
         var reason: String
         var suggestion: String
+        /// The key within the value; empty: the value itself.
+        var place = ""
     }
 
     func read(_ value: ConfigurationValue) throws(Complaint) -> ReadValue {
@@ -81,6 +88,7 @@ enum ValueForm: Sendable {
         case (.account, .text(let text)) where !text.isEmpty: return ReadValue(text: text)
         case (.account, .integer(let number)) where UInt32(exactly: number) != nil: return ReadValue(text: "\(number)")
         case (.bytes(let range), _): return try bytes(value, range)
+        case (.limit, _): return ReadValue(entries: try LimitForm.read(value))
         case (.choice, _), (.path, _), (.serial, _), (.account, _): throw wrongKind(value, "a string")
         }
     }

@@ -26,6 +26,12 @@ public enum ControlMethod: String, Sendable, CaseIterable {
     case stop
     /// Takes `ResizeParameters`, gives a `ResizeResult`.
     case resize
+    /// Takes `LimitParameters`, gives a `DeviceInfo`.
+    case limit
+    /// Takes `SetParameters`, gives a `DeviceInfo`.
+    case set
+    /// Takes a `NameParameters`, gives a `RetryResult`: tries requests that wait for room on the host again.
+    case resume
 
     /// Whether it leaves everything as it is.
     public var isReadOnly: Bool { self == .status || self == .events || self == .configuration }
@@ -75,6 +81,11 @@ public struct DiskParameters: Codable, Hashable, Sendable {
     public var memoryMax: UInt64?
     /// The workers' share of the storage, 1 to 10000; absent: 100.
     public var ioWeight: Int?
+    /// What may be done in a second; absent: without limit.
+    public var limit: LimitInfo?
+    /// What becomes of a request that finds no room on the host: "report", answered with an error; "hold", it waits.
+    /// Absent: "report".
+    public var onEnospc: String?
     /// The configuration file that asks for it; absent for a device that was made by `create`. Not for callers to give.
     public var origin: String?
 

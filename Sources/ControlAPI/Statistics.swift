@@ -32,6 +32,10 @@ public struct StatisticsInfo: Codable, Hashable, Sendable {
     public var handOvers: UInt64
     /// CPU time that the worker which has the device has used, in nanoseconds; absent when none has it.
     public var workerCPU: UInt64?
+    /// Nanoseconds in which requests were there and had to wait for a limit, added up over the queues.
+    public var throttled: UInt64 = 0
+    /// Requests that wait for room on the host.
+    public var held: UInt64 = 0
 
     public init(
         time: UInt64, reads: OperationInfo, writes: OperationInfo, flushes: OperationInfo, discards: OperationInfo,

@@ -100,6 +100,9 @@ extension SessionRecord {
         return thread == 0 ? nil : thread
     }
 
+    /// Makes all of it present in memory.
+    public func populate() { mapping.populate() }
+
     /// The owner's threads that use rings.
     public var ownerThreads: [Int32] {
         (0..<WIRE_RECORD_MAX_RINGS.asInt).compactMap { ownerThread(ring: $0) }

@@ -58,6 +58,7 @@ public final class InflightRegion: Sendable {
         lead = Int(offset % 4096)
         mapping = try Mapping(
             sharing: fd, offset: Int64(offset) - Int64(lead), count: lead + Int(count), guarded: true)
+        mapping.populate()
         self.queueCount = queueCount
         self.queueSize = queueSize
     }

@@ -55,6 +55,22 @@ private func threadMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRa
 /// 6.12 cannot: things take longer there when all CPUs are busy.
 public func takeShortTurns() { _ = clinux_set_slice(100_000) }
 
+/// Makes this program's code and data, and the calling thread's stack, present in memory, for what is to be done in a
+/// hurry later: each page that is not costs some microseconds then.
+public func populateProgram() { clinux_populate_program() }
+
+/// Lets this process have the CPU only when nobody else wants it, or nearly so. Only for one that leads a process group
+/// and is alone in it.
+public func deferProcess() { _ = setpriority(Int32(PRIO_PGRP.rawValue), 0, 19) }
+
+/// Lets a thread have the CPU only when nobody else wants it, or nearly so. One that is gone, or belongs to somebody
+/// else, is left alone.
+///
+/// - Parameter number: as the PID namespace of the caller numbers it.
+public func deferThread(_ number: Int32) {
+    _ = setpriority(Int32(PRIO_PROCESS.rawValue), UInt32(bitPattern: number), 19)
+}
+
 /// Names the calling thread as `ps -L` shows it; the first thread's name is that of the process. Longer ones are cut.
 public func nameCurrentThread(_ name: String) {
     unsafe pthread_setname_np(pthread_self(), String(name.prefix(15)))

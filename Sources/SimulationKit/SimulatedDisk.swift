@@ -17,8 +17,10 @@ public final class SimulatedQueue {
     public var outstanding: Int { queue.outstanding }
     /// The guest's ring makes no sense.
     public var isBroken: Bool { queue.isBroken }
-    /// Requests wait for room.
+    /// Requests wait for room in the engine.
     public var hasStalled: Bool { queue.hasStalled }
+    /// Requests that wait for room on the host.
+    public var heldCount: Int { queue.heldCount }
     /// Index of the next available entry to take.
     public var nextAvailable: UInt16 { UInt16(truncatingIfNeeded: queue.base) }
 
@@ -26,15 +28,17 @@ public final class SimulatedQueue {
     ///   - index: the queue's place in its disk.
     ///   - features: as agreed on; nil takes all that the disk offers.
     ///   - call: the eventfd that interrupts the guest, or -1.
+    ///   - statistics: where it counts, and where the device's policy is; nil: in memory of its own.
     /// - Throws: when there is not enough memory.
     public init(
         _ guest: SimulatedGuest, disk: DiskDescription, index: Int = 0, features: UInt64? = nil,
-        writesThrough: Bool = false, call: Int32 = -1
+        writesThrough: Bool = false, call: Int32 = -1, statistics: DeviceStatistics? = nil
     ) throws(Errno) {
         let features = features ?? disk.features
         queue = try BlockQueue(
             index: index, ring: SplitRequestRing(guest.makeVirtqueue(features: features), log: .none),
-            memory: guest.memory, disk: disk, features: features, writesThrough: writesThrough, call: call)
+            statistics: statistics, memory: guest.memory, disk: disk, features: features,
+            writesThrough: writesThrough, call: call)
         self.index = index
         self.guest = guest
     }
@@ -49,6 +53,9 @@ public final class SimulatedQueue {
 
     /// Whether a write is answered only when it is durable, from now on.
     public func setWritesThrough(_ value: Bool) { queue.setWritesThrough(value) }
+
+    /// The queue is about to be stopped: no request waits for room on the host from now on.
+    public func endHolding() { queue.endHolding(true) }
 }
 
 /// A disk, its guests and a backend, face to face: no socket, no thread, no time.
@@ -73,7 +80,7 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
     public func turn() -> Bool {
         var worked = false
         firstToResume = (firstToResume + 1) % queues.count
-        for queue in queues[firstToResume...] + queues[..<firstToResume] where queue.hasStalled {
+        for queue in queues[firstToResume...] + queues[..<firstToResume] where queue.queue.hasWaiting {
             if queue.queue.resumeStalled(&backend) { worked = true }
         }
         for queue in queues where queue.queue.service(&backend) > 0 { worked = true }

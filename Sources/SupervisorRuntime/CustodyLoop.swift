@@ -55,6 +55,8 @@ final class CustodyLoop: CustodySite {
     private let hangLimit: UInt64
     /// When loops are to be looked at again, if there are any.
     private var nextWatch: UInt64 = 0
+    /// When devices whose requests may wait for room on the host are to be looked at again, if there are any.
+    private var nextRoomWatch: UInt64 = 0
 
     static let maximumDevices = 1024
     /// Events that a new follower is told of.
@@ -182,6 +184,7 @@ final class CustodyLoop: CustodySite {
             }
             for device in devices.values { device.runTimers() }
             watchLoops()
+            watchRoom()
             advanceRun()
             ended = []
         }
@@ -195,11 +198,20 @@ final class CustodyLoop: CustodySite {
         for device in devices.values { device.watchLoops(at: now, limit: hangLimit) }
     }
 
+    /// Tells of requests that wait for room on the host, and that none does any more.
+    private func watchRoom() {
+        let now = monotonicNanoseconds()
+        guard now >= nextRoomWatch else { return }
+        nextRoomWatch = now + RoomWatch.interval
+        for device in devices.values where device.mustWatchRoom { device.watchRoom() }
+    }
+
     /// Milliseconds until something is due, rounded up; nil for never.
     private func timeout() -> Int32? {
         var deadline = devices.values.compactMap(\.nextDeadline).min()
         if let canary = run?.resumeAt { deadline = min(deadline ?? .max, canary) }
         if hangLimit > 0, devices.values.contains(where: \.mustWatch) { deadline = min(deadline ?? .max, nextWatch) }
+        if devices.values.contains(where: \.mustWatchRoom) { deadline = min(deadline ?? .max, nextRoomWatch) }
         guard let deadline else { return nil }
         let now = monotonicNanoseconds()
         return deadline <= now ? 0 : Int32(min(60_000, (deadline - now + 999_999) / 1_000_000))

@@ -1,4 +1,5 @@
 internal import Platform
+public import Telemetry
 
 /// What an operator has asked a device to be.
 public struct DeviceConfiguration: Codable, Hashable, Sendable {
@@ -38,6 +39,10 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
     public var socketGroup: UInt32?
     /// nil: none.
     public var limits: ResourceLimits?
+    /// How much its front-end may have done in a second; nil: no limit.
+    public var rates: RateLimits?
+    /// Requests that find no room on the host wait for it; nil: they are answered with an error.
+    public var holdsForRoom: Bool?
     /// The configuration file that asks for the device; nil: somebody has asked for it by a command.
     public var origin: String?
 
@@ -93,6 +98,7 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
             throw .invalid("a socket's mode is octal, such as 0660, not \(String(socketMode, radix: 8))")
         }
         try limits?.validate()
+        try rates?.validate()
     }
 
     /// A session record has room for 16 rings, and the connection has one.
@@ -128,6 +134,9 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         if let cpus, !cpus.isEmpty { lines.append("--cpus=\(cpus.map(String.init).joined(separator: ","))") }
         return lines.joined(separator: "\n")
     }
+
+    /// What its loops are to hold, from this moment on.
+    var policy: DevicePolicy { DevicePolicy(limits: rates ?? RateLimits(), holdsForRoom: holdsForRoom ?? false) }
 
     var socketAccess: SocketAccess { SocketAccess(mode: socketMode, owner: socketOwner, group: socketGroup) }
 

@@ -23,7 +23,7 @@ final class DeviceCustody {
     private(set) var machine: DeviceMachine
     let record: SessionRecord
     private let recordFile: SharedFD
-    /// What its workers count.
+    /// What its workers count, and the policy that they hold.
     let statistics: DeviceStatistics
     private let statisticsFile: SharedFD
     let rings: [SharedFD]
@@ -31,6 +31,8 @@ final class DeviceCustody {
     var ringSights: [RingSight?] = []
     /// The worker that has the device, as it was seen last; nil: none was.
     var watch: WorkerWatch?
+    /// What has been told of requests that wait for room on the host.
+    var roomWatch = RoomWatch()
     private let listener: UnixListener
     private let stateFile: StateFile
     /// What keeps others off the image; nil when there is none, or it could not be had yet.
@@ -129,7 +131,7 @@ final class DeviceCustody {
             throw SystemError(cannot: "take over", name, nil, advice: "\(error)")
         }
         // None of a supervisor that knew none. What cannot be read is no reason to lose a device.
-        if let file = found["statistics"], let kept = try? DeviceStatistics(file.fd, writable: false) {
+        if let file = found["statistics"], let kept = try? DeviceStatistics(file.fd, writable: true) {
             (statisticsFile, statistics) = (file, kept)
         } else {
             statisticsFile = try Self.makeStatistics(configuration)
@@ -203,6 +205,7 @@ final class DeviceCustody {
             watch(.process(device: configuration.name, id), link.process.pidfd.number)
         }
         applyLimits()
+        statistics.setPolicy(configuration.policy)
         handle(.begin)
         // It was accepted, and nobody has heard of it yet.
         if custody[connection] != nil, !machine.isConnected { handle(.connected) }
@@ -256,7 +259,9 @@ final class DeviceCustody {
         _ file: SharedFD, _ configuration: DeviceConfiguration
     ) throws(SystemError) -> DeviceStatistics {
         do throws(Errno) {
-            return try DeviceStatistics(file.fd, writable: false)
+            let statistics = try DeviceStatistics(file.fd, writable: true)
+            statistics.setPolicy(configuration.policy)
+            return statistics
         } catch {
             throw SystemError(cannot: "read the statistics of", configuration.name, error)
         }

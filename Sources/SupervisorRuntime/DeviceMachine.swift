@@ -206,6 +206,8 @@ extension DeviceMachine {
         public enum Kind: String, Codable, Hashable, Sendable {
             case created, deleted, started, standby, active, died, refused, connected, disconnected, frozen, settled
             case upgrading, upgraded, rolledBack, failed, note, resizing, resized
+            /// Requests wait for room on the host; none does any more.
+            case outOfRoom, hasRoom
         }
         public var kind: Kind
         /// The worker that it is about; nil for the device.

@@ -23,6 +23,8 @@ internal import Synchronization
     private let completionMask: UInt32
     /// Where the kernel stood in the submission queue when this process took the ring over.
     private var adoptedHead: UInt32
+    /// Files that the ring keeps open itself, in the order in which it knows them; -1: none.
+    private var registered: (Int32, Int32) = (-1, -1)
 
     /// Makes a ring.
     ///
@@ -100,6 +102,17 @@ internal import Synchronization
         unsafe io_uring_queue_exit(&ring)
     }
 
+    /// Lets the ring itself keep two files open, so that the kernel need not look them up for each operation. An
+    /// advice: a ring that cannot goes on without.
+    ///
+    /// Only for a ring that ends with this process. One that outlives it would keep the files open, and with them the
+    /// locks that tell a successor when the last write of this process has landed.
+    public mutating func register(_ first: Int32, _ second: Int32) {
+        let files = [first, second]
+        guard unsafe io_uring_register_files(&ring, files, 2) == 0 else { return }
+        registered = (first, second)
+    }
+
     static func atomic(_ address: UnsafeMutablePointer<UInt32>) -> UnsafeMutablePointer<Atomic<UInt32>> {
         unsafe UnsafeMutableRawPointer(address).assumingMemoryBound(to: Atomic<UInt32>.self)
     }
@@ -136,10 +149,23 @@ internal import Synchronization
             unsafe prepareRare(operation, sqe)
         }
         if operation.personality != 0 { unsafe sqe.pointee.personality = operation.personality }
+        if file == registered.0 {
+            unsafe Self.useRegistered(0, sqe)
+        } else if file == registered.1 {
+            unsafe Self.useRegistered(1, sqe)
+        }
         unsafe sqe.pointee.user_data = token
         tail &+= 1
         return true
     }
+
+    private static func useRegistered(_ index: Int32, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
+        unsafe sqe.pointee.fd = index
+        unsafe sqe.pointee.flags |= fixedFile
+    }
+
+    /// IOSQE_FIXED_FILE
+    private static var fixedFile: UInt8 { 1 }
 
     func prepareRare(_ operation: IOOperation, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
         switch operation.kind {

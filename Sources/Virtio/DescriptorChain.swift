@@ -2,11 +2,16 @@ public import Glibc
 
 /// The buffers of one request, as host memory: first those the device reads, then those it writes.
 ///
-/// The storage belongs to the request's slot and is fixed; a chain with more segments is malformed.
+/// The storage belongs to the request's slot. It may have two parts, a short one that most chains fit into, so that the
+/// slots of many requests lie close together, and a long one for the others. A chain with more segments is malformed.
 @safe public struct SegmentList {
-    /// Room for `capacity` segments.
-    public let storage: UnsafeMutablePointer<iovec>
-    public let capacity: Int
+    /// Room for `capacity` segments; the long part, once the chain did not fit into the short one.
+    @inlinable public var storage: UnsafeMutablePointer<iovec> { unsafe storageValue }
+    @inlinable public var capacity: Int { capacityValue }
+    @usableFromInline var storageValue: UnsafeMutablePointer<iovec>
+    @usableFromInline var capacityValue: Int
+    @usableFromInline let longStorage: UnsafeMutablePointer<iovec>?
+    @usableFromInline let longCapacity: Int
     /// Segments that the device reads, from the start of `storage`.
     public var readableCount = 0
     /// Segments that the device writes, behind them.
@@ -18,8 +23,34 @@ public import Glibc
 
     @inlinable
     public init(storage: UnsafeMutablePointer<iovec>, capacity: Int) {
-        unsafe self.storage = storage
-        self.capacity = capacity
+        unsafe self.init(storage: storage, capacity: capacity, longStorage: nil, longCapacity: 0)
+    }
+
+    /// - Parameters:
+    ///   - storage: the short part, room for `capacity` segments.
+    ///   - longStorage: room for `longCapacity` segments, more than `capacity`.
+    @inlinable
+    public init(
+        storage: UnsafeMutablePointer<iovec>, capacity: Int, longStorage: UnsafeMutablePointer<iovec>?,
+        longCapacity: Int
+    ) {
+        unsafe storageValue = storage
+        capacityValue = capacity
+        unsafe self.longStorage = longStorage
+        self.longCapacity = longCapacity
+    }
+
+    /// Goes on in the long part.
+    ///
+    /// - Returns: false when there is none, or it is in use.
+    @usableFromInline
+    @inline(never)
+    mutating func lengthen() -> Bool {
+        guard let longStorage = unsafe longStorage, longCapacity > capacity else { return false }
+        unsafe longStorage.update(from: storage, count: readableCount + writableCount)
+        unsafe storageValue = longStorage
+        capacityValue = longCapacity
+        return true
     }
 }
 
@@ -147,7 +178,7 @@ public struct ChainWalker {
                 return
             }
             let part = min(span.count, rest)
-            if segments.readableCount + segments.writableCount == segments.capacity {
+            if segments.readableCount + segments.writableCount == segments.capacity, !segments.lengthen() {
                 fault = fault ?? .tooManySegments
                 guard descriptor.isWritable else { return }
                 // Keep the newest writable buffer in the last place: the status may be in it.

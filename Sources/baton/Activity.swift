@@ -17,6 +17,9 @@ extension DeviceInfo {
         var flight = "  in flight: \(statistics.inFlight)"
         if let oldest = statistics.oldest { flight += ", the oldest for \(duration(oldest))" }
         lines.append(flight)
+        if statistics.throttled > 0 {
+            lines.append("  waited for its limit: \(duration(statistics.throttled)), added up over the queues")
+        }
         if let gap = statistics.lastGap {
             let since = gap.cause == "death" ? "a worker died; since the next one learnt of it" : "handed over"
             lines.append("  last gap: \(duration(gap.nanoseconds)) without a worker (\(since))")
@@ -36,6 +39,12 @@ extension DeviceInfo {
                 "\(givenUp) requests were answered with an error because workers died over them. "
                     + "See `baton events`, and report it with the log.")
         }
+        if let held = statistics?.held, held > 0 {
+            sentences.append(
+                "\(held) requests wait because the host has no room for \(disk.file ?? "the image"): free some where it "
+                    + "lies, and they go on by themselves (at once: baton resume \(disk.name)). To have them fail "
+                    + "instead: baton set \(disk.name) --on-enospc=report.")
+        }
         sentences += statistics?.advice ?? []
         return sentences.map { "  note: \($0)\n" }.joined()
     }
@@ -47,7 +56,7 @@ extension StatisticsInfo {
 
     fileprivate var advice: [String] {
         var sentences: [String] = []
-        if let oldest, oldest > Self.patience {
+        if let oldest, oldest > Self.patience, held == 0 {
             sentences.append(
                 "A request has been in flight for \(duration(oldest)). If the worker lives, the storage is stuck: "
                     + "look at the host's disks (iostat, dmesg).")

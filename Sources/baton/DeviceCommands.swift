@@ -76,6 +76,11 @@ struct CreateDisk: ParsableCommand {
     @Option(help: "The workers' share of the storage, 1 to 10000 (100).")
     var ioWeight: Int?
 
+    @OptionGroup var limits: LimitOptions
+
+    @Option(help: "A request that finds no room on the host: report (an I/O error) or hold (it waits).")
+    var onEnospc = "report"
+
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
@@ -101,6 +106,10 @@ struct CreateDisk: ParsableCommand {
         disk.cpus = cpus.flatMap(numbers)
         (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
         (disk.cpuWeight, disk.ioWeight) = (cpuWeight, ioWeight)
+        // 0 is how `baton limit` says that there is none.
+        let limit = LimitInfo().changed(limits.info)
+        disk.limit = limit == LimitInfo() ? nil : limit
+        disk.onEnospc = onEnospc == "report" ? nil : onEnospc
         disk.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
         return disk
     }
@@ -159,11 +168,11 @@ struct ListDevices: ParsableCommand {
         try connection.run { client in
             let devices = try client.call(.status, StatusParameters(), as: [DeviceInfo].self)
             if connection.json { return try devices.forEach(printJSON) }
-            var rows = [["NAME", "STATE", "WORKER", "STANDBY", "FILE"]]
+            var rows = [["NAME", "STATE", "WORKER", "STANDBY", "LIMIT", "FILE"]]
             for device in devices {
                 rows.append([
                     device.disk.name, device.state, device.pid(of: "active"), device.pid(of: "standby"),
-                    device.disk.file ?? "-",
+                    device.disk.limit?.text ?? "-", device.disk.file ?? "-",
                 ])
             }
             printText(table(rows), to: STDOUT_FILENO)
@@ -223,6 +232,8 @@ extension DeviceInfo {
         lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")
         let rings = disk.splitRings == true ? ", split rings only" : ""
         lines.append("  queues: \(disk.queues) of \(disk.queueSize)\(rings), threads: \(disk.threadsDescription)")
+        if let limit = disk.limit { lines.append("  limit: \(limit.text)") }
+        if disk.onEnospc == "hold" { lines.append("  without room on the host: requests wait for it") }
         if disk.pinMemory == true { lines.append("  guest memory: kept present") }
         for worker in workers {
             let version = worker.version.isEmpty ? "" : ", version \(worker.version)"

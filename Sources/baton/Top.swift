@@ -108,6 +108,10 @@ struct DeviceRow: Encodable {
     var generation: UInt64
     var deaths: Int
     var lastGap: GapInfo?
+    /// How much of the time requests waited for the device's limit, 0 to 1 for each queue.
+    var throttled: Double
+    /// Requests that wait for room on the host.
+    var held: UInt64
     /// Of one processor, 0 to 1 and more; absent when another worker had the device before.
     var workerCPU: Double?
 
@@ -118,6 +122,7 @@ struct DeviceRow: Encodable {
         deaths = device.takeOvers
         let now = device.statistics
         (inFlight, oldest, lastGap) = (now?.inFlight ?? 0, now?.oldest, now?.lastGap)
+        (throttled, held) = (0, now?.held ?? 0)
         (seconds, iops, readBytesPerSecond, writeBytesPerSecond) = (0, 0, 0, 0)
         // A device that was made anew counts from 0.
         guard let now, let then = before?.statistics, now.time > then.time, now.operations >= then.operations else {
@@ -129,6 +134,7 @@ struct DeviceRow: Encodable {
         iops = rate(now.operations, then.operations)
         readBytesPerSecond = rate(now.reads.bytes, then.reads.bytes)
         writeBytesPerSecond = rate(now.writes.bytes, then.writes.bytes)
+        throttled = rate(now.throttled, then.throttled) / 1e9
         let latencies = [(now.reads.latency, then.reads.latency), (now.writes.latency, then.writes.latency)]
             .compactMap { now, then in now.flatMap { now in then.map { now.since($0) } } }
         if let first = latencies.first {
@@ -140,14 +146,17 @@ struct DeviceRow: Encodable {
     }
 
     static let titles = [
-        "NAME", "STATE", "IOPS", "READ/S", "WRITE/S", "P50", "P99", "INFLIGHT", "OLDEST", "GEN", "DEATHS", "GAP", "CPU",
+        "NAME", "STATE", "IOPS", "READ/S", "WRITE/S", "P50", "P99", "LIMITED", "INFLIGHT", "OLDEST", "GEN", "DEATHS",
+        "GAP", "CPU",
     ]
 
     var cells: [String] {
         func or(_ text: String?) -> String { text ?? "-" }
         return [
             name, state, String(format: "%.0f", iops), byteCount(readBytesPerSecond), byteCount(writeBytesPerSecond),
-            or(p50.map(duration)), or(p99.map(duration)), "\(inFlight)", or(oldest.map(duration)), "\(generation)",
+            or(p50.map(duration)), or(p99.map(duration)),
+            throttled > 0 ? String(format: "%.0f%%", throttled * 100) : "-", "\(inFlight)", or(oldest.map(duration)),
+            "\(generation)",
             "\(deaths)", or(lastGap.map { duration($0.nanoseconds) }),
             or(workerCPU.map { String(format: "%.0f%%", $0 * 100) }),
         ]

@@ -56,6 +56,9 @@ struct Batond: ParsableCommand {
     @Option(help: "A UNIX socket at which Prometheus, or curl, finds the metrics: GET /metrics (none).")
     var metricsSocket: String?
 
+    @Option(help: "Group of that socket, whose members may read the metrics, besides root.")
+    var metricsGroup: String?
+
     @Option(help: "A loopback address at which they are found, such as 127.0.0.1:9753 (none).")
     var metricsListen: String?
 
@@ -161,9 +164,18 @@ struct Batond: ParsableCommand {
             }
             return address
         }
+        var access = SocketAccess(mode: 0o660)
+        if let metricsGroup {
+            guard metricsSocket != nil else { throw ValidationError("--metrics-group needs --metrics-socket") }
+            guard let group = groupNumber(metricsGroup) else {
+                throw ValidationError("--metrics-group: there is no group '\(metricsGroup)'")
+            }
+            access.group = group
+        }
         guard address != nil || metricsSocket != nil else { return nil }
         return try MetricsServer(
-            path: metricsSocket, address: address, supervisor: supervisor, version: Self.configuration.version)
+            path: metricsSocket, access: access, address: address, supervisor: supervisor,
+            version: Self.configuration.version)
     }
 
     private func makeStore() throws(SystemError) -> any FDStore {
@@ -271,7 +283,7 @@ extension DeviceMachine.Report.Kind {
     fileprivate var level: Logger.Level {
         switch self {
         case .refused, .failed: .error
-        case .died, .rolledBack: .warning
+        case .died, .rolledBack, .outOfRoom: .warning
         case .active, .upgraded, .created, .deleted: .notice
         default: .info
         }

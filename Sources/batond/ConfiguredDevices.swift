@@ -9,13 +9,13 @@ internal import Synchronization
 /// Makes the devices those that the configuration asks for: at the start, and whenever it is applied again. One thing
 /// after the other, on a thread of its own, which waits for the custody thread and never the other way round.
 final class ConfiguredDevices: Sendable {
-    private let supervisor: Supervisor
+    let supervisor: Supervisor
     private let saved: SavedDevices
     private let files: ConfigurationFiles
     /// Where sockets lie unless told otherwise.
-    private let directory: String
+    let directory: String
     private let log: Logger
-    private let queue = DispatchQueue(label: "configuration")
+    let queue = DispatchQueue(label: "configuration")
     private let last = Mutex<ReloadResult?>(nil)
 
     init(
@@ -115,7 +115,7 @@ extension ConfiguredDevices {
         return (disks, paths)
     }
 
-    private func running() -> [DiskParameters] {
+    func running() -> [DiskParameters] {
         let statuses = Answer.wait { self.supervisor.status(nil, reply: $0) }
         return ((try? statuses.get()) ?? []).map { DiskParameters($0.configuration) }
     }
@@ -177,7 +177,7 @@ extension ConfiguredDevices {
         }
     }
 
-    private func save(_ disk: DiskParameters) {
+    func save(_ disk: DiskParameters) {
         do {
             try saved.save(disk)
         } catch {
@@ -252,7 +252,7 @@ extension KeyChangeInfo {
 }
 
 /// An answer of the custody thread, for a thread that may wait.
-private final class Answer<Value: Sendable>: Sendable {
+final class Answer<Value: Sendable>: Sendable {
     private let value = Mutex<Value?>(nil)
     private let isThere = DispatchSemaphore(value: 0)
 

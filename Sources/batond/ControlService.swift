@@ -104,6 +104,17 @@ struct ControlService: Sendable {
                 answer(result.map { ResizeResult($0) }.mapError { JSONRPC.Fault($0) }, id, caller)
             }
         case .stop: configured.stop { succeed($0, id, caller) }
+        case .limit:
+            let asked = try JSONRPC.parameters(of: line, as: LimitParameters.self)
+            configured.limit(asked) { answer($0.mapError { JSONRPC.Fault($0) }, id, caller) }
+        case .set:
+            let asked = try JSONRPC.parameters(of: line, as: SetParameters.self)
+            configured.set(asked) { answer($0.mapError { JSONRPC.Fault($0) }, id, caller) }
+        case .resume:
+            let name = try JSONRPC.parameters(of: line, as: NameParameters.self).name
+            supervisor.retryHeld(name) { result in
+                answer(result.map { RetryResult(requests: $0) }.mapError { JSONRPC.Fault($0) }, id, caller)
+            }
         }
         return nil
     }

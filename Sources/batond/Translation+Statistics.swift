@@ -21,6 +21,7 @@ extension StatisticsInfo {
             inFlight: reading.inFlight, oldest: reading.oldest, lastGap: reading.lastGap.map { GapInfo($0) },
             deaths: reading.gaps[.death] ?? 0, handOvers: reading.gaps[.handOver] ?? 0,
             workerCPU: worker.flatMap { processCPUNanoseconds($0.process) })
+        (throttled, held) = (reading.throttled, reading.held)
     }
 }
 

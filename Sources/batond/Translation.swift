@@ -2,6 +2,7 @@ internal import Configuration
 internal import ControlAPI
 internal import Glibc
 internal import SupervisorRuntime
+internal import Telemetry
 
 // The control socket's types and the supervisor's are apart, so that either may change without the other.
 
@@ -40,7 +41,30 @@ extension DeviceConfiguration {
         }
         let asked = ResourceLimits(cpuWeight: disk.cpuWeight, memoryBytes: disk.memoryMax, ioWeight: disk.ioWeight)
         limits = asked == ResourceLimits() ? nil : asked
+        rates = disk.limit.flatMap { $0 == LimitInfo() ? nil : RateLimits($0) }
+        switch disk.onEnospc {
+        case nil, "report": holdsForRoom = nil
+        case "hold": holdsForRoom = true
+        case .some(let other): throw .invalid("without room a request is to report or hold, not '\(other)'")
+        }
         origin = disk.origin
+    }
+}
+
+extension RateLimits {
+    init(_ limit: LimitInfo) {
+        self.init(
+            operations: limit.iops ?? 0, operationBurst: limit.iopsBurst ?? 0, bandwidth: limit.bandwidth ?? 0,
+            bandwidthBurst: limit.bandwidthBurst ?? 0)
+    }
+}
+
+extension LimitInfo {
+    init(_ rates: RateLimits) {
+        func given(_ value: UInt64) -> UInt64? { value == 0 ? nil : value }
+        self.init(
+            iops: given(rates.operations), iopsBurst: given(rates.operationBurst), bandwidth: given(rates.bandwidth),
+            bandwidthBurst: given(rates.bandwidthBurst))
     }
 }
 
@@ -67,6 +91,8 @@ extension DiskParameters {
         cpuWeight = configuration.limits?.cpuWeight
         memoryMax = configuration.limits?.memoryBytes
         ioWeight = configuration.limits?.ioWeight
+        limit = configuration.rates.map { LimitInfo($0) }
+        onEnospc = configuration.holdsForRoom == true ? "hold" : nil
         origin = configuration.origin
     }
 }

@@ -54,11 +54,12 @@ final class Bench<Backend: StorageBackend & ~Copyable> {
 
     init(
         _ backend: consuming Backend, _ description: DiskDescription, queueSize: Int = 128, features: UInt64? = nil,
-        writesThrough: Bool = false, call: Int32 = -1
+        writesThrough: Bool = false, call: Int32 = -1, statistics: DeviceStatistics? = nil
     ) throws {
         guest = try SimulatedGuest(BenchMemory.placements, queueSize: queueSize)
         let queue = try SimulatedQueue(
-            guest, disk: description, features: features, writesThrough: writesThrough, call: call)
+            guest, disk: description, features: features, writesThrough: writesThrough, call: call,
+            statistics: statistics)
         disk = SimulatedDisk(backend, [queue])
         watch = MemoryGuard(guest)
     }

@@ -1,6 +1,7 @@
 import BlockTarget
 import Platform
 import SimulationKit
+import Telemetry
 import Uring
 
 /// The disks that tests use.
@@ -26,14 +27,16 @@ enum Disks {
     /// A disk on a simulated storage.
     static func simulated(
         _ storage: SimulatedStorage, _ description: DiskDescription = description(), queueSize: Int = 128,
-        writesThrough: Bool = false, isBlockDevice: Bool = false
+        writesThrough: Bool = false, isBlockDevice: Bool = false, statistics: DeviceStatistics? = nil
     ) throws -> Bench<FileBackend<SimulatedEngine>> {
         let access = ImageAccess(
             file: SimulatedStorage.directFile, unalignedFile: SimulatedStorage.bufferedFile,
             offsetAlignment: storage.directAlignment.offset, memoryAlignment: storage.directAlignment.memory,
             isBlockDevice: isBlockDevice, isReadOnly: description.isReadOnly)
-        let backend = try FileBackend(access, engine: SimulatedEngine(storage))
-        return try Bench(backend, description, queueSize: queueSize, writesThrough: writesThrough)
+        let backend = try FileBackend(
+            access, engine: SimulatedEngine(storage), meter: FaultMeter(statistics, loop: 0))
+        return try Bench(
+            backend, description, queueSize: queueSize, writesThrough: writesThrough, statistics: statistics)
     }
 
     /// A storage whose every byte tells where it is.

@@ -2,6 +2,7 @@ import Configuration
 import ControlAPI
 import Platform
 import SupervisorRuntime
+import Telemetry
 import Testing
 
 /// The documentation and the supervisor say the same as the schema.
@@ -55,6 +56,12 @@ import Testing
         for value in [0, 1, 10000, 10001] {
             #expect(isRead("cpu-weight = \(value)") == isValid { $0.limits = ResourceLimits(cpuWeight: value) })
             #expect(isRead("io-weight = \(value)") == isValid { $0.limits = ResourceLimits(ioWeight: value) })
+        }
+        for value in [1, 10_000_000, 10_000_001] as [UInt64] {
+            #expect(isRead("limit = { iops = \(value) }") == isValid { $0.rates = RateLimits(operations: value) })
+        }
+        for value in [4095, 4096, 1 << 40, 1 << 40 + 1] as [UInt64] {
+            #expect(isRead("limit = { bandwidth = \(value) }") == isValid { $0.rates = RateLimits(bandwidth: value) })
         }
         for count in [20, 21] {
             let serial = String(repeating: "x", count: count)

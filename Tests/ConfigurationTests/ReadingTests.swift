@@ -43,6 +43,8 @@ import Testing
             cpu-weight = 200
             memory-max = "64M"
             io-weight = 50
+            limit = { iops = 2000, bandwidth = "100M", bandwidth-burst = 1048576 }
+            on-enospc = "hold"
 
             [disk.scratch]
             null = true
@@ -55,6 +57,8 @@ import Testing
         (db.splitRings, db.pinMemory, db.pollMicroseconds, db.cpus) = (true, true, 0, [0, 2])
         (db.socketMode, db.socketOwner, db.socketGroup) = ("0660", "root", "0")
         (db.cpuWeight, db.memoryMax, db.ioWeight) = (200, 64 << 20, 50)
+        db.limit = LimitInfo(iops: 2000, bandwidth: 100 << 20, bandwidthBurst: 1 << 20)
+        db.onEnospc = "hold"
         var scratch = DiskParameters(name: "scratch", file: nil, queues: 4, cache: "buffered")
         scratch.socketMode = "0660"
         scratch.cpus = [1, 3]
@@ -165,6 +169,26 @@ import Testing
             "threads = 2",
             "disk.d.threads: 2 threads are more than the 1 queues (allowed: 1 to 1 threads, or raise queues)"
         ),
+        (
+            "limit = 2000",
+            "disk.d.limit: this takes a table, not the integer 2000 (write it as { iops = 2000, bandwidth = \"100M\" })"
+        ),
+        ("limit = { iops = 0 }", "disk.d.limit.iops: 0 is not possible (allowed: 1 to 10000000)"),
+        ("limit = { ipos = 10 }", "disk.d.limit.ipos: there is no such limit (did you mean `iops`?)"),
+        (
+            "limit = { speed = 10 }",
+            "disk.d.limit.speed: there is no such limit (there are iops, iops-burst, bandwidth, bandwidth-burst)"
+        ),
+        (
+            "limit = { bandwidth = \"1K\" }",
+            "disk.d.limit.bandwidth: the string \"1K\" is no possible size (allowed: \"4K\" to \"1T\", or bytes)"
+        ),
+        (
+            "limit = { iops-burst = 10 }",
+            "disk.d.limit.iops-burst: there is no limit that could be exceeded for a while "
+                + "(add iops, or leave iops-burst out)"
+        ),
+        ("on-enospc = \"holt\"", "disk.d.on-enospc: \"holt\" is not possible (did you mean \"hold\"?)"),
         ("file = \"/x\"", "disk.d.null: a disk that keeps nothing has no file (remove one of them)"),
     ])
     func `what is wrong with a key is said with its path, a reason and what to do`(line: String, said: String) {
@@ -243,6 +267,16 @@ import Testing
             ])
         let readers = read("[disk.a]\nfile = \"/i\"\nread-only = true\n[disk.b]\nfile = \"/i\"\nread-only = true\n")
         #expect(readers.problems.isEmpty)
+    }
+
+    @Test func `a limit may be a section, and of the defaults`() throws {
+        let configuration = read("[defaults.limit]\niops = 5\n[disk.a]\nnull = true\n[disk.b]\nnull = true\nlimit = {}")
+        #expect(configuration.problems.isEmpty)
+        #expect(configuration.disks.map(\.parameters.limit) == [LimitInfo(iops: 5), nil])
+        #expect(
+            read("[defaults.limit]\niop = 5\n").problems.map(\.description) == [
+                "a.toml: error: defaults.limit.iop: there is no such limit (did you mean `iops`?)"
+            ])
     }
 
     @Test func `a flood of problems is cut`() {

@@ -86,6 +86,8 @@ import Testing
             $0.cpuWeight = 1
             $0.memoryMax = 1 << 30
             $0.ioWeight = 1
+            $0.limit = LimitInfo(iops: 5)
+            $0.onEnospc = "hold"
         }
         let plan = plan([now], [disk("d")])
         #expect(plan.changed.first?.parameters == disk("d"))

@@ -112,6 +112,29 @@ import Testing
         try supervisor.end()
     }
 
+    @Test func `a reload changes limits and what becomes of requests without room, and replaces no worker`() throws {
+        try write(try disk("d", "limit = { iops = 1 }"))
+        var supervisor = try makeSupervisor()
+        let before = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        #expect(before.disk.limit == LimitInfo(iops: 1) && before.disk.onEnospc == nil)
+        let load = try RunningLoad(directory.value.file("d.sock"))
+        try write(try disk("d", "limit = { iops = 3000, bandwidth = \"1G\" }\non-enospc = \"hold\""))
+        let (code, result) = try reload(supervisor)
+        #expect(code == 0)
+        #expect(Set(result.changed.map(\.key)) == ["limit", "on-enospc"], "\(result)")
+        #expect(load.completes(300))
+        let after = try supervisor.status("d")
+        #expect(after.disk.limit == LimitInfo(iops: 3000, bandwidth: 1 << 30) && after.disk.onEnospc == "hold")
+        #expect(after.workers.map(\.pid) == before.workers.map(\.pid))
+        // A command holds until the configuration is applied again.
+        #expect(try supervisor.baton("limit", "d", "--none").code == 0)
+        #expect(try supervisor.status("d").disk.limit == nil)
+        #expect(try reload(supervisor).result.changed.map(\.key) == ["limit"])
+        #expect(try supervisor.status("d").disk.limit == LimitInfo(iops: 3000, bandwidth: 1 << 30))
+        try load.end()
+        try supervisor.end()
+    }
+
     @Test func `what can be changed is changed under load, and what cannot is explained`() throws {
         try write(try disk("d"))
         var supervisor = try makeSupervisor()

@@ -16,6 +16,13 @@ public struct WorkerProcess: ~Copyable, Sendable {
             + "/baton-worker"
     }
 
+    /// What every worker of the tests is told besides: BATON_WORKER_OPTIONS in the environment, separated by spaces. To have
+    /// all that is tested in the filter of a worker on its own: `--sandbox=on`.
+    private static var commonArguments: [String] {
+        guard let text = unsafe getenv("BATON_WORKER_OPTIONS") else { return [] }
+        return unsafe String(cString: text).split(separator: " ").map { String($0) }
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// - Parameter arguments: all but the socket's path.
@@ -23,7 +30,7 @@ public struct WorkerProcess: ~Copyable, Sendable {
     public init(_ arguments: [String], in directory: borrowing TemporaryDirectory) throws(SystemError) {
         let socketPath = directory.file("worker.sock")
         var program = try Program(
-            Self.executable, ["--socket-path=\(socketPath)"] + arguments, in: directory)
+            Self.executable, ["--socket-path=\(socketPath)"] + Self.commonArguments + arguments, in: directory)
         try program.waitForFile(socketPath)
         self.program = program
         self.socketPath = socketPath

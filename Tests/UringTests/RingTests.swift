@@ -47,6 +47,22 @@ final class RingTests {
         return completion.result
     }
 
+    @Test("files that the ring keeps open itself serve like others, and beside others")
+    func registeredFiles() throws {
+        var ring = try Ring(entries: 4, completions: 8)
+        let path = path
+        let other = OwnedFD(owning: try retryingInterrupts { unsafe open(path, O_RDWR | O_CLOEXEC) })
+        ring.register(file.number, other.number)
+        let third = OwnedFD(owning: try retryingInterrupts { unsafe open(path, O_RDWR | O_CLOEXEC) })
+        for number in [file.number, other.number, third.number] {
+            let buffer = TestBuffer(4096)
+            let read = unsafe IOOperation.read(file: number, buffer: buffer.base, count: 4096, offset: 512)
+            #expect(try Self.run(read, on: &ring) == 4096)
+            #expect(buffer.bytes == Array(Self.content[512..<4608]))
+        }
+        #expect(try Self.run(.synchronizeData(file: file.number), on: &ring) == 0)
+    }
+
     @Test("reads and writes one buffer")
     func oneBuffer() throws {
         var ring = try Ring(entries: 4, completions: 8)

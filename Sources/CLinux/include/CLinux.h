@@ -51,11 +51,16 @@ enum {
     CLINUX_MFD_ALLOW_SEALING = 2,
     CLINUX_F_ADD_SEALS = 1033,
     CLINUX_F_SEAL_SIZE = 1 | 2 | 4,
+    CLINUX_MADV_POPULATE_WRITE = 23,
     CLINUX_MSG_NOSIGNAL = 0x4000,
     CLINUX_MSG_CMSG_CLOEXEC = 0x40000000,
     /// The kernel's SCM_MAX_FD: no message carries more.
     CLINUX_MAX_FDS = 253,
 };
+
+/// Makes the program's and its libraries' code and data, and some of the calling thread's stack, present in memory. They
+/// may be dropped again; nothing is locked.
+void clinux_populate_program(void);
 
 extern int pthread_setname_np(unsigned long thread, const char *name);
 

@@ -1,14 +1,16 @@
 internal import Custody
 internal import Glibc
 internal import Platform
+internal import Telemetry
 
-// Changes of a device that runs: who may connect to its socket and what its workers may have of the host at once; how
-// they run by a take-over, as in an upgrade, with the same program and other options.
+// Changes of a device that runs. At once: who may connect to its socket, what its workers may have of the host, its rate
+// limits, and what becomes of requests that find no room. By a take-over, as in an upgrade, with the same program and
+// other options: how they run.
 //
 // What a SIGKILL of the supervisor leaves behind, after:
 //
-// - the change of the socket or the control group, the state not written: the device as it was asked for, with the
-//   state before. The successor applies the configuration again: the same changes;
+// - the change of the socket, the control group or the policy, the state not written: the device as it was asked for,
+//   with the state before. The successor applies the configuration again: the same changes;
 // - the state written, the candidate not started: the options before in `fallback`, and the step of the upgrade. The
 //   successor goes on with it;
 // - the candidate's failure, the state not written: it hears of the death, and takes the options before.
@@ -20,6 +22,7 @@ extension DeviceConfiguration {
         (same.pinsMemory, same.pollMicroseconds, same.cpus) = (pinsMemory, pollMicroseconds, cpus)
         (same.socketMode, same.socketOwner, same.socketGroup) = (socketMode, socketOwner, socketGroup)
         (same.limits, same.origin) = (limits, origin)
+        (same.rates, same.holdsForRoom) = (rates, holdsForRoom)
         return same == self
     }
 }
@@ -39,6 +42,7 @@ extension DeviceCustody {
         let before = configuration
         configuration = next
         if next.limits != before.limits { applyLimits() }
+        statistics.setPolicy(configuration.policy)
         // Nobody runs with the options before: the next worker takes the new ones.
         guard next.workerOptions != before.workerOptions, !machine.workers.isEmpty else {
             saveState()

@@ -34,6 +34,7 @@ public import Platform
     ) throws(Errno) {
         mapping = try Mapping(
             sharing: fd, offset: Int64(offset), count: Self.byteCount(queueCount: queueCount, queueSize: queueSize))
+        mapping.populate()
         self.queueCount = queueCount
         self.queueSize = queueSize
     }
@@ -134,7 +135,9 @@ extension DeviceStatistics {
 
     /// Nothing of a queue is in flight: its driver has gone.
     public func forgetRequests(queue: Int) {
-        let words = unsafe block(of: queue) + Self.queueBytes
+        let block = unsafe block(of: queue)
+        unsafe wire_store64(block + Int(WIRE_STATISTICS_HELD), 0)
+        let words = unsafe block + Self.queueBytes
         for slot in 0..<queueSize where unsafe wire_load64(words + 8 * slot) != 0 {
             unsafe wire_store64(words + 8 * slot, 0)
         }

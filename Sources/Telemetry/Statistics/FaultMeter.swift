@@ -45,6 +45,9 @@ public enum StorageFault: Int, Sendable, CaseIterable {
         unsafe wire_store64(place, wire_load64(place) &+ 1)
     }
 
+    /// Whether a request that finds no room on the host waits for it.
+    public var holdsForRoom: Bool { statistics.map { RoomPolicy($0).holds } ?? false }
+
     /// How many have been counted, since the device was made.
     @inlinable
     public subscript(_ fault: StorageFault) -> UInt64 { unsafe wire_load64(block + 8 * fault.rawValue) }

@@ -59,6 +59,8 @@ public enum RequestKind: UInt8, Sendable, CaseIterable {
         unsafe words = unsafe block + DeviceStatistics.queueBytes
         let first = unsafe block + Int(WIRE_STATISTICS_FIRST_RUN)
         unsafe tails = [first, first + Self.runsBytes, first + 2 * Self.runsBytes]
+        // Those that the worker before held are tried again now.
+        setHeld(0)
         for place in 0..<3 * Int(WIRE_STATISTICS_RUNS) {
             unsafe settle(first + place * Self.runBytes, place / Int(WIRE_STATISTICS_RUNS), monotonicNanoseconds())
         }
@@ -198,6 +200,17 @@ public enum RequestKind: UInt8, Sendable, CaseIterable {
     /// The guest was interrupted.
     @inlinable
     public func countInterrupt() { unsafe add(1, to: block + Int(WIRE_STATISTICS_INTERRUPTS)) }
+
+    /// When the batch at hand was taken, in nanoseconds of CLOCK_MONOTONIC.
+    public var batchTime: UInt64 { taken >> 1 }
+
+    /// Requests were there and had to wait for a limit.
+    public func countThrottled(nanoseconds: UInt64) {
+        unsafe add(nanoseconds, to: block + Int(WIRE_STATISTICS_THROTTLED))
+    }
+
+    /// So many requests wait for room on the host.
+    public func setHeld(_ count: Int) { unsafe wire_store64(block + Int(WIRE_STATISTICS_HELD), UInt64(max(0, count))) }
 
     /// A completion came that matches no request.
     public func countStaleCompletion() { unsafe add(1, to: block + Int(WIRE_STATISTICS_STALE)) }

@@ -82,6 +82,10 @@ public struct StatisticsReading: Hashable, Sendable {
     public var inFlight: UInt64 = 0
     /// How long the oldest of them has been in flight, in nanoseconds; nil when there is none.
     public var oldest: UInt64?
+    /// Nanoseconds in which requests were there and had to wait for a limit, added up over the queues.
+    public var throttled: UInt64 = 0
+    /// Requests that wait for room on the host.
+    public var held: UInt64 = 0
     /// When the device last changed hands; nil: it never has.
     public var lastGap: Gap?
     /// How often it has, by cause.
@@ -143,7 +147,10 @@ extension DeviceStatistics {
             for kind in StatisticsReading.timedKinds {
                 reading.latencies[kind, default: LatencyBuckets()].add(latencies(of: queue, kind))
             }
-            let words = unsafe block(of: queue) + Self.queueBytes
+            let block = unsafe block(of: queue)
+            unsafe reading.throttled &+= wire_load64(block + Int(WIRE_STATISTICS_THROTTLED))
+            unsafe reading.held &+= wire_load64(block + Int(WIRE_STATISTICS_HELD))
+            let words = unsafe block + Self.queueBytes
             for slot in 0..<queueSize {
                 let word = unsafe wire_load64(words + 8 * slot)
                 guard word != 0, word & 1 == 0 else { continue }
@@ -167,5 +174,12 @@ extension DeviceStatistics {
             reading.gaps[cause] = load(Int(WIRE_STATISTICS_GAPS) + 8 * Int(cause.rawValue - 1))
         }
         return reading
+    }
+}
+
+extension DeviceStatistics {
+    /// Requests that wait for room on the host, of all queues.
+    public var heldRequests: UInt64 {
+        (0..<queueCount).reduce(0) { $0 &+ (unsafe wire_load64(block(of: $1) + Int(WIRE_STATISTICS_HELD))) }
     }
 }

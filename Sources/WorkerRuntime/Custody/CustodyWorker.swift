@@ -102,6 +102,9 @@ public struct CustodyWorker: ~Copyable {
                 record: record, link: link, ringNumbers: rings, image: image,
                 statistics: try configuration.statistics(from: link))
             let sentinel = try Sentinel(record)
+            // What it takes to take over must not be fetched page by page while a guest waits.
+            record.populate()
+            populateProgram()
             var standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             link.tell(build.announcement)
             while let claim = try awaitDevice(record, sentinel, &standby) {
@@ -115,7 +118,11 @@ public struct CustodyWorker: ~Copyable {
                 // In this order: the successor's `active` must not be heard first, which would mean that we died.
                 link.tell(CustodyMessage(.frozen))
                 sentinel.release()
-                guard awaitThaw() else { return }
+                guard awaitThaw() else {
+                    // All that is left is to unmap guest memory, and the successor needs the CPU.
+                    deferProcess()
+                    return
+                }
                 standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             }
         } catch {
@@ -262,6 +269,9 @@ struct Claim {
         if let predecessor, !link.waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
             throw .system("process \(predecessor) was killed, and nothing tells that its threads have stopped")
         }
+        // On their way out, one of them unmaps all of guest memory: tens of milliseconds for some GiB, on a CPU that is
+        // wanted for better things now. A thread that is gone is not found: numbers are not used again so soon.
+        if predecessor != nil { threads.forEach(deferThread) }
         suspect = predecessor == nil ? nil : record.life(of: owner).flatMap(Suspect.init)
         generation = try record.claim(from: owner, process: link.ownProcess)
         record.noteFatalSignals(generation)

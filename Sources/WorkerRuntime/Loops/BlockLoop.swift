@@ -40,6 +40,8 @@ struct QueueReport: Sendable {
     private static var completionBatch: Int { 256 }
     /// How long to sleep when something must be tried again that nobody will wake us for.
     private static var retryMilliseconds: Int32 { 1 }
+    /// How long a loop sleeps at most whose requests wait for a limit or for room on the host.
+    private static var longestWaitMilliseconds: UInt64 { 100 }
 
     /// - Parameters:
     ///   - index: of the loop.
@@ -107,6 +109,9 @@ struct QueueReport: Sendable {
         split.publish(backend, &office)
         packed.publish(backend, &office)
         backend.releaseCompletions()
+        // What the kernel finishes is the successor's business from now on. The kernel wakes this thread itself for the
+        // work that it needs it for.
+        if let descriptor = backend.pollDescriptor { office.poller.forget(descriptor) }
         isHolding = true
     }
 
@@ -128,11 +133,19 @@ struct QueueReport: Sendable {
         } else {
             let mustRetry = backend.queuedCount > 0 || inSplit.mustRetry || inPacked.mustRetry
             let start = monotonicNanoseconds()
-            wait(milliseconds: mustRetry ? Self.retryMilliseconds : nil)
+            let deadline = min(inSplit.deadline, inPacked.deadline)
+            wait(milliseconds: mustRetry ? Self.retryMilliseconds : Self.milliseconds(until: deadline, start))
             window.slept(nanoseconds: monotonicNanoseconds() - start)
         }
         split.disableKicks()
         packed.disableKicks()
+    }
+
+    /// How long to sleep; nil: until something comes. Not past the moment at which another policy is to be seen.
+    private static func milliseconds(until deadline: UInt64, _ now: UInt64) -> Int32? {
+        if deadline == .max { return nil }
+        guard deadline > now else { return retryMilliseconds }
+        return Int32(min((deadline - now + 999_999) / 1_000_000, longestWaitMilliseconds))
     }
 
     /// Sleeps, and lets others see that.

@@ -104,7 +104,8 @@ extension WorkerConfiguration {
     ) throws(SystemError) -> FileBackend<Ring> {
         do {
             guard let takeOver else {
-                let engine = try Ring(entries: 256, completions: ringCompletions)
+                var engine = try Ring(entries: 256, completions: ringCompletions)
+                engine.register(image.access.file, image.access.unalignedFile)
                 return try FileBackend(image, engine: engine, meter: meter)
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)

@@ -49,6 +49,8 @@ struct LoopOffice: ~Copyable {
     private let capacity: Int
     /// The place whose stalled requests go first in this turn.
     private var firstToResume = 0
+    /// The place that takes requests first in this turn: at a limit, what the others have left is all that there is.
+    private var firstToServe = 0
 
     /// - Parameter capacity: indices of queues are below it.
     init(capacity: Int) {
@@ -82,9 +84,14 @@ extension QueueTable where Ring: ~Copyable {
     /// - Returns: whether there were any.
     mutating func service<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
         var worked = false
-        for place in 0..<count where unsafe places[place].detachCommand == 0 {
+        if firstToServe >= count { firstToServe = 0 }
+        var place = firstToServe
+        for _ in 0..<count {
+            defer { place = place + 1 < count ? place + 1 : 0 }
+            if unsafe places[place].detachCommand != 0 { continue }
             if unsafe places[place].queue.service(&backend) > 0 { worked = true }
         }
+        firstToServe += 1
         return worked
     }
 
@@ -109,7 +116,7 @@ extension QueueTable where Ring: ~Copyable {
         for _ in 0..<count {
             defer { place = place + 1 < count ? place + 1 : 0 }
             if unsafe places[place].isParking { continue }
-            if unsafe places[place].queue.hasStalled, unsafe places[place].queue.resumeStalled(&backend) {
+            if unsafe places[place].queue.hasWaiting, unsafe places[place].queue.resumeStalled(&backend) {
                 worked = true
             }
         }
@@ -141,13 +148,17 @@ extension QueueTable where Ring: ~Copyable {
 
     /// Asks for kicks, before sleep.
     ///
-    /// - Returns: whether there is work already; and whether some may come that nobody calls for: stalled requests, and
-    ///   a driver that gives no kicks.
-    mutating func enableKicks() -> (work: Bool, mustRetry: Bool) {
-        var result = (work: false, mustRetry: false)
+    /// - Returns: whether there is work already; whether some may come that nobody calls for: stalled requests, and a
+    ///   driver that gives no kicks; and when to look again, in nanoseconds of CLOCK_MONOTONIC.
+    mutating func enableKicks() -> (work: Bool, mustRetry: Bool, deadline: UInt64) {
+        var result = (work: false, mustRetry: false, deadline: UInt64.max)
         for place in 0..<count {
-            if unsafe places[place].detachCommand == 0, unsafe places[place].queue.enableKicks() { result.work = true }
+            // One that parks tries nothing again.
+            let wait = unsafe places[place].isParking ? nil : places[place].queue.takeDeadline()
+            if let wait { result.deadline = min(result.deadline, wait.time) }
             if unsafe places[place].queue.hasStalled || places[place].signals.kick == nil { result.mustRetry = true }
+            if unsafe wait?.isAtLimit ?? false || places[place].detachCommand != 0 { continue }
+            if unsafe places[place].queue.enableKicks() { result.work = true }
         }
         return result
     }
@@ -246,6 +257,7 @@ extension QueueTable where Ring: ~Copyable {
         let old = unsafe places[place].detachCommand
         unsafe places[place].detachCommand = command
         unsafe places[place].isParking = parking && places[place].canPark
+        unsafe places[place].queue.endHolding(command != 0 && !places[place].isParking)
         if old != 0 { office.mailbox.answer(old, .refused("taken back")) }
     }
 

@@ -98,11 +98,32 @@ struct MetricsPage {
         for (status, reading) in devices {
             text.sample("", [label(status)], MetricsText.seconds(reading.oldest ?? 0))
         }
+        writeLimits()
         each("baton_device_malformed_requests_total", .counter, "Requests refused because they make no sense.") {
             _, reading in reading.counts.malformed
         }
         each("baton_device_interrupts_total", .counter, "Interrupts sent to the guest.") { _, reading in
             reading.counts.interrupts
+        }
+    }
+
+    private mutating func writeLimits() {
+        text.begin("baton_device_iops_limit", .gauge, "Requests that the device may do in a second.")
+        for (status, _) in devices {
+            if let limit = status.configuration.rates?.operations, limit > 0 { text.sample([label(status)], limit) }
+        }
+        text.begin("baton_device_bandwidth_limit_bytes", .gauge, "Bytes that it may read and write in a second.")
+        for (status, _) in devices {
+            if let limit = status.configuration.rates?.bandwidth, limit > 0 { text.sample([label(status)], limit) }
+        }
+        text.begin(
+            "baton_device_throttled_seconds_total", .counter,
+            "Time in which requests were there and had to wait for a limit, added up over the queues.")
+        for (status, reading) in devices {
+            text.sample("", [label(status)], MetricsText.seconds(reading.throttled))
+        }
+        each("baton_device_requests_held", .gauge, "Requests that wait for room on the host.") { _, reading in
+            reading.held
         }
     }
 

@@ -28,10 +28,11 @@ struct MetricsServer {
     ///
     /// - Parameters:
     ///   - path: of a UNIX socket; nil: none.
+    ///   - access: who may connect to it.
     ///   - address: a loopback address and a port; nil: none.
     ///   - version: of this supervisor.
     /// - Throws: a sentence when one of them cannot be had.
-    init(path: String?, address: SocketAddress?, supervisor: Supervisor, version: String) throws {
+    init(path: String?, access: SocketAccess, address: SocketAddress?, supervisor: Supervisor, version: String) throws {
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         self.path = path
         let room = Room(Self.maximumConnections)
@@ -51,7 +52,7 @@ struct MetricsServer {
         if let path {
             let listener: UnixListener
             do throws(Errno) {
-                listener = try UnixListener(at: path, access: SocketAccess(mode: 0o660), backlog: 16)
+                listener = try UnixListener(at: path, access: access, backlog: 16)
             } catch {
                 throw SystemError(cannot: "listen at", path, error)
             }
@@ -68,10 +69,15 @@ struct MetricsServer {
     }
 
     /// Where it listens, for people.
-    var places: String { channels.compactMap { $0.localAddress.map(Self.name) }.joined(separator: " and ") }
+    var places: String {
+        channels.compactMap { channel in
+            guard let address = channel.localAddress else { return nil }
+            // The socket was given its name after it was bound.
+            return address.pathname == nil ? Self.name(address) : path
+        }.joined(separator: " and ")
+    }
 
     private static func name(_ address: SocketAddress) -> String {
-        if let path = address.pathname { return path }
         let host = address.ipAddress ?? ""
         return "http://\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)/metrics"
     }
