@@ -108,7 +108,7 @@ import Testing
     /// What is tried, and ends a worker.
     private static let deadly = [
         "open-tree", "socket", "connect", "ptrace", "process-memory", "kill", "kill-all", "pidfd-open", "pidfd-getfd",
-        "make-ring", "setns", "unshare", "mount", "chroot", "fchdir", "bpf", "keyctl", "execve", "fork",
+        "make-ring", "register", "setns", "unshare", "mount", "chroot", "fchdir", "bpf", "keyctl", "execve", "fork",
         "clone-namespace", "executable-memory", "dumpable", "set-user", "other-handler",
     ]
 
