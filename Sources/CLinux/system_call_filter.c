@@ -163,7 +163,8 @@ static const struct rule rules[] = {
     {CALL(fremovexattr), IF_SHARE, 0, 0},
     {466 /* removexattrat */, IF_SHARE, 0, 0},
     {CALL(truncate), IF_SHARE, 0, 0},
-    // As whom a thread works on them
+    // As whom a thread works on them, or a ring
+    {CALL(io_uring_register), SHARE_EQUALS, 1, 9 /* IORING_REGISTER_PERSONALITY */},
     {CALL(setfsuid), IF_SHARE, 0, 0},
     {CALL(setfsgid), IF_SHARE, 0, 0},
     {CALL(setgroups), IF_SHARE, 0, 0},

@@ -36,7 +36,8 @@ public struct KernelRing: ~Copyable, Sendable {
         let operations = use.operations
         let files: UInt32 = if case .files(let count) = use { count } else { 0 }
         let number = unsafe clinux_make_ring(
-            entries, completions, operations, UInt32(operations.count), files, &parameters)
+            entries, completions, operations, UInt32(operations.count), files, use == .share ? 1 : 0,
+            &parameters)
         if number < 0, case .files = use {
             throw SystemError(
                 cannot: "set up", "a kernel ring that keeps \(files) open files", .current,
