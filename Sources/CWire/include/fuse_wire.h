@@ -1,5 +1,5 @@
-// FUSE, the file system's protocol: version 7.45, down to 7.31. The kernel's <linux/fuse.h> is its specification: "FUSE_X"
-// is WIRE_FUSE_X here, "struct fuse_x" wire_fuse_x. Everything is in host order and padded to 64 bits.
+// FUSE, the file system's protocol: version 7.45, down to 7.31. The kernel's <linux/fuse.h> is its specification:
+// "FUSE_X" is WIRE_FUSE_X here, "struct fuse_x" wire_fuse_x. Everything is in host order and padded to 64 bits.
 //
 // A request is wire_fuse_in_header, the operation's structure, names (each with its NUL) and data, in this order; its
 // answer is wire_fuse_out_header, the structure, data.

@@ -1,5 +1,6 @@
 // The tables of a share: which nodes and open files its driver knows, in memory that outlives a worker. On one machine:
-// fields are in host order and aligned, each is loaded and stored whole. Slots refer to each other by number + 1; 0: none.
+// fields are in host order and aligned, each is loaded and stored whole. Slots refer to each other by number + 1; 0:
+// none.
 //
 //   header (4 KiB) | buckets, 4 bytes for each node | nodes | files
 #pragma once

@@ -3,8 +3,8 @@ public import Platform
 /// How names of extended attributes are changed on their way between driver and host: the rules of virtiofsd's
 /// `-o xattrmap`.
 ///
-/// A rule is `:TYPE:SCOPE:KEY:PREPEND:`, or `:map:KEY:PREPEND:` as the last one; whatever stands first is the separator.
-/// The first rule that fits a name decides. A name that no rule fits is refused, or hidden.
+/// A rule is `:TYPE:SCOPE:KEY:PREPEND:`, or `:map:KEY:PREPEND:` as the last one; whatever stands first is the
+/// separator. The first rule that fits a name decides. A name that no rule fits is refused, or hidden.
 public struct AttributeRules: Sendable, Equatable {
     public enum Kind: String, Sendable {
         /// The host's name is PREPEND and the driver's name.

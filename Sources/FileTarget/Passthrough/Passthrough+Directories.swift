@@ -29,8 +29,8 @@ extension Passthrough {
             position = arguments.offset
         }
         session.files.setPosition(of: slot, FileTable.unknownPosition)
-        // So many entries as are sure to fit, where that is worth a call: an entry of the host's is 24 bytes at least, and 32 or
-        // 160 in the answer.
+        // So many entries as are sure to fit, where that is worth a call: an entry of the host's is 24 bytes at least,
+        // and 32 or 160 in the answer.
         let wanted = plus ? room / 5 : room / 4 * 3
         let count = unsafe clinux_getdents(fd, listing.base, max(min(wanted, Self.listingBytes), 320))
         if count < 0 { throw .current }

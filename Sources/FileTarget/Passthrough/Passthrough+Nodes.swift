@@ -99,8 +99,8 @@ extension Passthrough {
         return try reopen(descriptor: fd, flags)
     }
 
-    /// Opens what an O_PATH descriptor stands for, over /proc/self/fd: the one magic link that is ever followed, and the
-    /// server made it.
+    /// Opens what an O_PATH descriptor stands for, over /proc/self/fd: the one magic link that is ever followed, and
+    /// the server made it.
     ///
     /// - Throws: EOPNOTSUPP where there is no /proc.
     func reopen(descriptor: Int32, _ flags: Int32) throws(Errno) -> Int32 {
@@ -171,8 +171,8 @@ extension Passthrough {
         return try take(parent, fd)
     }
 
-    /// A node that is known already, by two looks at its name that agree. One that was exchanged in between is found the
-    /// long way.
+    /// A node that is known already, by two looks at its name that agree. One that was exchanged in between is found
+    /// the long way.
     private func findKnown(_ directory: Int32, _ name: UnsafePointer<CChar>, _ status: inout statx) -> UInt64? {
         var identity = NodeIdentity()
         if session.hasHandles {

@@ -6,7 +6,8 @@ internal import Platform
 /// something else is wanted than last time.
 ///
 /// File system user and group (setfsuid) are what counts for owners of new files and for permissions; with a user other
-/// than root the kernel takes the capabilities from the thread that overrule permissions, and gives them back with root.
+/// than root the kernel takes the capabilities from the thread that overrule permissions, and gives them back with
+/// root.
 struct ThreadCredentials: ~Copyable {
     private var user: UInt32 = 0
     private var group: UInt32 = 0

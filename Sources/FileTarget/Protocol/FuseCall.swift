@@ -1,7 +1,7 @@
 public import CWire
 
-/// One component of a path, as it came from the driver, checked: not empty, at most 255 bytes, no slash, neither `.` nor
-/// `..`; a NUL follows.
+/// One component of a path, as it came from the driver, checked: not empty, at most 255 bytes, no slash, neither `.`
+/// nor `..`; a NUL follows.
 @safe public struct FuseName {
     public let bytes: UnsafePointer<CChar>
     /// Without the NUL.

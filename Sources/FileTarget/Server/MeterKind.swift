@@ -1,8 +1,8 @@
 internal import CWire
 
 /// Under which of the eight kinds of `QueueMeter` an operation is counted: 0 reads of data, 1 writes, 2 what makes data
-/// durable (these three are timed); 3 looks (LOOKUP, GETATTR, READDIR and their like), 4 changes of names, 5 opening and
-/// closing, 6 attributes, locks and space, 7 everything else.
+/// durable (these three are timed); 3 looks (LOOKUP, GETATTR, READDIR and their like), 4 changes of names, 5 opening
+/// and closing, 6 attributes, locks and space, 7 everything else.
 ///
 /// - Parameter opcode: FUSE's, any number.
 public func meterKind(opcode: UInt32) -> UInt8 {

@@ -42,8 +42,8 @@ struct NodeIdentity: Equatable {
 /// The nodes that a driver knows. A node id is generation << 32 | slot: one that was forged or is stale matches no
 /// generation. Whoever uses it holds the session's lock.
 ///
-/// **The order of stores**, so that a SIGKILL between any two leaves a table that `repair` puts in order. `intent` names
-/// the one slot that is being changed, so that nothing has to be searched:
+/// **The order of stores**, so that a SIGKILL between any two leaves a table that `repair` puts in order. `intent`
+/// names the one slot that is being changed, so that nothing has to be searched:
 ///
 /// - `insert`: intent; the slot leaves the free list (or `fresh` grows); its fields; its `next`; **control: live**; the
 ///   bucket; the count; intent 0. Before the store of control the slot is free, after it live: `repair` puts it on the

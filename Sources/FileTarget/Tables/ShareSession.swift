@@ -57,8 +57,8 @@ public final class ShareSession: Sendable {
     /// - Parameters:
     ///   - memory: made for this share, or mapped: of a worker before this one.
     ///   - root: of the directory, open with O_RDONLY | O_DIRECTORY.
-    ///   - processFiles: /proc/self/fd, for what older kernels do in no other way: files without handles are opened, and
-    ///     extended attributes reached, over it. nil: such requests fail.
+    ///   - processFiles: /proc/self/fd, for what older kernels do in no other way: files without handles are opened,
+    /// and     extended attributes reached, over it. nil: such requests fail.
     /// - Throws: when the root is no directory, or file handles are required and do not work.
     public init(
         _ description: ShareDescription, memory: consuming ShareMemory, root: consuming OwnedFD,
