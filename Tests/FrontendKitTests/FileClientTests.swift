@@ -39,7 +39,8 @@ import Testing
 
     @Test func `what was agreed on is within what was offered`() throws {
         let mount = try mount()
-        let limits = try #require(mount.client.limits)
+        let agreed = mount.client.limits
+        let limits = try #require(agreed)
         #expect(limits.minor >= 31)
         #expect(limits.flags.isSubset(of: .linux))
         #expect(limits.maximumWrite == 1 << 20)

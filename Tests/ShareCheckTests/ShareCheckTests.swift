@@ -34,7 +34,8 @@ struct ShareCheckTests {
         let baton = directory.value.file("baton-virtiofsd")
         if server == .baton { #expect(unsafe symlink(WorkerProcess.executable, baton) == 0) }
         return try VirtioFileDaemon(
-            server == .baton ? baton : VirtioFileDaemon.debian, sharing: share, options: ["-o", "xattr,posix_lock,flock,killpriv_v2"] + options,
+            server == .baton ? baton : VirtioFileDaemon.debian, sharing: share,
+            options: ["-o", "xattr,posix_lock,flock,killpriv_v2"] + options,
             in: directory.value)
     }
 

@@ -1,5 +1,5 @@
-// System calls on files as a program makes them, one each, for tests that compare a file system with the kernel's own. Each returns -1 and
-// sets errno as the call itself does.
+// System calls on files as a program makes them, one each, for tests that compare a file system with the kernel's own.
+// Each returns -1 and sets errno as the call itself does.
 #pragma once
 #include <stdint.h>
 #include <sys/xattr.h>
@@ -14,8 +14,8 @@ struct file_status {
     uint32_t modified_nanoseconds, accessed_nanoseconds;
 };
 
-/// The calling thread alone becomes another user, without supplementary groups; back to root with 0 and 0. The system calls
-/// themselves: the C library would change all threads.
+/// The calling thread alone becomes another user, without supplementary groups; back to root with 0 and 0. By the
+/// system calls themselves: the C library would change all threads.
 int file_become(uint32_t user, uint32_t group);
 
 int file_open(int directory, const char *path, int flags, uint32_t mode);
