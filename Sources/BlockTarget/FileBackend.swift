@@ -330,7 +330,8 @@ extension FileBackend where Engine: ~Copyable {
 extension FileBackend where Engine: ~Copyable {
     @usableFromInline
     mutating func recover(_ slot: inout RequestSlot, _ error: Errno) -> BackendStep {
-        if error == .wouldBlock || error == .interrupted {
+        // EBUSY: on a block device, a page of the range was being read or written through the page cache meanwhile.
+        if error == .wouldBlock || error == .interrupted || error == .busy && slot.operation.worksOnRanges {
             if slot.attempts < Self.maximumAttempts {
                 slot.attempts += 1
                 meter.count(.retry)

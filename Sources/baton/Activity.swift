@@ -41,7 +41,8 @@ extension DeviceInfo {
         }
         if let held = statistics?.held, held > 0 {
             sentences.append(
-                "\(held) requests wait because the host has no room for \(disk.file ?? "the image"): free some where it "
+                "\(held) requests wait because the host has no room for \(disk.file ?? "the image"): free some"
+                    + " where it "
                     + "lies, and they go on by themselves (at once: baton resume \(disk.name)). To have them fail "
                     + "instead: baton set \(disk.name) --on-enospc=report.")
         }

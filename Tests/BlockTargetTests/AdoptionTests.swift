@@ -32,7 +32,7 @@ import Testing
         }
         unsafe segments.initialize(to: iovec(iov_base: buffer, iov_len: Int(Self.bytes)))
         unsafe ranges.initialize(to: BlockRange(offset: 0, length: Self.bytes))
-        var slot = unsafe RequestSlot(segmentStorage: segments, ranges: ranges)
+        var slot = unsafe RequestSlot(shortSegments: segments, longSegments: segments, ranges: ranges)
         slot.operation = operation
         (slot.remaining, slot.totalBytes, slot.vectorCount, slot.rangeCount) = (Self.bytes, Self.bytes, 1, 1)
         var backend = try makeBackend()

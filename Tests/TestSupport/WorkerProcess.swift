@@ -16,7 +16,8 @@ public struct WorkerProcess: ~Copyable, Sendable {
             + "/baton-worker"
     }
 
-    /// What every worker of the tests is told besides: BATON_WORKER_OPTIONS in the environment, separated by spaces. To have
+    /// What every worker of the tests is told besides: BATON_WORKER_OPTIONS in the environment, separated by spaces.
+    /// To have
     /// all that is tested in the filter of a worker on its own: `--sandbox=on`.
     private static var commonArguments: [String] {
         guard let text = unsafe getenv("BATON_WORKER_OPTIONS") else { return [] }

@@ -59,7 +59,8 @@ enum {
     CLINUX_MAX_FDS = 253,
 };
 
-/// Makes the program's and its libraries' code and data, and some of the calling thread's stack, present in memory. They
+/// Makes the program's and its libraries' code and data, and some of the calling thread's stack, present in memory.
+/// They
 /// may be dropped again; nothing is locked.
 void clinux_populate_program(void);
 

@@ -1,5 +1,6 @@
 // What a device's workers count, in memory that outlives them: written by the worker that has the device, read by the
-// supervisor at any moment. And the other way round: what the operator wants of the device. On one machine: fields are in host order and aligned, each is loaded and stored whole.
+// supervisor at any moment. And the other way round: what the operator wants of the device. On one machine: fields
+// are in host order and aligned, each is loaded and stored whole.
 //
 //   header (4 KiB) | one block a queue: counters, runs, histograms, one word a slot
 #pragma once

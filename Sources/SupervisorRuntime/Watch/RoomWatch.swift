@@ -43,7 +43,8 @@ extension DeviceCustody {
         case .waits:
             note(
                 .outOfRoom,
-                "\(held) requests wait because the host has no room for \(configuration.imagePath ?? "the image"): free "
+                "\(held) requests wait because the host has no room for \(configuration.imagePath ?? "the image"):"
+                    + " free "
                     + "some where it lies, and they go on by themselves")
         case .goesOn: note(.hasRoom, "no request waits for room on the host any more")
         case nil: break

@@ -55,7 +55,8 @@ extension DeviceStatistics {
     /// Has another policy hold from now on. Loops see it within a tenth of a second. A limit that stays as it is keeps
     /// its bucket; one that changes begins with a full one.
     ///
-    /// A death between the stores leaves a part of it; the successor stores all of it again. A loop that reads meanwhile
+    /// A death between the stores leaves a part of it; the successor stores all of it again. A loop that reads
+    /// meanwhile
     /// takes rate and burst of two policies for one batch.
     public func setPolicy(_ new: DevicePolicy) {
         let old = policy

@@ -1,7 +1,9 @@
 /// The arithmetic of a token bucket, as a pure function of its state and the time.
 ///
-/// A bucket holds up to `burst` units, gets `rate` of them a second, and gives to whoever asks while there are any: what
-/// is asked for is known only afterwards, so the last one may leave it in debt, and the next one waits until the debt is
+/// A bucket holds up to `burst` units, gets `rate` of them a second, and gives to whoever asks while there are any:
+/// what
+/// is asked for is known only afterwards, so the last one may leave it in debt, and the next one waits until the
+/// debt is
 /// paid. So a request that is larger than the burst passes, too, and what passes in the long run is the rate.
 ///
 /// **State**: one word, when the bucket will be full. A bucket whose word has passed is full. One store changes it, so
