@@ -60,8 +60,7 @@ internal import Glibc
     }
 
     /// Makes all pages present now, changing nothing in them (MADV_POPULATE_WRITE), so that whoever uses them in a
-    /// hurry
-    /// need not wait for each. An advice: where the kernel cannot, they come when they are touched.
+    /// hurry need not wait for each. An advice: where the kernel cannot, they come when they are touched.
     public borrowing func populate() {
         _ = unsafe madvise(base, count, Int32(CLINUX_MADV_POPULATE_WRITE))
     }

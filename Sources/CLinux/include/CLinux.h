@@ -60,8 +60,7 @@ enum {
 };
 
 /// Makes the program's and its libraries' code and data, and some of the calling thread's stack, present in memory.
-/// They
-/// may be dropped again; nothing is locked.
+/// They may be dropped again; nothing is locked.
 void clinux_populate_program(void);
 
 extern int pthread_setname_np(unsigned long thread, const char *name);
