@@ -14,8 +14,8 @@ let settings: [SwiftSetting] = [
 ]
 
 /// A module of the product. The list below is in layer order: a module depends only on modules above it.
-func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+func module(_ name: String, _ dependencies: [Target.Dependency] = [], _ more: [SwiftSetting] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings + more)
 }
 
 func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource]? = nil) -> Target {
@@ -74,12 +74,17 @@ let package = Package(
             "BlockTarget",
             ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
         module(
+            "FileTarget",
+            ["CWire", "CLinux", "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "Custody"]),
+        module(
             "WorkerRuntime",
             [
-                "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget", "CWire",
-                log,
-            ]),
-        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "WorkerRuntime", log]),
+                "Platform", "Telemetry", "Uring", "Virtio", "Inflight", "VhostUser", "Custody", "BlockTarget",
+                "FileTarget", "CLinux", "CWire", log,
+            ],
+            // A loop and what it serves are both owners: `LoopService` names non-copyable queues.
+            [.enableExperimentalFeature("SuppressedAssociatedTypes")]),
+        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "FileTarget", "WorkerRuntime", log]),
         .executableTarget(
             name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 
@@ -110,7 +115,9 @@ let package = Package(
             ]),
 
         // What fuzzers run: pure functions, so that tests run their corpora too
-        module("FuzzTargets", ["BlockTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
+        module(
+            "FuzzTargets",
+            ["BlockTarget", "CWire", "FileTarget", "Platform", "SimulationKit", "Uring", "VhostUser", "Virtio"]),
 
         tests(of: "Platform", ["TestSupport"]),
         // The kernel's virtio headers, to compare our own with
@@ -120,6 +127,12 @@ let package = Package(
         tests(
             of: "BlockTarget",
             ["CLinux", "CWire", "Custody", "Platform", "SimulationKit", "Telemetry", "TestSupport", "Uring", "Virtio"]),
+        tests(
+            of: "FileTarget",
+            [
+                "CLinux", "CStoreWatch", "CWire", "Custody", "Inflight", "Platform", "SimulationKit", "Telemetry",
+                "TestSupport", "Uring", "Virtio",
+            ]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
             name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
@@ -179,6 +192,18 @@ let package = Package(
             name: "ChaosKit",
             dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
+        // A file system compared with the kernel's own: for the tests, and as a program (Scripts/share-check)
+        .target(name: "CFileCalls", path: "Tests/Files/CFileCalls"),
+        .target(
+            name: "FileCheckKit", dependencies: ["CFileCalls", "FrontendKit", "Platform", "TestSupport"],
+            path: "Tests/Files/FileCheckKit", swiftSettings: settings),
+        .executableTarget(
+            name: "baton-share-check", dependencies: ["FileCheckKit", "FrontendKit", "Platform", "TestSupport"],
+            path: "Tests/Files/baton-share-check", swiftSettings: settings),
+        .testTarget(
+            name: "ShareCheckTests",
+            dependencies: ["baton-worker", "FileCheckKit", "FrontendKit", "Platform", "TestSupport"],
+            swiftSettings: settings),
         .executableTarget(
             name: "baton-chaos", dependencies: ["ChaosKit", "Platform"], path: "Tests/Chaos/baton-chaos",
             swiftSettings: settings),

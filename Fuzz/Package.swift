@@ -20,5 +20,6 @@ let package = Package(
         .target(name: "CLibFuzzer"),
         fuzzTarget("fuzz-vhost-user"),
         fuzzTarget("fuzz-block-request"),
+        fuzzTarget("fuzz-fuse-request"),
     ]
 )

@@ -1,5 +1,9 @@
 # shellcheck shell=bash disable=SC2154
-# The parts of Scripts/demo in which a supervisor has custody of the disk; to be sourced by it.
+# The parts of Scripts/demo in which a supervisor has custody of the device; to be sourced by it.
+
+# What the device is, and its name.
+what=${what:-disk}
+device=$what-a
 
 control=$work/control.sock
 # All that the supervisor starts inherits this: so they are found again, whoever lives and whoever does not.
@@ -68,14 +72,14 @@ create_disk() {
     # A file of our own: an upgrade without --worker takes what lies there.
     cp "$worker" "$work/worker"
     start_supervisor
-    baton create disk disk-a --file "$work/disk.img" --socket "$work/disk-a.sock" --queues "$queues" >/dev/null ||
+    baton create disk "$device" --file "$work/disk.img" --socket "$work/disk-a.sock" --queues "$queues" >/dev/null ||
         fail "the disk was not made. batond said: $(tail -20 "$work/worker.log")"
     next_worker=$programs/next-worker
     staffed || fail "nobody serves the disk. batond said: $(tail -20 "$work/worker.log")"
     first_version=$version
     if [ "$systemd" = yes ]; then
         groups=$(inside cat "/proc/$active/cgroup")
-        [[ $groups == *baton-workers.service/device-disk-a ]] || problem "the worker is in the control group $groups"
+        [[ $groups == *baton-workers.service/device-"$device" ]] || problem "the worker is in the control group $groups"
     fi
 }
 
@@ -96,7 +100,7 @@ supervised_processes() {
 staffed() {
     local answer limit
     for ((limit = 600; limit > 0; limit--)); do
-        answer=$(baton status disk-a --json 2>/dev/null | jq -r --argjson but "${1:-0}" '
+        answer=$(baton status "$device" --json 2>/dev/null | jq -r --argjson but "${1:-0}" '
             (.workers | map(select(.phase == "active")) | first) as $active
             | (.workers | map(select(.phase == "standby")) | first) as $standby
             | select($active and $standby and .upgrade == null and $active.pid != $but)
@@ -107,7 +111,7 @@ staffed() {
         fi
         sleep 0.05
     done
-    problem "the disk has no worker and standby after 30 s: $(baton status disk-a 2>&1 || true)"
+    problem "the $what has no worker and standby after 30 s: $(baton status "$device" 2>&1 || true)"
     return 1
 }
 
@@ -117,13 +121,13 @@ blow_kill() {
     local victim=$active
     inside kill -KILL "$victim"
     staffed "$victim" || return 0
-    tell "worker $victim was killed (SIGKILL); worker $active has the disk"
+    tell "worker $victim was killed (SIGKILL); worker $active has the $what"
 }
 
 blow_upgrade() {
     local target=$next_worker before=$version
     [ "$before" = "$first_version" ] || target=$worker
-    if ! baton upgrade disk-a --worker "$target" >"$work/upgrade" 2>&1; then
+    if ! baton upgrade "$device" --worker "$target" >"$work/upgrade" 2>&1; then
         problem "the upgrade failed: $(cat "$work/upgrade")"
         return
     fi
@@ -167,15 +171,15 @@ blow_disaster() {
         start_supervisor
     fi
     staffed "$before" || return 0
-    tell "supervisor, keeper and workers were killed all at once and started again: QEMU connects anew, worker $active has the disk"
+    tell "supervisor, keeper and workers were killed all at once and started again: QEMU connects anew, worker $active has the $what"
 }
 
-# Ends the disk as an operator would.
+# Ends the device as an operator would.
 end_custody() {
     staffed || return 0
     [ "$connections" = 1 ] || problem "QEMU has connected $connections times"
-    baton delete disk-a >/dev/null || problem "the disk was not deleted"
+    baton delete "$device" >/dev/null || problem "the $what was not deleted"
     if [ "$systemd" = yes ]; then inside systemctl stop baton baton-workers; else end_process "$supervisor_process"; fi
     supervisor_process=''
-    tell "the disk was deleted; QEMU had connected $connections time$([ "$connections" = 1 ] || printf s)"
+    tell "the $what was deleted; QEMU had connected $connections time$([ "$connections" = 1 ] || printf s)"
 }

@@ -1,6 +1,7 @@
 public import Custody
 public import Inflight
 internal import Telemetry
+internal import Uring
 internal import Virtio
 
 extension RequestSlot {

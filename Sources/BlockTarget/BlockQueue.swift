@@ -3,6 +3,7 @@ internal import Glibc
 public import Inflight
 public import Platform
 public import Telemetry
+public import Uring
 public import Virtio
 
 /// One queue of a disk: takes requests from its ring, hands them to a backend, returns them.

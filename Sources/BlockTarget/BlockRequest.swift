@@ -1,5 +1,6 @@
 public import CWire
 public import Glibc
+internal import Uring
 public import Virtio
 
 /// What a request asks for, in the terms of a file.
@@ -373,27 +374,5 @@ extension RequestSlot {
         rangeCount = count
         writtenOnSuccess = 1
         return .accepted
-    }
-}
-
-extension SegmentList {
-    /// Copies bytes of the readable part, over segment borders. There are enough: the caller has checked.
-    func copyReadable(from start: Int, to target: UnsafeMutableRawBufferPointer) {
-        var skip = start
-        var done = 0
-        var index = 0
-        while done < target.count {
-            precondition(index < readableCount)
-            let segment = unsafe storage[index]
-            index += 1
-            if unsafe skip >= segment.iov_len {
-                unsafe skip -= segment.iov_len
-                continue
-            }
-            let part = unsafe min(segment.iov_len - skip, target.count - done)
-            unsafe (target.baseAddress! + done).copyMemory(from: segment.iov_base + skip, byteCount: part)
-            done += part
-            skip = 0
-        }
     }
 }

@@ -72,10 +72,10 @@ void clinux_guard_remove(int number) { atomic_store(&guards[number].base, GUARD_
 
 _Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
 int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
-                     unsigned char parameters[120]) {
+                     unsigned files, int takes_personalities, unsigned char parameters[120]) {
     enum { LIMIT = 64 };
     struct io_uring_restriction allowed[LIMIT];
-    if (operation_count > LIMIT) {
+    if (operation_count + 2 > LIMIT) {
         errno = EINVAL;
         return -1;
     }
@@ -84,13 +84,23 @@ int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char
         allowed[index].opcode = IORING_RESTRICTION_SQE_OP;
         allowed[index].sqe_op = operations[index];
     }
+    struct io_uring_rsrc_register table = {.nr = files, .flags = IORING_RSRC_REGISTER_SPARSE};
+    if (files > 0) {
+        allowed[operation_count].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+        allowed[operation_count++].sqe_flags = IOSQE_FIXED_FILE;
+    }
+    if (takes_personalities) {
+        allowed[operation_count].opcode = IORING_RESTRICTION_REGISTER_OP;
+        allowed[operation_count++].register_op = IORING_REGISTER_PERSONALITY;
+    }
     struct io_uring_params made = {
         .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED,
         .cq_entries = completions < entries ? entries : completions,
     };
     const int ring = (int)syscall(SYS_io_uring_setup, entries, &made);
     if (ring < 0) return ring;
-    if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_RESTRICTIONS, allowed, operation_count) < 0 ||
+    if ((files > 0 && syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES2, &table, sizeof table) < 0) ||
+        syscall(SYS_io_uring_register, ring, IORING_REGISTER_RESTRICTIONS, allowed, operation_count) < 0 ||
         syscall(SYS_io_uring_register, ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0) {
         const int error = errno;
         close(ring);

@@ -76,7 +76,7 @@ int clinux_room_make(int *pid, int *has_user, int lifeline, unsigned user, unsig
     int steps[2];
     int32_t error = 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, steps)) return errno;
-    *pid = bare_fork(ROOM_NAMESPACES | CLONE_NEWNS);
+    *pid = bare_fork((has_user ? ROOM_NAMESPACES : ROOM_NAMESPACES & ~CLONE_NEWUSER) | CLONE_NEWNS);
     if (*pid == 0) {
         close(steps[0]);
         keep_room(lifeline, steps[1]);
@@ -85,7 +85,7 @@ int clinux_room_make(int *pid, int *has_user, int lifeline, unsigned user, unsig
     error = *pid < 0 ? errno : 0;
     close(steps[1]);
     if (!error) {
-        error = write_maps(*pid, has_user, user, group);
+        error = has_user ? write_maps(*pid, has_user, user, group) : 0;
         if (!error && write(steps[0], "", 1) != 1) error = EIO;
         int32_t said = 0;
         ssize_t count = -1;
@@ -130,7 +130,7 @@ static void become_program(int report, const char *program, char *const argument
     _exit(127);
 }
 
-int clinux_spawn_in_room(int *pid, int room, const char *program, char *const arguments[], int output,
+int clinux_spawn_in_room(int *pid, int room, int room_has_users, const char *program, char *const arguments[], int output,
                          const int *inherited, unsigned inherited_count) {
     int report[2];
     sigset_t all, before;
@@ -140,7 +140,7 @@ int clinux_spawn_in_room(int *pid, int room, const char *program, char *const ar
     // Two processes: one enters the room, but only children of it are in its PID namespace.
     const pid_t helper = bare_fork(0);
     if (helper == 0) {
-        if (setns(room, ROOM_NAMESPACES)) {
+        if (setns(room, room_has_users ? ROOM_NAMESPACES : ROOM_NAMESPACES & ~CLONE_NEWUSER)) {
             tell(report[1], errno, 0);
             _exit(1);
         }

@@ -20,6 +20,10 @@ enum condition {
     ALWAYS,
     /// Only in a worker on its own.
     IF_ALONE,
+    /// Only in a worker that serves files.
+    IF_SHARE,
+    /// The same, and the argument is exactly this.
+    SHARE_EQUALS,
     /// The argument is exactly this.
     EQUALS,
     /// The argument is this process.
@@ -112,6 +116,65 @@ static const struct rule rules[] = {
     {CALL(access), IF_ALONE, 0, 0},
     {CALL(unlink), IF_ALONE, 0, 0},
 #endif
+    // The files of a share, all below its root: the process has no other
+    {CALL(openat), IF_SHARE, 0, 0},
+    {CALL(openat2), IF_SHARE, 0, 0},
+    {CALL(open_by_handle_at), IF_SHARE, 0, 0},
+    {CALL(name_to_handle_at), IF_SHARE, 0, 0},
+    {CALL(newfstatat), IF_SHARE, 0, 0},
+    {CALL(statx), IF_SHARE, 0, 0},
+    {CALL(readlinkat), IF_SHARE, 0, 0},
+    {CALL(mkdirat), IF_SHARE, 0, 0},
+    {CALL(mknodat), IF_SHARE, 0, 0},
+    {CALL(symlinkat), IF_SHARE, 0, 0},
+    {CALL(linkat), IF_SHARE, 0, 0},
+    {CALL(unlinkat), IF_SHARE, 0, 0},
+    {CALL(renameat2), IF_SHARE, 0, 0},
+    {CALL(fchmod), IF_SHARE, 0, 0},
+    {CALL(fchmodat), IF_SHARE, 0, 0},
+    {452 /* fchmodat2 */, IF_SHARE, 0, 0},
+    {CALL(fchown), IF_SHARE, 0, 0},
+    {CALL(fchownat), IF_SHARE, 0, 0},
+    {CALL(utimensat), IF_SHARE, 0, 0},
+    {CALL(faccessat), IF_SHARE, 0, 0},
+    {CALL(faccessat2), IF_SHARE, 0, 0},
+    {CALL(getdents64), IF_SHARE, 0, 0},
+    {CALL(statfs), IF_SHARE, 0, 0},
+    {CALL(syncfs), IF_SHARE, 0, 0},
+    {CALL(flock), IF_SHARE, 0, 0},
+    {CALL(copy_file_range), IF_SHARE, 0, 0},
+    {CALL(preadv), IF_SHARE, 0, 0},
+    {CALL(pwritev), IF_SHARE, 0, 0},
+    {CALL(pwritev2), IF_SHARE, 0, 0},
+    {CALL(setxattr), IF_SHARE, 0, 0},
+    {CALL(lsetxattr), IF_SHARE, 0, 0},
+    {CALL(fsetxattr), IF_SHARE, 0, 0},
+    {463 /* setxattrat */, IF_SHARE, 0, 0},
+    {CALL(getxattr), IF_SHARE, 0, 0},
+    {CALL(lgetxattr), IF_SHARE, 0, 0},
+    {CALL(fgetxattr), IF_SHARE, 0, 0},
+    {464 /* getxattrat */, IF_SHARE, 0, 0},
+    {CALL(listxattr), IF_SHARE, 0, 0},
+    {CALL(llistxattr), IF_SHARE, 0, 0},
+    {CALL(flistxattr), IF_SHARE, 0, 0},
+    {465 /* listxattrat */, IF_SHARE, 0, 0},
+    {CALL(removexattr), IF_SHARE, 0, 0},
+    {CALL(lremovexattr), IF_SHARE, 0, 0},
+    {CALL(fremovexattr), IF_SHARE, 0, 0},
+    {466 /* removexattrat */, IF_SHARE, 0, 0},
+    {CALL(truncate), IF_SHARE, 0, 0},
+    // As whom a thread works on them, or a ring
+    {CALL(io_uring_register), SHARE_EQUALS, 1, 9 /* IORING_REGISTER_PERSONALITY */},
+    {CALL(setfsuid), IF_SHARE, 0, 0},
+    {CALL(setfsgid), IF_SHARE, 0, 0},
+    {CALL(setgroups), IF_SHARE, 0, 0},
+    {CALL(capget), IF_SHARE, 0, 0},
+    {CALL(capset), IF_SHARE, 0, 0},
+    {CALL(umask), IF_SHARE, 0, 0},
+    {CALL(geteuid), IF_SHARE, 0, 0},
+    {CALL(getegid), IF_SHARE, 0, 0},
+    {CALL(prlimit64), SHARE_EQUALS, 0, 0},
+    {CALL(unshare), SHARE_EQUALS, 0, 0x200 /* CLONE_FS: a umask of its own */},
     // Descriptors
     {CALL(close), ALWAYS, 0, 0},
     {CALL(dup), ALWAYS, 0, 0},
@@ -196,11 +259,15 @@ int clinux_filter_calls(int set) {
     // The x32 calls have other numbers.
     program[count++] = jump(above, LAST_CALL, 0, 1);
     program[count++] = statement(end, SECCOMP_RET_KILL_PROCESS);
+    const int is_alone = set == CLINUX_CALLS_ALONE || set == CLINUX_CALLS_OF_SHARE_ALONE;
+    const int is_share = set == CLINUX_CALLS_OF_SHARE || set == CLINUX_CALLS_OF_SHARE_ALONE;
     for (unsigned i = 0; i < RULE_COUNT; i++) {
         const struct rule *rule = &rules[i];
-        const int compares = rule->condition == EQUALS || rule->condition == ITSELF || rule->condition == WITHOUT;
+        const int compares = rule->condition == EQUALS || rule->condition == ITSELF || rule->condition == WITHOUT ||
+                             rule->condition == SHARE_EQUALS;
         const uint32_t value = rule->condition == ITSELF ? (uint32_t)getpid() : rule->value;
-        if (rule->condition == IF_ALONE && set != CLINUX_CALLS_ALONE) continue;
+        if (rule->condition == IF_ALONE && !is_alone) continue;
+        if ((rule->condition == IF_SHARE || rule->condition == SHARE_EQUALS) && !is_share) continue;
         program[count++] = jump(equal, (uint32_t)rule->call, 0, compares ? 4 : 1);
         if (compares) {
             program[count++] = statement(load, argument_offset(rule->argument));

@@ -86,6 +86,8 @@ public struct DiskParameters: Codable, Hashable, Sendable {
     /// What becomes of a request that finds no room on the host: "report", answered with an error; "hold", it waits.
     /// Absent: "report".
     public var onEnospc: String?
+    /// The directory that is shared; absent: the device is a disk.
+    public var share: ShareParameters?
     /// The configuration file that asks for it; absent for a device that was made by `create`. Not for callers to give.
     public var origin: String?
 

@@ -39,6 +39,9 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
     /// stop. The message's value names it: `ThreadName`. Never in custody: it is of one process.
     public static let thread = CustodyRole(rawValue: 16)
 
+    /// A share's tables of nodes and open files.
+    public static let shareTables = CustodyRole(rawValue: 17)
+
     public var description: String {
         switch self {
         case .record: "session record"
@@ -57,6 +60,7 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
         case .statistics: "statistics"
         case .journal: "journal"
         case .thread: "thread"
+        case .shareTables: "share's tables"
         default: "role \(rawValue)"
         }
     }

@@ -15,18 +15,15 @@ public struct KernelRing: ~Copyable, Sendable {
     /// What io_uring_setup said, for the session record.
     public let parameters: [UInt8]
 
-    /// What a worker asks of its rings (linux/io_uring.h).
-    private static let operations: [UInt8] = [
-        1,  // READV
-        2,  // WRITEV
-        3,  // FSYNC
-        9,  // SENDMSG
-        17,  // FALLOCATE
-        22,  // READ
-        23,  // WRITE
-        27,  // RECV
-        46,  // URING_CMD
-    ]
+    /// What workers do with a ring: it refuses everything else.
+    public enum Use: Sendable, Hashable {
+        /// A disk's transfers, and a connection's messages.
+        case disk
+        /// A shared directory's transfers and changes of names.
+        case share
+        /// Keeping open files in the ring's own table, which has so many places.
+        case files(UInt32)
+    }
 
     /// Makes a ring.
     ///
@@ -34,10 +31,18 @@ public struct KernelRing: ~Copyable, Sendable {
     ///   - entries: operations that can be queued before a submit; the kernel rounds up to a power of two.
     ///   - completions: operations that can be in flight without a completion taken.
     /// - Throws: a sentence that says why this machine gives no ring, and what to do.
-    public init(entries: UInt32, completions: UInt32) throws(SystemError) {
+    public init(entries: UInt32, completions: UInt32, for use: Use = .disk) throws(SystemError) {
         var parameters = [UInt8](repeating: 0, count: 120)
+        let operations = use.operations
+        let files: UInt32 = if case .files(let count) = use { count } else { 0 }
         let number = unsafe clinux_make_ring(
-            entries, completions, Self.operations, UInt32(Self.operations.count), &parameters)
+            entries, completions, operations, UInt32(operations.count), files, use == .share ? 1 : 0,
+            &parameters)
+        if number < 0, case .files = use {
+            throw SystemError(
+                cannot: "set up", "a kernel ring that keeps \(files) open files", .current,
+                advice: "A share needs Linux 6.8 or newer, and a limit on open files (ulimit -n) that is no lower")
+        }
         guard number >= 0 else {
             throw SystemError(
                 cannot: "set up", "a kernel ring", .current,
@@ -45,6 +50,42 @@ public struct KernelRing: ~Copyable, Sendable {
         }
         fd = OwnedFD(owning: number)
         self.parameters = parameters
+    }
+}
+
+extension KernelRing.Use {
+    /// linux/io_uring.h
+    fileprivate var operations: [UInt8] {
+        switch self {
+        case .disk:
+            [
+                1,  // READV
+                2,  // WRITEV
+                3,  // FSYNC
+                9,  // SENDMSG
+                17,  // FALLOCATE
+                22,  // READ
+                23,  // WRITE
+                27,  // RECV
+                46,  // URING_CMD
+            ]
+        case .share:
+            [
+                1,  // READV
+                2,  // WRITEV
+                3,  // FSYNC
+                17,  // FALLOCATE
+                22,  // READ
+                23,  // WRITE
+                35,  // RENAMEAT
+                36,  // UNLINKAT
+            ]
+        case .files:
+            [
+                20,  // FILES_UPDATE
+                54,  // FIXED_FD_INSTALL
+            ]
+        }
     }
 }
 

@@ -129,7 +129,9 @@ public final class SimulatedStorage {
                 unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
                 unsafe length += UInt64(vector.iov_len)
             }
-        case .synchronizeData, .allocate, .discardDevice, .receive, .send:
+        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .unlink, .rename, .updateFiles,
+            .installFile:
+
             break
         }
         return SimulatedOperation(
@@ -248,8 +250,10 @@ extension SimulatedStorage {
             return -EBADF
         }
         switch operation.kind {
-        case .synchronizeData: return 0
+        case .synchronizeData, .synchronize: return 0
+        case .unlink, .rename: return -ENOTDIR
         case .allocate, .discardDevice: return clear(operation)
+        case .updateFiles, .installFile: return -EINVAL
         case .receive, .send: return -ENOTSOCK
         case .read, .readVectors, .write, .writeVectors: return transfer(operation, limit)
         }

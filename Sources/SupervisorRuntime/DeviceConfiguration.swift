@@ -43,6 +43,8 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
     public var rates: RateLimits?
     /// Requests that find no room on the host wait for it; nil: they are answered with an error.
     public var holdsForRoom: Bool?
+    /// The directory that is shared; nil: the device is a disk.
+    public var share: ShareSettings?
     /// The configuration file that asks for the device; nil: somebody has asked for it by a command.
     public var origin: String?
 
@@ -66,13 +68,16 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
                 throw .invalid("an image's path begins with / and has no line feed")
             }
         }
-        guard (1...64).contains(queueCount) else { throw .invalid("a disk has 1 to 64 queues, not \(queueCount)") }
+        let most = share == nil ? 64 : 63
+        guard (1...most).contains(queueCount) else {
+            throw .invalid("a \(kind) has 1 to \(most) queues, not \(queueCount)")
+        }
         guard (2...1024).contains(queueSize) else {
             throw .invalid("a queue has 2 to 1024 descriptors, not \(queueSize)")
         }
-        guard (1...min(queueCount, Self.maximumThreads)).contains(threadCount) else {
+        guard (1...min(queueCount, maximumThreads)).contains(threadCount) else {
             throw .invalid(
-                "a disk has at least 1 thread, and at most as many as queues or \(Self.maximumThreads), "
+                "a \(kind) has at least 1 thread, and at most as many as queues or \(maximumThreads), "
                     + "not \(threadCount)")
         }
         guard serial.utf8.count <= 20, serial.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7f }) else {
@@ -81,8 +86,11 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         guard blockSize == nil || blockSize == 512 || blockSize == 4096 else {
             throw .invalid("a block has 512 or 4096 bytes")
         }
+        try share?.validate()
         try validateRunning()
     }
+
+    private var kind: String { share == nil ? "disk" : "share" }
 
     /// What concerns how it runs, not what it is.
     private func validateRunning() throws(SupervisorError) {
@@ -101,8 +109,8 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         try rates?.validate()
     }
 
-    /// A session record has room for 16 rings, and the connection has one.
-    public static let maximumThreads = 15
+    /// A session record has room for 16 rings; the connection has one, and a share's open files another.
+    private var maximumThreads: Int { share == nil ? 15 : 14 }
 
     private static func isNameByte(_ byte: UInt8) -> Bool {
         switch byte {
@@ -116,7 +124,9 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
     /// As a worker's options, one a line: the text of `prepare`.
     var workerOptions: String {
         var lines: [String] = []
-        if let imagePath {
+        if let share {
+            lines += share.workerOptions
+        } else if let imagePath {
             lines.append("--blk-file=\(imagePath)")
             lines.append("--cache=\(isBuffered ? "buffered" : "direct")")
         } else {
@@ -142,7 +152,7 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
 
     /// Completions that a loop's ring has room for: each request of its queues has one under way.
     var ringCompletions: UInt32 {
-        let queuesOfALoop = (queueCount + threadCount - 1) / threadCount
+        let queuesOfALoop = (virtqueueCount + threadCount - 1) / threadCount
         return UInt32(max(512, queuesOfALoop * queueSize))
     }
 }

@@ -54,8 +54,8 @@ final class DeviceCustody {
     unowned let site: any CustodySite
 
     /// Entries of a loop's ring, and of the connection's.
-    private static let ringEntries: UInt32 = 256
-    private static let connectionRingEntries: UInt32 = 32
+    static let ringEntries: UInt32 = 256
+    static let connectionRingEntries: UInt32 = 32
 
     /// Makes a device that nobody has served yet: session record, kernel rings, listening socket.
     ///
@@ -64,12 +64,12 @@ final class DeviceCustody {
     init(
         _ configuration: DeviceConfiguration, image: SharedFD?, program: Int, site: any CustodySite
     ) throws(SystemError) {
-        let ringCount = configuration.threadCount + 1
         self.configuration = configuration
         self.site = site
         do throws(SessionRecordError) {
             let geometry = try RecordGeometry(
-                queueCount: configuration.queueCount, queueSize: configuration.queueSize, ringCount: ringCount)
+                queueCount: configuration.virtqueueCount, queueSize: configuration.queueSize,
+                ringCount: configuration.ringCount)
             recordFile = SharedFD(try Self.makeRecord(geometry))
             record = try SessionRecord(recordFile.fd)
         } catch {
@@ -77,20 +77,7 @@ final class DeviceCustody {
         }
         statisticsFile = try Self.makeStatistics(configuration)
         statistics = try Self.read(statisticsFile, configuration)
-        var rings: [SharedFD] = []
-        for index in 0..<ringCount {
-            let ring =
-                index < configuration.threadCount
-                ? try KernelRing(entries: Self.ringEntries, completions: configuration.ringCompletions)
-                : try KernelRing(entries: Self.connectionRingEntries, completions: Self.connectionRingEntries)
-            record.setRingParameters(ring.parameters, ring: index)
-            do throws(Errno) {
-                rings.append(SharedFD(try ring.fd.duplicate()))
-            } catch {
-                throw SystemError(cannot: "keep", "a kernel ring", error)
-            }
-        }
-        self.rings = rings
+        rings = try Self.makeRings(configuration, record)
         do throws(Errno) {
             stateFile = try StateFile()
             listener = try UnixListener(
@@ -249,7 +236,7 @@ final class DeviceCustody {
         do throws(Errno) {
             return SharedFD(
                 try DeviceStatistics.makeFile(
-                    queueCount: configuration.queueCount, queueSize: configuration.queueSize))
+                    queueCount: configuration.virtqueueCount, queueSize: configuration.queueSize))
         } catch {
             throw SystemError(cannot: "make statistics for", configuration.name, error)
         }
@@ -506,15 +493,17 @@ extension DeviceCustody {
         site.store.put(ours.number, as: storeName("worker/\(id)/channel"))
         let ringNumbers = rings.map(\.number)
         let room = try roomForWorker()
-        let arguments =
-            [
-                "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
-            ] + site.sandbox.arguments(room)
+        let directory = try directoryForWorker()
+        var arguments = [
+            "--custody=\(theirs.number)", "--rings=\(ringNumbers.map { "\($0)" }.joined(separator: ","))",
+        ]
+        if let directory { arguments.append("--share=\(directory.number)") }
+        arguments += site.sandbox.arguments(room, isShare: directory != nil)
         let process = try DetachedProcess(
             path: "/proc/self/fd/\(file.number)", name: "baton-worker:\(configuration.name)",
             arguments: arguments, output: site.workerOutput.fd,
-            inheriting: [theirs.number] + ringNumbers + (room.map { [$0.lifeline] } ?? []),
-            room: room?.pidfd)
+            inheriting: [theirs.number] + ringNumbers + [room?.lifeline, directory?.number].compactMap(\.self),
+            room: room?.pidfd, roomHasUsers: directory == nil)
         let pid = process.pid
         do throws(SystemError) {
             try site.workerGroups?.take(pid, device: configuration.name)

@@ -17,9 +17,12 @@ enum ImageFiles {
     /// Opens an image and makes sure that nobody else serves it, for as long as the file is open anywhere. No request
     /// ever uses it.
     ///
+    /// Of a share, it is the directory, which anybody may use besides.
+    ///
     /// - Returns: nil for a disk that has no image.
     /// - Throws: a sentence that says who is in the way.
     static func takeCustody(_ configuration: DeviceConfiguration) throws(SystemError) -> SharedFD? {
+        if let share = configuration.share { return try share.open() }
         guard let path = configuration.imagePath else { return nil }
         let isReadOnly = configuration.isReadOnly
         let file = try openImage(

@@ -39,6 +39,11 @@ public protocol IOEngine: ~Copyable {
     /// Operations queued and not yet taken by the kernel.
     var queuedCount: Int { get }
 
+    /// Registers the calling thread's credentials, for operations that are to be carried out with them.
+    ///
+    /// - Returns: their number for `IOOperation.personality`; nil where the engine knows none.
+    mutating func registerPersonality() -> UInt16?
+
     /// A descriptor that polls readable when a completion has arrived; nil for an engine that completes at once.
     var pollDescriptor: Int32? { get }
 }
@@ -49,6 +54,11 @@ extension IOEngine where Self: ~Copyable {
     @inlinable public mutating func releaseCompletions() {}
     @inlinable public var lastIndex: UInt32 { 0 }
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
+}
+
+/// An engine without credentials.
+extension IOEngine where Self: ~Copyable {
+    public mutating func registerPersonality() -> UInt16? { nil }
 }
 
 /// The result of one operation.
@@ -69,8 +79,14 @@ public struct IOCompletion: Sendable {
 @safe public struct IOOperation {
     public enum Kind: UInt8, Sendable {
         case read, write, readVectors, writeVectors, synchronizeData, allocate, discardDevice
+        /// Data and everything else of a file.
+        case synchronize
+        /// Names in directories.
+        case unlink, rename
         /// On a socket.
         case receive, send
+        /// On the ring's own table of files.
+        case updateFiles, installFile
     }
 
     public var kind: Kind
@@ -83,8 +99,10 @@ public struct IOCompletion: Sendable {
     public var offset: UInt64
     /// Bytes, for `allocate` and `discardDevice`.
     public var length: UInt64
-    /// fallocate's mode for `allocate`; RWF_ flags for writes.
+    /// fallocate's mode for `allocate`; RWF_ flags for writes; the system call's flags for names.
     public var flags: UInt32
+    /// As whom the kernel carries it out: credentials registered with the ring; 0: the caller's.
+    public var personality: UInt16 = 0
 
     @inlinable
     init(
@@ -155,6 +173,44 @@ public struct IOCompletion: Sendable {
     /// - Parameter message: a struct msghdr.
     static func send(socket: Int32, message: UnsafeMutableRawPointer) -> Self {
         unsafe Self(.send, file: socket, buffer: message, count: 1)
+    }
+
+    /// IORING_OP_FILES_UPDATE of one slot
+    ///
+    /// - Parameter file: a descriptor, or -1; stays until the operation has been submitted.
+    static func updateFiles(_ file: UnsafeMutablePointer<Int32>, slot: UInt32) -> Self {
+        unsafe Self(.updateFiles, file: -1, buffer: UnsafeMutableRawPointer(file), count: 1, offset: UInt64(slot))
+    }
+
+    /// IORING_OP_FIXED_FD_INSTALL (Linux 6.8)
+    static func installFile(slot: UInt32) -> Self {
+        unsafe Self(.installFile, file: Int32(bitPattern: slot))
+    }
+
+    /// fsync
+    public static func synchronize(file: Int32) -> Self {
+        unsafe Self(.synchronize, file: file)
+    }
+
+    /// unlinkat
+    ///
+    /// - Parameters:
+    ///   - name: stays until the operation has been submitted, as do the names of `rename`.
+    ///   - flags: AT_REMOVEDIR or 0.
+    public static func unlink(in directory: Int32, _ name: UnsafePointer<CChar>, flags: Int32) -> Self {
+        unsafe Self(
+            .unlink, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
+            flags: UInt32(bitPattern: flags))
+    }
+
+    /// renameat2
+    public static func rename(
+        from directory: Int32, _ name: UnsafePointer<CChar>, to newDirectory: Int32, _ newName: UnsafePointer<CChar>,
+        flags: UInt32
+    ) -> Self {
+        unsafe Self(
+            .rename, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
+            count: UInt32(bitPattern: newDirectory), offset: UInt64(UInt(bitPattern: newName)), flags: flags)
     }
 
     /// fdatasync

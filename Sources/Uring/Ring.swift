@@ -143,7 +143,9 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
-        case .synchronizeData, .allocate, .discardDevice, .receive, .send:
+        case .unlink, .rename:
+            unsafe prepareNames(operation, sqe)
+        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .updateFiles, .installFile:
             unsafe prepareRare(operation, sqe)
         }
         if file == registered.0 {
@@ -151,6 +153,7 @@ internal import Synchronization
         } else if file == registered.1 {
             unsafe Self.useRegistered(1, sqe)
         }
+        if operation.personality != 0 { unsafe sqe.pointee.personality = operation.personality }
         unsafe sqe.pointee.user_data = token
         tail &+= 1
         return true
@@ -168,6 +171,8 @@ internal import Synchronization
         switch operation.kind {
         case .synchronizeData:
             unsafe io_uring_prep_fsync(sqe, operation.file, UInt32(IORING_FSYNC_DATASYNC))
+        case .synchronize:
+            unsafe io_uring_prep_fsync(sqe, operation.file, 0)
         case .allocate:
             let mode = Int32(bitPattern: operation.flags)
             unsafe io_uring_prep_rw(
@@ -187,10 +192,29 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_SENDMSG.rawValue), sqe, operation.file, operation.buffer, operation.count, 0)
             unsafe sqe.pointee.msg_flags = UInt32(MSG_DONTWAIT) | UInt32(CLINUX_MSG_NOSIGNAL)
-        case .read, .readVectors, .write, .writeVectors:
+        case .updateFiles:
+            unsafe io_uring_prep_rw(
+                Int32(IORING_OP_FILES_UPDATE.rawValue), sqe, operation.file, operation.buffer, operation.count,
+                operation.offset)
+        case .installFile:
+            unsafe io_uring_prep_rw(Self.installFixedFile, sqe, operation.file, nil, 0, 0)
+            unsafe sqe.pointee.flags = 1 /* IOSQE_FIXED_FILE */
+        case .read, .readVectors, .write, .writeVectors, .unlink, .rename:
             preconditionFailure("prepared by enqueue")
         }
     }
+
+    /// Operations on names: `addr` is the first name, `off` (addr2) the second, `len` the second directory.
+    func prepareNames(_ operation: IOOperation, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
+        let code = operation.kind == .unlink ? IORING_OP_UNLINKAT : IORING_OP_RENAMEAT
+        unsafe io_uring_prep_rw(
+            Int32(code.rawValue), sqe, operation.file, operation.buffer, operation.count, operation.offset)
+        // rename_flags and unlink_flags are both in this place.
+        unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
+    }
+
+    /// IORING_OP_FIXED_FD_INSTALL, which liburing 2.3 does not name
+    private static let installFixedFile: Int32 = 54
 
     /// BLOCK_URING_CMD_DISCARD: _IO(0x12, 0)
     private static let blockCommandDiscard: UInt32 = 0x1200
@@ -246,6 +270,11 @@ internal import Synchronization
     }
 
     public var lastIndex: UInt32 { tail &- 1 }
+
+    public mutating func registerPersonality() -> UInt16? {
+        let result = unsafe io_uring_register_personality(&ring)
+        return result > 0 ? UInt16(exactly: result) : nil
+    }
 
     public func hadTaken(_ index: UInt32) -> Bool { Int32(bitPattern: index &- adoptedHead) < 0 }
 }

@@ -17,6 +17,9 @@ public protocol VhostUserDevice: AnyObject {
     var maximumMemoryRegions: Int { get }
     /// Whether queues may be stopped with requests left in the inflight log.
     var parksRequests: Bool { get }
+    /// Whether the front-end is to ask for the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`). QEMU has one of its
+    /// own for a share, and warns where it is offered another.
+    var offersConfiguration: Bool { get }
     /// The virtio configuration space as it is now.
     var configuration: [UInt8] { get }
 
@@ -75,6 +78,10 @@ public protocol VhostUserDevice: AnyObject {
     /// Back to the state before the first message: all queues stopped, memory unmapped, descriptors closed. Called for
     /// RESET_DEVICE (`keepingMemory`) and when a connection ends.
     func reset(keepingMemory: Bool)
+}
+
+extension VhostUserDevice {
+    public var offersConfiguration: Bool { true }
 }
 
 /// A new log of requests in flight.

@@ -8,8 +8,10 @@ internal import WorkerRuntime
 /// What the command line asks for.
 enum Invocation {
     case serve(WorkerConfiguration, Logger.Level)
+    /// Mount the directory on this host.
+    case mount(WorkerConfiguration, at: String, Logger.Level)
     /// Serve a device that a supervisor keeps, whose channel and kernel rings were inherited.
-    case serveInCustody(channel: Int32, rings: [Int32], Confinement?, Logger.Level)
+    case serveInCustody(channel: Int32, rings: [Int32], directory: Int32?, Confinement?, Logger.Level)
     case print(String)
 }
 
@@ -21,14 +23,14 @@ struct UsageError: Error {
 }
 
 /// The options as they came, before they are put together.
-private struct RawOptions {
+struct RawOptions {
     var values: [Option: String] = [:]
 
     subscript(_ option: Option) -> String? { values[option] }
     func has(_ option: Option) -> Bool { values[option] != nil }
 }
 
-private enum Option: String, CaseIterable {
+enum Option: String, CaseIterable {
     case socketPath = "socket-path"
     case fd
     case socketMode = "socket-mode"
@@ -56,6 +58,42 @@ private enum Option: String, CaseIterable {
     case parkRequests = "park-requests"
     case allowShrink = "allow-shrink"
     case sandbox
+    // Of a share
+    case sharedDir = "shared-dir"
+    case share
+    case tag
+    case mount
+    case xattr
+    case noXattr = "no-xattr"
+    case xattrmap
+    case posixACL = "posix-acl"
+    case noPosixACL = "no-posix-acl"
+    case writeback
+    case noWriteback = "no-writeback"
+    case flock
+    case noFlock = "no-flock"
+    case posixLock = "posix-lock"
+    case noPosixLock = "no-posix-lock"
+    case securityLabel = "security-label"
+    case noSecurityLabel = "no-security-label"
+    case allowDirectIO = "allow-direct-io"
+    case noAllowDirectIO = "no-allow-direct-io"
+    case announceSubmounts = "announce-submounts"
+    case noAnnounceSubmounts = "no-announce-submounts"
+    case readdirplus
+    case noReaddirplus = "no-readdirplus"
+    case killpriv = "killpriv-v2"
+    case noKillpriv = "no-killpriv-v2"
+    case inodeFileHandles = "inode-file-handles"
+    case translateUID = "translate-uid"
+    case translateGID = "translate-gid"
+    case modcaps
+    case seccomp
+    case threadPoolSize = "thread-pool-size"
+    case rlimitNofile = "rlimit-nofile"
+    case maxNodes = "max-nodes"
+    case maxFiles = "max-files"
+    case syslog
     case logLevel = "log-level"
     case printCapabilities = "print-capabilities"
     case version
@@ -64,7 +102,9 @@ private enum Option: String, CaseIterable {
     var takesValue: Bool {
         switch self {
         case .readOnly, .allowLeaseLocks, .splitRings, .pinMemory, .parkRequests, .allowShrink, .printCapabilities,
-            .version, .help:
+            .version, .help, .xattr, .noXattr, .posixACL, .noPosixACL, .writeback, .noWriteback, .flock, .noFlock,
+            .posixLock, .noPosixLock, .securityLabel, .noSecurityLabel, .allowDirectIO, .noAllowDirectIO,
+            .announceSubmounts, .noAnnounceSubmounts, .readdirplus, .noReaddirplus, .killpriv, .noKillpriv, .syslog:
             false
         default: true
         }
@@ -75,10 +115,17 @@ private enum Option: String, CaseIterable {
 ///
 /// - Parameter version: of this build.
 func parseCommandLine(version: String) throws(UsageError) -> Invocation {
-    let options = try readOptions(CommandLine.arguments)
-    if options.has(.help) { return .print(usage) }
-    if options.has(.version) { return .print("baton-worker \(version)\n") }
-    if options.has(.printCapabilities) { return .print(capabilities) }
+    let isVirtiofsd = CommandLine.arguments.first.map { $0.hasSuffix("baton-virtiofsd") } ?? false
+    let words =
+        isVirtiofsd || isShare(CommandLine.arguments)
+        ? try expandShareArguments(CommandLine.arguments) : CommandLine.arguments
+    let options = try readOptions(words)
+    if options.has(.help) { return .print(isVirtiofsd ? shareUsage : usage) }
+    if options.has(.version) {
+        return .print("\(isVirtiofsd ? "baton-virtiofsd" : "baton-worker") \(version)\n")
+    }
+    if options.has(.printCapabilities) { return .print(isVirtiofsd ? shareCapabilities : capabilities) }
+    if isVirtiofsd, !options.has(.sharedDir) { throw UsageError("say what to share: --shared-dir=PATH") }
     if let text = options[.custody] {
         let numbers = ([text] + (options[.rings] ?? "").split(separator: ",").map(String.init)).map { Int32($0) ?? -1 }
         guard numbers.count >= 3, numbers.allSatisfy({ $0 >= 0 }) else {
@@ -86,7 +133,14 @@ func parseCommandLine(version: String) throws(UsageError) -> Invocation {
                 "--custody=FD and --rings=FD,FD,... are a supervisor's to give: they name inherited descriptors")
         }
         return .serveInCustody(
-            channel: numbers[0], rings: Array(numbers[1...]), try confinement(options), try logLevel(options))
+            channel: numbers[0], rings: Array(numbers[1...]), directory: options[.share].flatMap { Int32($0) },
+            try confinement(options), try logLevel(options))
+    }
+    if let place = options[.mount] {
+        guard options.has(.sharedDir), !options.has(.socketPath), !options.has(.fd) else {
+            throw UsageError("--mount goes with --shared-dir, and without --socket-path and --fd")
+        }
+        return .mount(try configuration(options, .descriptor(-1)), at: place, try logLevel(options))
     }
     return .serve(try configuration(options, meeting(options)), try logLevel(options))
 }
@@ -123,27 +177,37 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
         }
         configuration.serial = serial
     }
-    if let queues = try number(options, .queues, 1...WorkerConfiguration.maximumQueueCount) {
+    if let queues = try options.number(.queues, 1...WorkerConfiguration.maximumQueueCount) {
         configuration.queueCount = queues
     }
-    if let size = try number(options, .queueSize, WorkerConfiguration.queueSizes) {
+    if case .directory = configuration.storage {
+        // hiprio comes before the request queues.
+        configuration.queueCount = min(configuration.queueCount + 1, WorkerConfiguration.maximumQueueCount)
+        if case .directory(_, let share) = configuration.storage {
+            configuration.sandbox = share.isolation == .auto ? .auto : share.isolation == .namespace ? .on : .off
+        }
+        if let size = try options.number(.threadPoolSize, 0...1024), size > 0, !options.has(.threads) {
+            configuration.threadCount = min(size, configuration.queueCount)
+        }
+    }
+    if let size = try options.number(.queueSize, WorkerConfiguration.queueSizes) {
         configuration.maximumQueueSize = size
     }
     configuration.offersPackedRings = !options.has(.splitRings)
-    if let threads = try number(options, .threads, 1...WorkerConfiguration.maximumQueueCount) {
+    if let threads = try options.number(.threads, 1...WorkerConfiguration.maximumQueueCount) {
         guard threads <= configuration.queueCount else {
             throw UsageError(
                 "--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
         }
         configuration.threadCount = threads
     }
-    if let poll = try number(options, .pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
+    if let poll = try options.number(.pollMicroseconds, 0...WorkerConfiguration.maximumPollMicroseconds) {
         configuration.pollMicroseconds = poll
     }
-    if let seconds = try number(options, .predecessorWait, WorkerConfiguration.predecessorSecondsRange) {
+    if let seconds = try options.number(.predecessorWait, WorkerConfiguration.predecessorSecondsRange) {
         configuration.predecessorSeconds = seconds
     }
-    if let text = options[.sandbox] {
+    if let text = options[.sandbox], !options.has(.sharedDir) {
         guard let sandbox = Sandbox(rawValue: text) else {
             throw UsageError("--sandbox is auto, on or off, not '\(text)'")
         }
@@ -227,6 +291,12 @@ private func meeting(_ options: RawOptions) throws(UsageError) -> Meeting {
 }
 
 private func storage(_ options: RawOptions) throws(UsageError) -> Storage {
+    if options.has(.sharedDir) || options.has(.tag) {
+        guard let path = options[.sharedDir], !path.isEmpty else {
+            throw UsageError("say what to share: --shared-dir=PATH")
+        }
+        return .directory(path: path, try options.share())
+    }
     let kind = options[.backend] ?? "file"
     if kind == "file" {
         guard let path = options[.blkFile], !path.isEmpty else {
@@ -267,15 +337,16 @@ private func byteCount(_ text: String) throws(UsageError) -> UInt64 {
     return bytes
 }
 
-private func number(
-    _ options: RawOptions, _ option: Option, _ range: ClosedRange<Int>
-) throws(UsageError) -> Int? {
-    guard let text = options[option] else { return nil }
-    guard let value = Int(text), range.contains(value) else {
-        throw UsageError(
-            "--\(option.rawValue) is a number from \(range.lowerBound) to \(range.upperBound), not '\(text)'")
+extension RawOptions {
+    /// - Throws: when it is no number of the range.
+    func number(_ option: Option, _ range: ClosedRange<Int>) throws(UsageError) -> Int? {
+        guard let text = self[option] else { return nil }
+        guard let value = Int(text), range.contains(value) else {
+            throw UsageError(
+                "--\(option.rawValue) is a number from \(range.lowerBound) to \(range.upperBound), not '\(text)'")
+        }
+        return value
     }
-    return value
 }
 
 private func cpus(_ list: String) throws(UsageError) -> [Int] {

@@ -33,8 +33,14 @@ public func runWorker(_ build: WorkerBuild) {
             } catch {
                 fail("\(error)", status: 1)
             }
-        case .serveInCustody(let channel, let rings, let confinement, let level):
-            serveInCustody(channel, rings, build, confinement, level)
+        case .mount(let configuration, let place, let level):
+            do throws(SystemError) {
+                try MountWorker(configuration, at: place, log: makeLog(level, .ofStandardError())).run()
+            } catch {
+                fail("\(error)", status: 1)
+            }
+        case .serveInCustody(let channel, let rings, let directory, let confinement, let level):
+            serveInCustody(channel, rings, directory, build, confinement, level)
         }
     } catch {
         fail(error.description, status: 2)
@@ -42,7 +48,8 @@ public func runWorker(_ build: WorkerBuild) {
 }
 
 private func serveInCustody(
-    _ channel: Int32, _ rings: [Int32], _ build: WorkerBuild, _ confinement: Confinement?, _ level: Logger.Level
+    _ channel: Int32, _ rings: [Int32], _ directory: Int32?, _ build: WorkerBuild, _ confinement: Confinement?,
+    _ level: Logger.Level
 ) {
     // The supervisor gives it, if there is one: this process may reach no path.
     let journal = JournalSocket()
@@ -50,7 +57,8 @@ private func serveInCustody(
     if let deviceName { log[metadataKey: "device"] = "\(deviceName)" }
     do throws(SystemError) {
         let worker = try CustodyWorker(
-            channel: channel, rings: rings, build: build, confinement: confinement, log: log, journal: journal
+            channel: channel, rings: rings, directory: directory, build: build, confinement: confinement, log: log,
+            journal: journal
         ) { text in
             do throws(UsageError) {
                 return .success(try parseConfiguration(text))

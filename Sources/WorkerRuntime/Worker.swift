@@ -9,7 +9,7 @@ internal import VhostUser
 ///
 /// Threads: this one, which owns sockets, session and signals; and the loops, which own the queues.
 public struct Worker: ~Copyable {
-    private let device: DiskDevice
+    private let device: ServedDevice
     private let loops: [LoopThread]
     private let log: Logger
     /// Those that ask us to end. They are never read: whoever waits next sees them, too.
@@ -22,6 +22,9 @@ public struct Worker: ~Copyable {
     private let watch: FileWatch?
     private let meeting: Meeting
     private let sandbox: Sandbox
+    /// Of a share: its root is the directory, in which the socket's path leads elsewhere.
+    private let early: EarlyListener?
+    private let isShare: Bool
 
     /// Opens the storage and starts the loops; nobody can connect yet.
     ///
@@ -38,33 +41,25 @@ public struct Worker: ~Copyable {
         // It has no record, but says which system call it was that it may not make.
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         let statistics = try taking("memory for statistics") { () throws(Errno) in try configuration.makeStatistics() }
-        let (disk, image, tenure, loops) = try configuration.startLoops(
-            log: log, signals: signals.number, statistics: statistics)
-        watch = Self.watch(image, log)
+        let entrance = try Entrance(configuration, log)
+        device = try configuration.makeDevice(
+            log: log, signals: signals.number, statistics: statistics, directory: entrance.directory)
+        early = entrance.listener
+        isShare = entrance.directory != nil
+        watch = Self.watch(device, log)
         self.memoryLoss = memoryLoss
         self.log = log
         self.signals = signals
         self.hangups = hangups
-        self.loops = loops
+        loops = device.loops
         meeting = configuration.meeting
         sandbox = configuration.sandbox
-        device = DiskDevice(
-            disk: disk, image: image, tenure: tenure, loops: loops,
-            drainMilliseconds: WorkerConfiguration.drainMilliseconds,
-            pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
-            allowsShrinking: configuration.allowsShrinking, statistics: statistics, log: log)
-        log.info(
-            "serving \(configuration.storage.name)",
-            metadata: [
-                "bytes": "\(disk.sectors * 512)", "block": "\(disk.logicalBlockSize)", "queues": "\(disk.queueCount)",
-                "threads": "\(loops.count)", "read-only": "\(disk.isReadOnly)",
-            ])
+        log.info("serving \(configuration.storage.name)", metadata: device.metadata)
     }
 
-    private static func watch(_ image: DiskImage?, _ log: Logger) -> FileWatch? {
-        guard let image else { return nil }
+    private static func watch(_ device: ServedDevice, _ log: Logger) -> FileWatch? {
         do throws(Errno) {
-            return try image.watch()
+            return try device.watch()
         } catch {
             log.warning("the image is not watched, its growth is seen on SIGHUP only: \(error)")
             return nil
@@ -95,6 +90,10 @@ public struct Worker: ~Copyable {
 
     private borrowing func serve() throws(SystemError) {
         switch meeting {
+        case .path(let path, _) where early != nil:
+            try confine()
+            log.info("listening at \(path)")
+            if let early { try serve(early.listener) }
         case .path(let path, let access):
             let listener: UnixListener
             do throws(Errno) {
@@ -124,7 +123,7 @@ public struct Worker: ~Copyable {
     private borrowing func confine() throws(SystemError) {
         guard sandbox != .off else { return }
         do throws(Errno) {
-            try limitSystemCalls(to: .alone)
+            try limitSystemCalls(to: isShare ? .shareAlone : .alone)
         } catch {
             let refusal = SystemError(
                 cannot: "set up", "a filter of system calls", error, advice: "--sandbox=off serves without")
@@ -214,10 +213,10 @@ public struct Worker: ~Copyable {
                 waiting: !device.mustAnnounce)
             if ready.contains(signals.number) { return .end }
             if ready.contains(memoryLoss.fd.number), memoryLoss.clear() { return .memoryLoss }
-            if ready.contains(hangups.number), nextSignal(of: hangups) != nil { device.lookAtSize(announcing: true) }
+            if ready.contains(hangups.number), nextSignal(of: hangups) != nil { device.lookAtStorage(announcing: true) }
             if watched >= 0, ready.contains(watched) {
                 watch?.clear()
-                device.lookAtSize(announcing: false)
+                device.lookAtStorage(announcing: false)
             }
             if channel >= 0, ready.contains(channel) { device.receiveFromChannel() }
             if ready.contains(number) { return .input }
@@ -240,6 +239,7 @@ extension Storage {
         case .image(let path, let cache): "\(path) (\(cache.rawValue))"
         case .memory: "memory"
         case .null: "nothing"
+        case .directory(let path, _): path
         }
     }
 }

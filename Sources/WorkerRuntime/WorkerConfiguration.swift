@@ -1,7 +1,7 @@
 public import BlockTarget
 public import Platform
 
-/// Where a worker's disk keeps its data.
+/// What a worker serves: where a disk keeps its data, or which directory is shared.
 public enum Storage: Sendable, Equatable {
     /// A raw file or a block device.
     case image(path: String, cache: CacheMode)
@@ -9,6 +9,8 @@ public enum Storage: Sendable, Equatable {
     case memory(bytes: UInt64)
     /// Nothing at all: for measurements. Capacity in bytes.
     case null(bytes: UInt64)
+    /// None: it is no disk that is served but a directory.
+    case directory(path: String, ShareConfiguration)
 }
 
 /// Where a worker meets its front-end.
@@ -34,7 +36,7 @@ public struct WorkerConfiguration: Sendable, Equatable {
     public var meeting: Meeting
     public var storage: Storage
     public var isReadOnly = false
-    /// 1 to 64.
+    /// 1 to 64. Of a share, one more than its request queues: hiprio comes first.
     public var queueCount = 1
     /// 2 to 1024 descriptors.
     public var maximumQueueSize = 1024

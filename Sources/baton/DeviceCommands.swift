@@ -7,7 +7,7 @@ internal import Platform
 
 struct Create: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make a device and start serving it.", subcommands: [CreateDisk.self])
+        abstract: "Make a device and start serving it.", subcommands: [CreateDisk.self, CreateShare.self])
 }
 
 struct CreateDisk: ParsableCommand {
@@ -172,7 +172,7 @@ struct ListDevices: ParsableCommand {
             for device in devices {
                 rows.append([
                     device.disk.name, device.state, device.pid(of: "active"), device.pid(of: "standby"),
-                    device.disk.limit?.text ?? "-", device.disk.file ?? "-",
+                    device.disk.limit?.text ?? "-", device.disk.share?.directory ?? device.disk.file ?? "-",
                 ])
             }
             printText(table(rows), to: STDOUT_FILENO)
@@ -226,7 +226,9 @@ extension DeviceInfo {
         var lines = ["\(disk.name): \(state)"]
         if let problem { lines.append("  problem: \(problem)") }
         lines.append(
-            "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))")
+            disk.share.map { "  directory: \($0.directory) (tag \($0.tag)\(disk.readOnly ? ", read-only" : ""))" }
+                ?? "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))"
+        )
         for notice in notices ?? [] { lines.append("  notice: \(notice)") }
         if let origin = disk.origin { lines.append("  configured in: \(origin)") }
         lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")

@@ -47,6 +47,12 @@ extension DeviceConfiguration {
         case "hold": holdsForRoom = true
         case .some(let other): throw .invalid("without room a request is to report or hold, not '\(other)'")
         }
+        if let asked = disk.share {
+            var settings = ShareSettings(directory: asked.directory, tag: asked.tag)
+            settings.options = asked.options
+            if let files = asked.maxFiles { settings.maximumFiles = files }
+            share = settings
+        }
         origin = disk.origin
     }
 }
@@ -93,6 +99,12 @@ extension DiskParameters {
         ioWeight = configuration.limits?.ioWeight
         limit = configuration.rates.map { LimitInfo($0) }
         onEnospc = configuration.holdsForRoom == true ? "hold" : nil
+        if let settings = configuration.share {
+            var parameters = ShareParameters(
+                directory: settings.directory, tag: settings.tag, options: settings.options)
+            parameters.maxFiles = settings.maximumFiles
+            share = parameters
+        }
         origin = configuration.origin
     }
 }

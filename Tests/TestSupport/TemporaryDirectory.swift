@@ -6,9 +6,10 @@ public struct TemporaryDirectory: ~Copyable, Sendable {
     /// Short, so that socket paths (107 bytes) fit into it.
     public let path: String
 
+    /// - Parameter place: where it is made.
     /// - Throws: mkdtemp's error.
-    public init() throws(SystemError) {
-        var template = Array("/tmp/baton-test-XXXXXX".utf8CString)
+    public init(in place: String = "/tmp") throws(SystemError) {
+        var template = Array("\(place)/baton-test-XXXXXX".utf8CString)
         let made = unsafe template.withUnsafeMutableBufferPointer { buffer in
             unsafe mkdtemp(buffer.baseAddress!) != nil
         }

@@ -2,7 +2,7 @@ import CKernelHeaders
 import Testing
 import Virtio
 
-/// What CWire says about virtio, compared with <linux/virtio_blk.h>, <linux/virtio_ring.h> and <linux/virtio_config.h>.
+/// What CWire says about virtio, and about FUSE, compared with the kernel's headers.
 @Suite("The kernel's headers")
 struct KernelHeaderTests {
     @Test("numbers, sizes and offsets are the kernel's")
@@ -14,6 +14,17 @@ struct KernelHeaderTests {
             index += 1
         }
         #expect(index > 60)
+    }
+
+    @Test("FUSE's numbers, sizes and offsets are the kernel's")
+    func fuse() {
+        var index = 0
+        while case let comparison = unsafe fuse_comparison_at(index), let name = unsafe comparison.name {
+            let (ours, kernels) = unsafe (comparison.ours, comparison.kernels)
+            #expect(ours == kernels, "\(unsafe String(cString: name))")
+            index += 1
+        }
+        #expect(index > 300)
     }
 
     @Test("rings are as long as the kernel's", arguments: [1, 2, 100, 256, 1024, 32768])

@@ -32,9 +32,10 @@ import Virtio
             let loop =
                 hasNoRoom
                 ? try LoopThread(
-                    index: 0, backend: FullBackend(gate), disk: disk, pollMicroseconds: 0, cpu: nil, log: log)
+                    index: 0, service: DiskService(FullBackend(gate), disk), pollMicroseconds: 0, cpu: nil, log: log)
                 : try LoopThread(
-                    index: 0, backend: StallingBackend(gate), disk: disk, pollMicroseconds: 0, cpu: nil, log: log)
+                    index: 0, service: DiskService(StallingBackend(gate), disk), pollMicroseconds: 0, cpu: nil, log: log
+                )
             let memory = try FrontendKit.GuestMemory(size: 1 << 20)
             var allocator = GuestAllocator(memory.regions[0])
             let endpoints = try (0..<2).map { _ in
@@ -45,8 +46,11 @@ import Virtio
             self.memory = memory
             self.endpoints = endpoints
             device = DiskDevice(
-                disk: disk, loops: [loop], drainMilliseconds: drainMilliseconds, pinsMemory: false,
-                statistics: try DeviceStatistics(queueCount: 2, queueSize: disk.maximumQueueSize), log: log)
+                disk,
+                ServedDevice.Parts(
+                    queueCount: 2, maximumQueueSize: disk.maximumQueueSize, loops: [loop],
+                    drainMilliseconds: drainMilliseconds,
+                    statistics: try DeviceStatistics(queueCount: 2, queueSize: disk.maximumQueueSize), log: log))
             driver = DriverQueue(endpoints[0], usesEventIndex: false)
             setups = endpoints.map { endpoint in
                 QueueSetup(

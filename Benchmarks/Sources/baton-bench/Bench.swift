@@ -4,9 +4,16 @@ internal import Glibc
 internal import Platform
 
 @main
+struct Benchmarks: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "baton-bench", abstract: "Measures Baton against others.",
+        subcommands: [Bench.self, ShareBench.self],
+        defaultSubcommand: Bench.self)
+}
+
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "baton-bench",
+        commandName: "disk",
         abstract: "Measures vhost-user-blk back-ends with one client, in turn and in several rounds.",
         discussion: """
             Every run starts the server on one CPU and drives it from another with 4 KiB random requests. Printed are \

@@ -65,15 +65,23 @@ struct Server: ~Copyable {
             process = nil
             return
         }
-        let socketPath = "\(directory)/bench.sock"
+        let socket = "\(directory)/bench.sock"
+        let command = subject.command(backing, socket: socket, queueCount: queueCount, queueSize: queueSize)
+        guard let command else { preconditionFailure("only a peer has no command") }
+        try self.init("\(subject)", command, socket: socket, cpu: cpu, directory: directory)
+    }
+
+    /// Starts a program on `cpu`; the calling thread stays there.
+    init(
+        _ subject: String, _ command: (program: String, arguments: [String]), socket socketPath: String, cpu: Int,
+        directory: String
+    ) throws {
         unsafe unlink(socketPath)
-        let command = subject.command(backing, socket: socketPath, queueCount: queueCount, queueSize: queueSize)
-        guard let (program, arguments) = command else { preconditionFailure("only a peer has no command") }
         // The child inherits where its parent may run.
         try pinCurrentThread(toCPU: cpu)
         let logPath = "\(directory)/server.log"
         let log = try openFile(logPath, O_WRONLY | O_CREAT | O_TRUNC)
-        var process = try ChildProcess(program, arguments, output: log)
+        var process = try ChildProcess(command.program, command.arguments, output: log)
         let end = monotonicNanoseconds() + 10_000_000_000
         while unsafe access(socketPath, F_OK) != 0 {
             guard process.wait(milliseconds: 2) == nil, monotonicNanoseconds() < end else {

@@ -12,13 +12,14 @@
 /// When it ends, everything in it does. Inside, user and group 0 are the caller's own and 1 is `user` and `group`,
 /// if the caller may say so; else there is only 0, the caller's own.
 ///
-/// Returns 0 or an error number. `has_user` is set to whether there is a user 1.
+/// Returns 0 or an error number. `has_user` is set to whether there is a user 1. NULL: the room has no user namespace,
+/// and its processes the host's users.
 int clinux_room_make(int *pid, int *has_user, int lifeline, unsigned user, unsigned group);
 
 /// Starts a program as clinux_spawn does, in a session of its own, in a room. It is a child of the caller's. It sees
 /// the caller's file systems yet, in a mount namespace of its own, and has all capabilities there and in the room, none
-/// outside. Returns 0 or an error number.
-int clinux_spawn_in_room(int *pid, int room, const char *program, char *const arguments[], int output,
+/// outside, unless the room has no user namespace (`room_has_users`). Returns 0 or an error number.
+int clinux_spawn_in_room(int *pid, int room, int room_has_users, const char *program, char *const arguments[], int output,
                          const int *inherited, unsigned inherited_count);
 
 /// CLONE_NEW…, which glibc hides behind _GNU_SOURCE.
@@ -46,6 +47,10 @@ enum {
     CLINUX_CALLS_OF_CUSTODY = 0,
     /// A worker on its own: accepts connections, and watches its image.
     CLINUX_CALLS_ALONE = 1,
+    /// A worker in custody that serves files.
+    CLINUX_CALLS_OF_SHARE = 2,
+    /// A worker on its own that does.
+    CLINUX_CALLS_OF_SHARE_ALONE = 3,
 };
 
 /// Allows this process, with all threads that it has and will have, the calls of a set, and takes from it the means to

@@ -26,3 +26,21 @@
         unsafe elements.deallocate()
     }
 }
+
+/// Things that cannot be copied, on their way into an `OwnedArray`.
+struct OwnedStack<Element: ~Copyable>: ~Copyable {
+    private final class Item {
+        var element: Element?
+
+        init(_ element: consuming Element) { self.element = consume element }
+    }
+
+    private var items: [Item] = []
+
+    mutating func push(_ element: consuming Element) { items.append(Item(element)) }
+
+    mutating func pop() -> Element {
+        guard let element = items.removeLast().element.take() else { preconditionFailure("the stack is empty") }
+        return element
+    }
+}

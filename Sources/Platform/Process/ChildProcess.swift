@@ -79,10 +79,11 @@ public struct DetachedProcess: ~Copyable, Sendable {
     ///   - inherited: descriptors that stay open in it, under the same numbers. It gets no others, except from
     ///     libraries that open some without close-on-exec at this very moment.
     ///   - room: the pidfd of the `ProcessRoom` in which it is started; nil: in none.
+    ///   - roomHasUsers: the room has a user namespace.
     /// - Throws: what could not be done, and why.
     public init(
         path: String, name: String, arguments: [String], output: borrowing OwnedFD, inheriting inherited: [Int32],
-        room: Int32? = nil
+        room: Int32? = nil, roomHasUsers: Bool = true
     ) throws(SystemError) {
         _ = clinux_close_all_on_exec()
         var pid: Int32 = -1
@@ -91,7 +92,8 @@ public struct DetachedProcess: ~Copyable, Sendable {
         let count = UInt32(inherited.count)
         let result =
             if let room {
-                unsafe clinux_spawn_in_room(&pid, room, path, words, output.number, inherited, count)
+                unsafe clinux_spawn_in_room(
+                    &pid, room, roomHasUsers ? 1 : 0, path, words, output.number, inherited, count)
             } else {
                 unsafe clinux_spawn(&pid, path, words, output.number, inherited, count, 1)
             }

@@ -23,13 +23,25 @@ public struct ProcessRoom: ~Copyable, Sendable {
     ///   - hasOwnUser: set to whether they can: as user and group 1.
     /// - Throws: what the kernel does not allow.
     public init(user: UInt32, group: UInt32, hasOwnUser: inout Bool) throws(Errno) {
+        var hasUser: Int32 = 0
+        try self.init { (pid, lifeline) in unsafe clinux_room_make(&pid, &hasUser, lifeline, user, group) }
+        hasOwnUser = hasUser != 0
+    }
+
+    /// Makes a room whose processes have the host's users: without a user namespace.
+    ///
+    /// - Throws: what the kernel does not allow.
+    public init() throws(Errno) {
+        try self.init { (pid, lifeline) in unsafe clinux_room_make(&pid, nil, lifeline, 0, 0) }
+    }
+
+    private init(_ make: (inout Int32, Int32) -> Int32) throws(Errno) {
         var ends: [Int32] = [-1, -1]
         try retryingInterrupts { unsafe pipe2(&ends, O_CLOEXEC) }
         let reading = OwnedFD(owning: ends[0])
         let writing = OwnedFD(owning: ends[1])
         var pid: Int32 = -1
-        var hasUser: Int32 = 0
-        let result = unsafe clinux_room_make(&pid, &hasUser, reading.number, user, group)
+        let result = make(&pid, reading.number)
         guard result == 0 else { throw Errno(rawValue: result) }
         let number = clinux_pidfd_open(pid)
         guard number >= 0 else {
@@ -37,7 +49,6 @@ public struct ProcessRoom: ~Copyable, Sendable {
             kill(pid, SIGKILL)
             throw error
         }
-        hasOwnUser = hasUser != 0
         self.pid = pid
         pidfd = OwnedFD(owning: number)
         lifeline = writing
@@ -76,6 +87,8 @@ public struct Confinement: Hashable, Sendable {
 
     /// Descriptors of a device, twice over (`HeldDescriptors`), and the worker's own.
     private static let mostDescriptors: UInt32 = 8192
+    /// The same, a share's open files, and descriptors of nodes that are in use.
+    private static let mostOpenFiles: UInt32 = 1 << 20
     /// Loops, and the kernel's threads for slow operations of their rings.
     private static let mostThreads: UInt32 = 4096
 
@@ -88,9 +101,11 @@ public struct Confinement: Hashable, Sendable {
     /// Leaves the host's namespaces and files, and gives up user and capabilities. To be called before other threads
     /// are started.
     ///
+    /// - Parameter root: a tree of mounts that becomes the process's root, for one that serves files: it keeps the
+    ///   capabilities that acting for other users needs, and its user. nil: the root is empty, and all are given up.
     /// - Returns: what could not be done outside of a room, as sentences.
     /// - Throws: what the kernel does not allow inside one; or that capabilities cannot be given up.
-    public func apply() throws(SystemError) -> [String] {
+    public func apply(root: Int32? = nil) throws(SystemError) -> [String] {
         var shortcomings: [String] = []
         if !isInRoom {
             shortcomings.append("it is in the host's user and PID namespaces")
@@ -102,9 +117,14 @@ public struct Confinement: Hashable, Sendable {
             for (kind, name) in kinds where left & kind == 0 {
                 shortcomings.append("it is in the host's \(name) namespace")
             }
-            if left & Int32(CLINUX_NEW_MOUNTS) != 0 { try check(clinux_empty_root(), "leave the host's files") }
+            if left & Int32(CLINUX_NEW_MOUNTS) != 0 { try leaveFiles(root) }
         } else {
-            try check(clinux_empty_root(), "leave the host's files")
+            try leaveFiles(root)
+        }
+        if root != nil {
+            try check(clinux_keep_file_capabilities(1), "give up capabilities")
+            try check(clinux_limit_process(Self.mostOpenFiles, Self.mostThreads), "limit itself")
+            return shortcomings
         }
         let most = (Self.mostDescriptors, Self.mostThreads)
         var result = clinux_drop_privileges(user ?? .max, group ?? .max)
@@ -116,6 +136,10 @@ public struct Confinement: Hashable, Sendable {
         try check(result, "give up user and capabilities")
         try check(clinux_limit_process(most.0, most.1), "limit itself")
         return shortcomings
+    }
+
+    private func leaveFiles(_ root: Int32?) throws(SystemError) {
+        try check(root.map { clinux_share_root($0) } ?? clinux_empty_root(), "leave the host's files")
     }
 
     private func check(_ result: Int32, _ what: String) throws(SystemError) {
@@ -132,6 +156,10 @@ public enum CallSet: Sendable {
     case custody
     /// Of a worker on its own.
     case alone
+    /// Of a worker in custody that serves files.
+    case share
+    /// Of a worker on its own that does.
+    case shareAlone
 }
 
 /// Allows this process, with all threads that it has and will have, these system calls, and takes from it the means to
@@ -139,7 +167,13 @@ public enum CallSet: Sendable {
 ///
 /// - Throws: when this kernel has no seccomp filters.
 public func limitSystemCalls(to set: CallSet) throws(Errno) {
-    let result = clinux_filter_calls(
-        Int32(set == .custody ? CLINUX_CALLS_OF_CUSTODY : CLINUX_CALLS_ALONE))
+    let number =
+        switch set {
+        case .custody: CLINUX_CALLS_OF_CUSTODY
+        case .alone: CLINUX_CALLS_ALONE
+        case .share: CLINUX_CALLS_OF_SHARE
+        case .shareAlone: CLINUX_CALLS_OF_SHARE_ALONE
+        }
+    let result = clinux_filter_calls(Int32(number))
     guard result == 0 else { throw Errno(rawValue: result) }
 }

@@ -26,8 +26,10 @@ public struct WorkerSandbox: Sendable, Hashable {
     }
 
     /// As a worker is told of it: `--confine=room[,USER,GROUP]` or `--confine=host[,USER,GROUP]`.
-    func arguments(_ room: WorkerRoom?) -> [String] {
+    func arguments(_ room: WorkerRoom?, isShare: Bool) -> [String] {
         guard demand != .off else { return [] }
+        // It acts for the users of its files, and needs the host's root for that.
+        if isShare { return [room == nil ? "--confine=host" : "--confine=room"] }
         if let room { return ["--confine=room" + (room.hasOwnUser ? ",1,1" : "")] }
         guard let user, let group else { return ["--confine=host"] }
         return ["--confine=host,\(user),\(group)"]
@@ -53,8 +55,14 @@ final class WorkerRoom {
     var state: State { State(hasOwnUser: hasOwnUser) }
     var pid: Int32 { room.pid }
 
-    init(_ sandbox: WorkerSandbox) throws(Errno) {
+    /// - Parameter isShare: its workers act for the host's users.
+    init(_ sandbox: WorkerSandbox, isShare: Bool) throws(Errno) {
         var hasOwnUser = false
+        if isShare {
+            room = try ProcessRoom()
+            self.hasOwnUser = false
+            return
+        }
         room = try ProcessRoom(
             user: sandbox.user ?? geteuid(), group: sandbox.group ?? getegid(), hasOwnUser: &hasOwnUser)
         self.hasOwnUser = hasOwnUser
@@ -97,12 +105,12 @@ extension DeviceCustody {
         let sandbox = site.sandbox
         guard sandbox.demand != .off else { return nil }
         do throws(Errno) {
-            let new = try WorkerRoom(sandbox)
+            let new = try WorkerRoom(sandbox, isShare: configuration.share != nil)
             try? site.workerGroups?.take(new.pid, device: configuration.name)
             room = new
             site.store.put(new.pidfd, as: storeName("room/process"))
             site.store.put(new.lifeline, as: storeName("room/lifeline"))
-            if sandbox.user != nil, !new.hasOwnUser {
+            if sandbox.user != nil, !new.hasOwnUser, configuration.share == nil {
                 note(.note, "workers keep the supervisor's user: it may not give them another")
             }
             return new

@@ -128,7 +128,9 @@ public struct DeviceOffer: Hashable, Sendable {
     /// - Parameter parksRequests: GET_VRING_BASE may leave requests in the inflight log. The numbers of the features
     ///   that say so are not the same in all front-ends.
     public init(
-        features: UInt64, queueCount: Int, maximumQueueSize: Int, maximumMemoryRegions: Int, parksRequests: Bool = false
+        features: UInt64, queueCount: Int, maximumQueueSize: Int, maximumMemoryRegions: Int,
+        parksRequests: Bool = false,
+        offersConfiguration: Bool = true
     ) {
         precondition(features & VhostFeatures.all == 0, "not a device's feature")
         precondition((1...256).contains(queueCount), "1 to 256 queues")
@@ -139,13 +141,14 @@ public struct DeviceOffer: Hashable, Sendable {
         self.maximumQueueSize = maximumQueueSize
         self.maximumMemoryRegions = maximumMemoryRegions
         let parking: ProtocolFeatures = parksRequests ? [.vringBaseInflight, .skipDrain] : []
-        protocolFeatures = Self.commonProtocolFeatures.union(parking)
+        let missing: ProtocolFeatures = offersConfiguration ? [] : [.configuration]
+        protocolFeatures = Self.commonProtocolFeatures.union(parking).subtracting(missing)
     }
 
     public init(of device: some VhostUserDevice) {
         self.init(
             features: device.offeredFeatures, queueCount: device.queueCount,
             maximumQueueSize: device.maximumQueueSize, maximumMemoryRegions: device.maximumMemoryRegions,
-            parksRequests: device.parksRequests)
+            parksRequests: device.parksRequests, offersConfiguration: device.offersConfiguration)
     }
 }

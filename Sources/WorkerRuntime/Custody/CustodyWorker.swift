@@ -1,4 +1,5 @@
 internal import BlockTarget
+internal import CLinux
 public import Custody
 internal import Glibc
 public import Logging
@@ -37,6 +38,7 @@ public struct WorkerBuild: Sendable {
 /// Threads: this one, which owns the channel, the connection and the session; the sentinel; and the loops.
 public struct CustodyWorker: ~Copyable {
     private let link: SupervisorLink
+    private let directory: GivenDirectory?
     private let rings: [Int32]
     private let build: WorkerBuild
     private let log: Logger
@@ -49,12 +51,14 @@ public struct CustodyWorker: ~Copyable {
     ///   - channel: an inherited descriptor: this worker's end of the channel.
     ///   - rings: inherited descriptors: the device's kernel rings, the last one for the connection.
     ///   - build: what this program is.
+    ///   - directory: an inherited descriptor of a directory to share; nil for a disk.
     ///   - confinement: what this process gives up before it hears anything; nil: nothing.
     ///   - journal: where `log` goes as soon as the supervisor has given a way there.
     ///   - parse: reads a configuration as the supervisor spells it.
     /// - Throws: what cannot be had at the start.
     public init(
-        channel: Int32, rings: [Int32], build: WorkerBuild, confinement: Confinement?, log: Logger,
+        channel: Int32, rings: [Int32], directory: Int32? = nil, build: WorkerBuild, confinement: Confinement?,
+        log: Logger,
         journal: JournalSocket,
         parse: @escaping (String) -> Result<WorkerConfiguration, ConfigurationRefusal>
     ) throws(SystemError) {
@@ -67,7 +71,7 @@ public struct CustodyWorker: ~Copyable {
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         for number in [channel] + rings { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
-        if let confinement { try Self.confine(confinement, log) }
+        self.directory = try Self.settle(directory, confinement, log)
         link = SupervisorLink(channel: CustodyChannel(owning: OwnedFD(owning: channel)), log: log)
         self.signals = signals
         self.memoryLoss = memoryLoss
@@ -78,11 +82,47 @@ public struct CustodyWorker: ~Copyable {
         self.parse = parse
     }
 
-    private static func confine(_ confinement: Confinement, _ log: Logger) throws(SystemError) {
-        for shortcoming in try confinement.apply() {
+    /// Gives up what this process does not need.
+    ///
+    /// - Returns: the directory that it shares, if it is one that shares one.
+    private static func settle(
+        _ directory: Int32?, _ confinement: Confinement?, _ log: Logger
+    ) throws(SystemError) -> GivenDirectory? {
+        var given: GivenDirectory?
+        if let directory {
+            given = try take(OwnedFD(owning: directory), confinement: confinement, log)
+        } else if let confinement {
+            try apply(confinement, nil, log)
+        }
+        guard confinement != nil else { return given }
+        _ = try taking("a filter of system calls") { () throws(Errno) in
+            try limitSystemCalls(to: directory == nil ? .custody : .share)
+        }
+        return given
+    }
+
+    private static func apply(_ confinement: Confinement, _ tree: Int32?, _ log: Logger) throws(SystemError) {
+        for shortcoming in try confinement.apply(root: tree) {
             log.notice("this worker is not kept from everything: \(shortcoming)")
         }
-        _ = try taking("a filter of system calls") { () throws(Errno) in try limitSystemCalls(to: .custody) }
+    }
+
+    /// The directory to share, which is all that a confined worker sees from now on.
+    ///
+    /// - Parameter tree: of mounts of its own, for a confined worker; else the directory itself.
+    private static func take(
+        _ tree: consuming OwnedFD, confinement: Confinement?, _ log: Logger
+    ) throws(SystemError) -> GivenDirectory {
+        let number = clinux_open_process_files(confinement == nil ? 1 : 0)
+        let processFiles = number >= 0 ? OwnedFD(owning: number) : nil
+        var start = tree.number
+        if let confinement {
+            try apply(confinement, tree.number, log)
+            start = AT_FDCWD
+        }
+        let root = unsafe openat(start, confinement == nil ? "." : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard root >= 0 else { throw SystemError(cannot: "share", "the directory", .current) }
+        return GivenDirectory(root: OwnedFD(owning: root), processFiles: processFiles)
     }
 
     /// Serves until told to quit.
@@ -99,7 +139,7 @@ public struct CustodyWorker: ~Copyable {
             let record = try SessionRecord(fd, reading: build.record.reads)
             let image = try GivenImage.take(configuration, from: link)
             let takeOver = TakeOver(
-                record: record, link: link, ringNumbers: rings, image: image,
+                record: record, link: link, ringNumbers: rings, image: image, directory: directory,
                 statistics: try configuration.statistics(from: link))
             let sentinel = try Sentinel(record)
             // What it takes to take over must not be fetched page by page while a guest waits.

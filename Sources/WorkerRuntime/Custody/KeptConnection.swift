@@ -18,7 +18,7 @@ internal import VhostUser
 /// | 6 | answered | notes that there is no exchange |
 struct KeptConnection: ~Copyable {
     private var channel: MessageChannel
-    private let device: DiskDevice
+    private let device: ServedDevice
     private let record: SessionRecord
     private let link: SupervisorLink
     private var session: Session
@@ -36,7 +36,7 @@ struct KeptConnection: ~Copyable {
     /// - Parameter replay: has set the device up.
     /// - Throws: when it cannot be used.
     init(
-        stream: consuming UnixStream, device: DiskDevice, record: SessionRecord, link: SupervisorLink,
+        stream: consuming UnixStream, device: ServedDevice, record: SessionRecord, link: SupervisorLink,
         ring: consuming JournalRing, replay: Replay
     ) throws {
         channel = try MessageChannel(stream: stream)

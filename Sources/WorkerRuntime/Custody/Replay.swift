@@ -13,7 +13,7 @@ struct Replay {
 
     /// - Parameter device: as nobody has set it up; it is standing by, or has no queue to start.
     /// - Throws: why the record is not believed.
-    init(_ takeOver: TakeOver, on device: DiskDevice) throws {
+    init(_ takeOver: TakeOver, on device: ServedDevice) throws {
         commit = takeOver.record.commitCount
         let state = try ControlState(decoding: try takeOver.record.committed())
         var session = Session(offer: DeviceOffer(of: device))

@@ -1,4 +1,3 @@
-internal import BlockTarget
 internal import Custody
 internal import Logging
 internal import Platform
@@ -7,7 +6,7 @@ internal import Platform
 /// their threads, kernel rings and bounce buffers mapped; and the session as it was committed last, with guest memory
 /// mapped. Nothing of all that is touched.
 struct Standby {
-    let device: DiskDevice
+    let device: ServedDevice
     private(set) var replay: Replay?
     private let takeOver: TakeOver
     /// The commit that could not be replayed: it is not tried again.
@@ -17,14 +16,9 @@ struct Standby {
     /// - Throws: why the device could not be served.
     init(_ configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger) throws(SystemError)
     {
-        let (disk, image, _, loops) = try configuration.startLoops(
-            log: log, signals: signals, statistics: takeOver.statistics, takeOver: takeOver)
         self.takeOver = takeOver
-        device = DiskDevice(
-            disk: disk, image: image, loops: loops, drainMilliseconds: WorkerConfiguration.drainMilliseconds,
-            pinsMemory: configuration.pinsGuestMemory, parksRequests: configuration.parksRequests,
-            allowsShrinking: configuration.allowsShrinking, standsBy: true,
-            privateInflight: try takeOver.privateInflight(configuration), statistics: takeOver.statistics, log: log)
+        device = try configuration.makeDevice(
+            log: log, signals: signals, statistics: takeOver.statistics, takeOver: takeOver)
     }
 
     /// Nil while something is missing that workers share: whoever has the device makes it, before this one is started.

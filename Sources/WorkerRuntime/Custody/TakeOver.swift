@@ -1,5 +1,6 @@
 internal import BlockTarget
 internal import Custody
+internal import FileTarget
 internal import Inflight
 internal import Platform
 internal import Telemetry
@@ -13,6 +14,8 @@ struct TakeOver {
     let ringNumbers: [Int32]
     /// Nil for a disk that has none.
     let image: GivenImage?
+    /// Nil for a disk.
+    let directory: GivenDirectory?
     /// What all workers of the device count, or this one alone.
     let statistics: DeviceStatistics
 
@@ -37,6 +40,9 @@ struct TakeOver {
     /// Whether nothing has to be made that workers share: it is made once, by one that has the device.
     func hasAll(for configuration: WorkerConfiguration) -> Bool {
         guard link.descriptors.number(CustodyKey(.inflight)) != nil else { return false }
+        if case .directory = configuration.storage {
+            return link.descriptors.number(CustodyKey(.shareTables)) != nil
+        }
         guard case .image = configuration.storage else { return true }
         return (0..<configuration.threadCount).allSatisfy {
             link.descriptors.number(CustodyKey(.bounce, UInt16($0))) != nil
@@ -69,6 +75,65 @@ struct TakeOver {
         let fd = try makeMemoryFile(name: name, count: bytes)
         try link.keep(fd, under: key)
         return fd
+    }
+}
+
+extension TakeOver {
+    /// The tables of a share: what an earlier worker has made, or new. They are made whole before they are in custody:
+    /// a worker that dies while it makes them leaves nothing.
+    func shareTables(bytes: Int, nodes: Int, files: Int) throws(SystemError) -> ShareMemory {
+        let key = CustodyKey(.shareTables)
+        do {
+            if let fd = try link.descriptors.duplicate(key) { return try ShareMemory(mapping: fd) }
+            let fd = try makeMemoryFile(name: "baton-share", count: bytes)
+            let made = try ShareMemory(making: fd, nodes: nodes, files: files)
+            try link.keep(fd, under: key)
+            return made
+        } catch let error as SystemError {
+            throw error
+        } catch {
+            throw SystemError(cannot: "set aside", "the tables of the share", error as? Errno)
+        }
+    }
+
+    /// Where a share's open files outlive this worker: the ring before the connection's.
+    func openFiles() throws(SystemError) -> FileRing { FileRing(FileTableRing(try ring(ringNumbers.count - 2))) }
+}
+
+/// The directory, as this worker alone sees it.
+final class GivenDirectory {
+    private let root: OwnedFD
+    private let processFiles: OwnedFD?
+
+    /// - Parameters:
+    ///   - root: open with O_RDONLY | O_DIRECTORY.
+    ///   - processFiles: /proc/self/fd; nil where there is none.
+    init(root: consuming OwnedFD, processFiles: consuming OwnedFD?) {
+        self.root = root
+        self.processFiles = processFiles
+    }
+
+    /// Another descriptor of it: this process may take the device up again, after a thaw.
+    func duplicateRoot() throws(SystemError) -> OwnedFD {
+        do throws(Errno) {
+            return try root.duplicate()
+        } catch {
+            throw SystemError(cannot: "share", "the directory", error)
+        }
+    }
+
+    func duplicateProcessFiles() throws(SystemError) -> OwnedFD? {
+        let number: Int32 =
+            switch processFiles {
+            case .some(let files): files.number
+            case .none: -1
+            }
+        guard number >= 0 else { return nil }
+        do throws(Errno) {
+            return OwnedFD(owning: try duplicateDescriptor(number))
+        } catch {
+            throw SystemError(cannot: "share", "the directory", error)
+        }
     }
 }
 

@@ -1,4 +1,3 @@
-internal import BlockTarget
 internal import Custody
 internal import Inflight
 internal import Logging
@@ -12,7 +11,7 @@ struct Tenure: ~Copyable {
     let generation: UInt64
     /// What was found, for the log.
     let summary: String
-    private let device: DiskDevice
+    private let device: ServedDevice
     private let loops: [LoopThread]
     private let record: SessionRecord
     private let link: SupervisorLink
@@ -35,7 +34,8 @@ struct Tenure: ~Copyable {
         let loops = device.loops
         let takingUp = loops.map { ($0.mailbox, $0.post(.takeUp(record))) }
         device.takeUp(Ownership(record: record, generation: claim.generation, suspect: claim.suspect))
-        device.lookAtSize(announcing: false, isTakeOver: true)
+        try device.takeUpStorage()
+        device.lookAtStorage(announcing: false, isTakeOver: true)
         let connection = try Self.connect(device, takeOver, standby.replay)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
@@ -86,7 +86,7 @@ struct Tenure: ~Copyable {
     ///
     /// - Parameter replay: what was replayed on the device already, if the record says the same still.
     private static func connect(
-        _ device: DiskDevice, _ takeOver: TakeOver, _ replay: Replay? = nil
+        _ device: ServedDevice, _ takeOver: TakeOver, _ replay: Replay? = nil
     ) throws -> KeptConnection? {
         guard let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else { return nil }
         let ring = takeOver.ringNumbers.count - 1
@@ -157,7 +157,7 @@ struct Tenure: ~Copyable {
     /// Takes up another size of the disk. It is answered when the front-end has been told.
     mutating func resize(to bytes: UInt64, isShrinking: Bool) {
         resizing = bytes
-        if let refusal = device.takeSize(bytes, isShrinking: isShrinking) { answerResize(refusal) }
+        if let refusal = device.resize(to: bytes, isShrinking: isShrinking) { answerResize(refusal) }
     }
 
     private mutating func answerResize(_ refusal: String) {
@@ -207,7 +207,7 @@ struct Tenure: ~Copyable {
 
     /// Finishes what was taken. The front-end sees its connection end when the process does.
     mutating func finish() {
-        device.reset(keepingMemory: true)
+        device.stopAll()
         for loop in loops { _ = loop.stop() }
     }
 }

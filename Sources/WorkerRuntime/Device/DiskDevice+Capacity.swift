@@ -1,34 +1,17 @@
 internal import BlockTarget
 internal import Logging
 internal import Platform
-internal import VhostUser
 
-// MARK: - Capacity, and telling the front-end of it
+// MARK: - Capacity
 
 extension DiskDevice {
-    func setBackendChannel(_ fd: consuming OwnedFD, acknowledged: Bool) throws(DeviceRefusal) {
-        do throws(Errno) {
-            channel = try BackendChannel(fd, acknowledged: acknowledged)
-        } catch {
-            throw DeviceRefusal("the descriptor for the back-end's requests cannot be used as a socket: \(error)")
-        }
-    }
-
-    /// The socket of the device's own requests, to watch it for input; -1 when there is none.
-    var channelNumber: Int32 {
-        switch channel {
-        case .some(let channel): channel.number
-        case .none: -1
-        }
-    }
-
     /// Looks at the storage's size, and takes it up if it has grown.
     ///
     /// - Parameter announcing: tell the front-end to read the configuration in any case: the size may have changed
     ///   while no worker ran.
     /// - Parameter isTakeOver: take up whatever it has: what this worker knows may be older than what the one before
     ///   has told the front-end.
-    func lookAtSize(announcing: Bool, isTakeOver: Bool = false) {
+    func lookAtSize(announcing: Bool, isTakeOver: Bool) {
         if announcing { mustAnnounce = true }
         guard let image else { return }
         let bytes: UInt64
@@ -68,13 +51,6 @@ extension DiskDevice {
         return disk.sectors == sectors ? nil : "a loop does not take up the new size"
     }
 
-    /// The worker before may have told the front-end of a change whose acknowledgement has not come yet.
-    func expectOwedAcknowledgement() {
-        guard var used = channel.take() else { return }
-        used.mayBeOwed()
-        channel = consume used
-    }
-
     private func refuseToShrink(to bytes: UInt64) {
         refusedBytes = bytes
         log.error(
@@ -89,7 +65,7 @@ extension DiskDevice {
     private func setCapacity(_ sectors: UInt64) {
         let old = disk.sectors
         for loop in loops {
-            guard case .done = loop.command(.setCapacity(sectors)) else {
+            guard case .done = loop.command(.change(queue: nil, .capacity(sectors))) else {
                 log.error("a loop does not take up the new capacity: ask again with SIGHUP")
                 return
             }
@@ -98,29 +74,5 @@ extension DiskDevice {
         refusedBytes = nil
         mustAnnounce = true
         log.notice("the disk has another size", metadata: ["bytes": "\(sectors * 512)", "before": "\(old * 512)"])
-    }
-
-    /// Tells the front-end to read the configuration, if it is to be told and takes such requests. To be called while
-    /// none of its own messages waits: QEMU up to 8 reads the answer to its next message in the middle of another.
-    func announce() {
-        mustAnnounce = false
-        useChannel { (channel) throws(ConnectionEnd) in try channel.announceConfiguration() }
-    }
-
-    /// Reads what has come on the socket of the device's own requests.
-    func receiveFromChannel() {
-        useChannel { (channel) throws(ConnectionEnd) in
-            if try !channel.receive() { log.warning("the front-end could not read the configuration") }
-        }
-    }
-
-    private func useChannel(_ body: (inout BackendChannel) throws(ConnectionEnd) -> Void) {
-        guard var used = channel.take() else { return }
-        do throws(ConnectionEnd) {
-            try body(&used)
-            channel = consume used
-        } catch {
-            log.notice("the back-end's requests have no way to the front-end any more: \(error)")
-        }
     }
 }

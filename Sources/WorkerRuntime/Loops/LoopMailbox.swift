@@ -78,7 +78,8 @@ enum LoopCommand: Sendable {
     /// Take a `detach` back that has not been answered: go on taking requests.
     case keep(queue: Int)
     case setSignals(queue: Int, QueueSignals)
-    case setWritesThrough(queue: Int, Bool)
+    /// Take up a change of the device, or of one queue.
+    case change(queue: Int?, DeviceChange)
     /// A device that was only held ready is this worker's now: look where the worker before has left its ring.
     case takeUp(SessionRecord)
     /// All queues that were taken over are attached: begin to serve.
@@ -90,8 +91,6 @@ enum LoopCommand: Sendable {
     case park
     /// Mark elsewhere, or nowhere, from now on.
     case setMarks(queue: Int, QueueMarks?)
-    /// The disk has so many sectors from now on.
-    case setCapacity(UInt64)
     case quit
 }
 
@@ -103,7 +102,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .setWritesThrough, .setMarks, .setCapacity, .takeUp, .begin, .settle, .park, .quit: nil
+        case .keep, .change, .setMarks, .takeUp, .begin, .settle, .park, .quit: nil
         }
     }
 }

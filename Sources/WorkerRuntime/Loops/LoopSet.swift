@@ -5,18 +5,29 @@ internal import Telemetry
 internal import Uring
 
 extension WorkerConfiguration {
-    /// Opens the storage and starts the loops on it.
+    /// Opens the storage, starts the loops on it, and puts a device before them.
     ///
     /// - Parameters:
     ///   - signals: a descriptor whose input ends a wait for the storage.
     ///   - statistics: where the loops count.
     ///   - takeOver: a device that is in custody, and that another worker may have: the loops stand by. Nil: this
     ///     worker is on its own.
-    /// - Returns: the disk, its image and the right to serve it, if it has one, and the loops.
+    ///   - directory: what is shared, of a worker on its own.
     /// - Throws: what failed, and what to do.
-    func startLoops(
-        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil
-    ) throws(SystemError) -> (DiskDescription, DiskImage?, ImageTenure?, [LoopThread]) {
+    func makeDevice(
+        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver? = nil,
+        directory: GivenDirectory? = nil
+    ) throws(SystemError) -> ServedDevice {
+        if case .directory(let path, let share) = storage {
+            return try makeShare(
+                share, path: path, directory: directory, log: log, statistics: statistics, takeOver: takeOver)
+        }
+        return try makeDisk(log: log, signals: signals, statistics: statistics, takeOver: takeOver)
+    }
+
+    private func makeDisk(
+        log: Logger, signals: Int32, statistics: DeviceStatistics, takeOver: TakeOver?
+    ) throws(SystemError) -> ServedDevice {
         var disk = DiskDescription(
             sectors: 0, isReadOnly: isReadOnly, serial: serial, queueCount: queueCount,
             maximumQueueSize: maximumQueueSize, supportsDiscard: true, supportsWriteZeroes: true)
@@ -40,25 +51,36 @@ extension WorkerConfiguration {
             disk.physicalBlockSize = max(disk.logicalBlockSize, image.physicalBlockSize)
             for index in 0..<threadCount {
                 let backend = try fileBackend(image, loop: index, FaultMeter(statistics, loop: index), takeOver, log)
-                loops.append(try startLoop(index, backend, disk, takeOver != nil, log))
+                loops.append(try startLoop(index, DiskService(backend, disk), takeOver != nil, log))
             }
         case .memory(let bytes):
-            disk.sectors = bytes / 512
-            disk.logicalBlockSize = logicalBlockSize ?? 512
-            disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
+            disk.takeCapacity(bytes, logicalBlockSize)
             let contents = try MemoryDisk(bytes: Int(bytes))
             for index in 0..<threadCount {
-                loops.append(try startLoop(index, MemoryBackend(contents), disk, takeOver != nil, log))
+                let service = DiskService(MemoryBackend(contents), disk)
+                loops.append(try startLoop(index, service, takeOver != nil, log))
             }
         case .null(let bytes):
-            disk.sectors = bytes / 512
-            disk.logicalBlockSize = logicalBlockSize ?? 512
-            disk.physicalBlockSize = max(disk.logicalBlockSize, 4096)
+            disk.takeCapacity(bytes, logicalBlockSize)
             for index in 0..<threadCount {
-                loops.append(try startLoop(index, NullBackend(), disk, takeOver != nil, log))
+                loops.append(try startLoop(index, DiskService(NullBackend(), disk), takeOver != nil, log))
             }
+        case .directory: preconditionFailure("a directory is no disk")
         }
-        return (disk, opened, tenure, loops)
+        return DiskDevice(
+            disk, image: opened, tenure: tenure, allowsShrinking: allowsShrinking,
+            try deviceParts(queueCount: queueCount, loops, statistics, takeOver, log))
+    }
+
+    /// What every device is made of.
+    func deviceParts(
+        queueCount: Int, _ loops: [LoopThread], _ statistics: DeviceStatistics, _ takeOver: TakeOver?, _ log: Logger
+    ) throws(SystemError) -> ServedDevice.Parts {
+        ServedDevice.Parts(
+            queueCount: queueCount, maximumQueueSize: maximumQueueSize, loops: loops,
+            drainMilliseconds: Self.drainMilliseconds, pinsMemory: pinsGuestMemory, parksRequests: parksRequests,
+            standsBy: takeOver != nil, privateInflight: try takeOver?.privateInflight(self), statistics: statistics,
+            log: log)
     }
 
     private func openImage(_ path: String, _ cache: CacheMode, _ log: Logger) throws(SystemError) -> DiskImage {
@@ -118,16 +140,16 @@ extension WorkerConfiguration {
         }
     }
 
-    private func startLoop<Backend: StorageBackend & ~Copyable & Sendable>(
-        _ index: Int, _ backend: consuming Backend, _ disk: DiskDescription, _ standsBy: Bool, _ log: Logger
+    func startLoop<Service: LoopService & ~Copyable>(
+        _ index: Int, _ service: consuming Service, _ standsBy: Bool, _ log: Logger
     ) throws(SystemError) -> LoopThread {
         try LoopThread(
-            index: index, backend: backend, disk: disk, pollMicroseconds: pollMicroseconds,
+            index: index, service: service, pollMicroseconds: pollMicroseconds,
             cpu: cpus.isEmpty ? nil : cpus[index % cpus.count], standsBy: standsBy, log: log)
     }
 
     /// Each request has at most one operation in flight: with this many the completion queue cannot overflow.
-    private var ringCompletions: UInt32 {
+    var ringCompletions: UInt32 {
         let queuesOfLoop = (queueCount + threadCount - 1) / threadCount
         return UInt32(min(65536, max(512, queuesOfLoop * maximumQueueSize)))
     }
@@ -150,5 +172,14 @@ extension WorkerConfiguration {
                 advice: "Its size of \(image.bytes) bytes is no multiple of the block size \(asked)")
         }
         return asked
+    }
+}
+
+extension DiskDescription {
+    /// Takes the capacity of a disk that has no image.
+    fileprivate mutating func takeCapacity(_ bytes: UInt64, _ logicalBlockSize: Int?) {
+        sectors = bytes / 512
+        self.logicalBlockSize = logicalBlockSize ?? 512
+        physicalBlockSize = max(self.logicalBlockSize, 4096)
     }
 }

@@ -14,21 +14,21 @@ final class LoopThread {
     /// Milliseconds to wait for an answer that needs no storage.
     private static let answerLimit = 10_000
 
-    /// Starts a loop on a backend.
+    /// Starts a loop.
     ///
     /// - Parameters:
     ///   - cpu: the CPU to bind the thread to, or nil.
-    ///   - backend: consumed by the thread.
+    ///   - service: what it serves, consumed by the thread.
     ///   - standsBy: for a device that another worker may have: the loop holds until it is told to take up and begin.
-    init<Backend: StorageBackend & ~Copyable & Sendable>(
-        index: Int, backend: consuming Backend, disk: DiskDescription, pollMicroseconds: Int, cpu: Int?,
+    init<Service: LoopService & ~Copyable>(
+        index: Int, service: consuming Service, pollMicroseconds: Int, cpu: Int?,
         standsBy: Bool = false, log: Logger
     ) throws(SystemError) {
         do throws(Errno) {
             let mailbox = try LoopMailbox()
             self.mailbox = mailbox
-            let loop = try BlockLoop(
-                index: index, backend: backend, disk: disk, mailbox: mailbox, pollMicroseconds: pollMicroseconds,
+            let loop = try QueueLoop(
+                index: index, service: service, mailbox: mailbox, pollMicroseconds: pollMicroseconds,
                 standsBy: standsBy, log: log)
             let parcel = try Parcel(loop)
             if standsBy { held = parcel } else { parcel.handOver() }
@@ -97,12 +97,12 @@ private protocol HeldLoop: AnyObject {
 }
 
 /// Hands a loop to its thread, once.
-private final class Parcel<Backend: StorageBackend & ~Copyable & Sendable>: HeldLoop, Sendable {
-    private let contents: Mutex<BlockLoop<Backend>?>
+private final class Parcel<Service: LoopService & ~Copyable>: HeldLoop, Sendable {
+    private let contents: Mutex<QueueLoop<Service>?>
     /// Blocking: the thread waits in read.
     private let ready: OwnedFD
 
-    init(_ loop: consuming BlockLoop<Backend>) throws(Errno) {
+    init(_ loop: consuming QueueLoop<Service>) throws(Errno) {
         ready = try makeBlockingEvent()
         contents = Mutex(loop)
     }
@@ -112,7 +112,7 @@ private final class Parcel<Backend: StorageBackend & ~Copyable & Sendable>: Held
     func handOver() { signalEvent(ready.number) }
 
     /// Waits for it.
-    func take() -> BlockLoop<Backend>? {
+    func take() -> QueueLoop<Service>? {
         waitForEvent(ready.number)
         return contents.withLock { $0.take() }
     }

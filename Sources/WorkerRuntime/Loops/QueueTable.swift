@@ -7,9 +7,8 @@ internal import Telemetry
 internal import Uring
 internal import Virtio
 
-/// What all queues of a loop share besides the backend. The loop's thread owns it.
+/// What all queues of a loop share besides what it serves. The loop's thread owns it.
 struct LoopOffice: ~Copyable {
-    var disk: DiskDescription
     let mailbox: LoopMailbox
     let log: Logger
     let poller: Poller
@@ -22,10 +21,10 @@ struct LoopOffice: ~Copyable {
 /// The queues of one loop that have one kind of ring.
 ///
 /// Nothing allocates here between two commands.
-@safe struct QueueTable<Ring: RequestRing & ~Copyable>: ~Copyable {
+@safe struct QueueTable<Queue: ServedQueue & ~Copyable>: ~Copyable {
     /// A queue and what goes with it.
     private struct Place: ~Copyable {
-        var queue: BlockQueue<Ring>
+        var queue: Queue
         var signals: QueueSignals
         /// The command that waits until the queue has finished; 0 when none does.
         var detachCommand: UInt64 = 0
@@ -78,18 +77,18 @@ struct LoopOffice: ~Copyable {
 
 // MARK: - A turn
 
-extension QueueTable where Ring: ~Copyable {
+extension QueueTable where Queue: ~Copyable {
     /// Takes and starts a batch of requests of each queue.
     ///
     /// - Returns: whether there were any.
-    mutating func service<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
+    mutating func service(_ service: inout Queue.Service) -> Bool {
         var worked = false
         if firstToServe >= count { firstToServe = 0 }
         var place = firstToServe
         for _ in 0..<count {
             defer { place = place + 1 < count ? place + 1 : 0 }
             if unsafe places[place].detachCommand != 0 { continue }
-            if unsafe places[place].queue.service(&backend) > 0 { worked = true }
+            if unsafe places[place].queue.service(&service) > 0 { worked = true }
         }
         firstToServe += 1
         return worked
@@ -98,25 +97,25 @@ extension QueueTable where Ring: ~Copyable {
     /// Goes on with the request of a completion.
     ///
     /// - Returns: false when its queue is not here.
-    mutating func finish<Backend: StorageBackend & ~Copyable>(
-        _ completion: IOCompletion, _ backend: inout Backend
+    mutating func finish(
+        _ completion: IOCompletion, _ service: inout Queue.Service
     ) -> Bool {
         let token = RequestToken(rawValue: completion.token)
         guard let place = place(of: Int(token.queue)) else { return false }
-        unsafe places[place].queue.finish(token: token, result: completion.result, &backend)
+        unsafe places[place].queue.finish(completion, &service)
         return true
     }
 
     /// Starts again what found no room. Each turn another queue goes first: else one that always has something stalled
     /// would take all room, and the others would wait for ever.
-    mutating func resumeStalled<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) -> Bool {
+    mutating func resumeStalled(_ service: inout Queue.Service) -> Bool {
         var worked = false
         if firstToResume >= count { firstToResume = 0 }
         var place = firstToResume
         for _ in 0..<count {
             defer { place = place + 1 < count ? place + 1 : 0 }
             if unsafe places[place].isParking { continue }
-            if unsafe places[place].queue.hasWaiting, unsafe places[place].queue.resumeStalled(&backend) {
+            if unsafe places[place].queue.hasWaiting, unsafe places[place].queue.resumeStalled(&service) {
                 worked = true
             }
         }
@@ -125,15 +124,15 @@ extension QueueTable where Ring: ~Copyable {
     }
 
     /// Shows the guest what is done, and lets go of queues that have finished.
-    mutating func publish<Backend: StorageBackend & ~Copyable>(
-        _ backend: borrowing Backend, _ office: inout LoopOffice
+    mutating func publish(
+        _ service: borrowing Queue.Service, _ office: inout LoopOffice
     ) {
         var place = 0
         while place < count {
             unsafe places[place].queue.publish()
             if unsafe places[place].queue.isBroken { reportBroken(place, office) }
             if unsafe places[place].detachCommand != 0, hasFinished(place) {
-                detach(place, backend.faults, &office)
+                detach(place, service.faults, &office)
             } else {
                 place += 1
             }
@@ -180,10 +179,10 @@ extension QueueTable where Ring: ~Copyable {
 
 // MARK: - Commands
 
-extension QueueTable where Ring: ~Copyable {
+extension QueueTable where Queue: ~Copyable {
     /// Takes up a queue. What its log has goes on with `startWaiting`.
-    mutating func attach<Backend: StorageBackend & ~Copyable>(
-        _ attachment: QueueAttachment, _ backend: inout Backend, _ office: borrowing LoopOffice
+    mutating func attach(
+        _ attachment: QueueAttachment, _ service: inout Queue.Service, _ office: borrowing LoopOffice
     ) -> LoopReply {
         let index = attachment.index
         guard let descriptors = unsafe UnsafeMutableRawPointer(bitPattern: attachment.descriptors),
@@ -195,8 +194,6 @@ extension QueueTable where Ring: ~Copyable {
             device: device)
         var plan = RecoveryPlan()
         do {
-            let ring = try Ring(
-                areas, base: attachment.base, region: attachment.inflight, queue: index, plan: &plan)
             var records = RequestRecords.none
             var account = QueueAccount.none
             if let owned = attachment.ownership {
@@ -204,10 +201,8 @@ extension QueueTable where Ring: ~Copyable {
                     owned.record, queue: index, size: Int(attachment.size), generation: owned.generation)
                 account = QueueAccount(owned.record, queue: index, ring: office.index)
             }
-            let queue = try BlockQueue(
-                index: index, ring: ring, records: records, account: account, statistics: attachment.statistics,
-                memory: attachment.memory, disk: office.disk, features: attachment.features,
-                writesThrough: attachment.writesThrough, call: attachment.signals.call?.number ?? -1)
+            let queue = try Queue(
+                attachment, areas: areas, records: records, account: account, plan: &plan, service)
             let counts = queue.counts
             unsafe (places + count).initialize(
                 to: Place(
@@ -223,7 +218,7 @@ extension QueueTable where Ring: ~Copyable {
         setSignals(of: index, attachment.signals, office)
         unsafe places[count - 1].queue.disableKicks()
         let suspect = attachment.ownership?.suspect
-        let rest = unsafe places[count - 1].queue.adopt(&plan, suspect: suspect, &backend)
+        let rest = unsafe places[count - 1].queue.adopt(&plan, suspect: suspect, &service)
         unsafe places[count - 1].waiting = rest
         return .attached(plan)
     }
@@ -236,11 +231,11 @@ extension QueueTable where Ring: ~Copyable {
     }
 
     /// Starts what the logs of queues have and the kernel has not. Nothing else may be taken before.
-    mutating func startWaiting<Backend: StorageBackend & ~Copyable>(_ backend: inout Backend) {
+    mutating func startWaiting(_ service: inout Queue.Service) {
         for place in 0..<count {
             let heads = unsafe places[place].waiting
             unsafe places[place].waiting = []
-            unsafe places[place].queue.start(heads, &backend)
+            unsafe places[place].queue.start(heads, &service)
         }
     }
 
@@ -261,9 +256,14 @@ extension QueueTable where Ring: ~Copyable {
         if old != 0 { office.mailbox.answer(old, .refused("taken back")) }
     }
 
-    mutating func setWritesThrough(of queue: Int, _ value: Bool) {
-        guard let place = place(of: queue) else { return }
-        unsafe places[place].queue.setWritesThrough(value)
+    /// - Parameter queue: nil: all of them.
+    mutating func apply(_ change: DeviceChange, to queue: Int?) {
+        if let queue {
+            guard let place = place(of: queue) else { return }
+            unsafe places[place].queue.apply(change)
+        } else {
+            for place in 0..<count { unsafe places[place].queue.apply(change) }
+        }
     }
 
     mutating func setMarks(of queue: Int, _ marks: QueueMarks?) {
@@ -276,10 +276,6 @@ extension QueueTable where Ring: ~Copyable {
         }
         // After the queue has let go of the old event.
         unsafe places[place].marks = marks
-    }
-
-    mutating func setCapacity(_ sectors: UInt64) {
-        for place in 0..<count { unsafe places[place].queue.setCapacity(sectors) }
     }
 
     /// Takes new eventfds for a queue. The guest may have missed an interrupt meanwhile, and we a kick: it is

@@ -1,5 +1,13 @@
 /// What a chaos run does, and to what.
 public struct ChaosOptions: Sendable {
+    /// What the workers serve.
+    public enum Device: String, Sendable {
+        case disk
+        /// Kills are between operations then.
+        case share
+    }
+
+    public var device = Device.disk
     /// SIGKILLs of the worker that has the device, at random moments.
     public var kills = 20
     /// More of them, so many at each of the moments in `AimedPhase`.

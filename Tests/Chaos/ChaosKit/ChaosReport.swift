@@ -75,6 +75,14 @@ public struct ChaosReport: Sendable {
         if load.missedInterrupts > 0 { findings.append("\(load.missedInterrupts) interrupts did not come") }
     }
 
+    mutating func take(_ load: FileLoadReport) {
+        requests += load.total
+        mismatched += load.mismatches
+        errors += load.missedInterrupts
+        findings += load.findings
+        if load.missedInterrupts > 0 { findings.append("\(load.missedInterrupts) interrupts did not come") }
+    }
+
     mutating func take(_ error: LoadError) {
         switch error {
         case .violation(.idNotInFlight, _), .violation(.usedIndexAhead, _): repeated += 1

@@ -40,7 +40,7 @@ extension ChaosTrial {
 
     /// The load alone, then with kills, then alone again.
     func observe(
-        _ disk: inout SupervisedDisk, _ rig: borrowing Rig, _ load: RunningLoad, _ watch: StandstillWatch,
+        _ disk: inout SupervisedDevice, _ rig: borrowing Rig, _ load: RunningLoad, _ watch: StandstillWatch,
         _ report: inout ChaosReport
     ) throws {
         _ = try waitForActive(&disk, after: 0, withStandby: true)
@@ -67,7 +67,7 @@ extension ChaosTrial {
 
     /// Kills and upgrades at random moments of the load.
     private func disturb(
-        _ disk: inout SupervisedDisk, _ rig: borrowing Rig, _ load: RunningLoad, _ watch: StandstillWatch,
+        _ disk: inout SupervisedDevice, _ rig: borrowing Rig, _ load: RunningLoad, _ watch: StandstillWatch,
         _ report: inout ChaosReport
     ) throws {
         var random = SeededGenerator(seed: options.seed &+ 1)
@@ -154,24 +154,10 @@ extension ChaosTrial {
         report.aimed[phase] = (before.shots + 1, before.hits + (isHit ? 1 : 0))
     }
 
-    /// Waits until another worker than the last victim has the device, and one stands by.
-    ///
-    /// - Returns: the process that has the device.
     private func waitForActive(
-        _ disk: inout SupervisedDisk, after victim: Int32, withStandby: Bool
+        _ disk: inout SupervisedDevice, after victim: Int32, withStandby: Bool
     ) throws -> Int32 {
-        let end = monotonicNanoseconds() + Self.patience
-        while true {
-            let status = try disk.status()
-            disk.throttle(status.workers.map(\.pid))
-            let active = status.workers.first { $0.phase == "active" && $0.pid != victim }
-            let isStaffed = !withStandby || status.workers.contains { $0.phase == "standby" }
-            if let active, isStaffed, status.upgrade == nil { return active.pid }
-            guard monotonicNanoseconds() < end else {
-                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "\(status)")
-            }
-            pause(milliseconds: 1)
-        }
+        try disk.waitForActive(after: victim, withStandby: withStandby, patience: Self.patience)
     }
 
     /// A moment that nobody chose: some completions later, then some microseconds after requests were made available.

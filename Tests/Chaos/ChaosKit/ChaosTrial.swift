@@ -18,7 +18,7 @@ public struct ChaosTrial {
     ///
     /// - Throws: what kept it from being carried out; what it found is in the report.
     public func run() throws -> ChaosReport {
-        var disk = try SupervisedDisk(options)
+        var disk = try SupervisedDevice(options)
         do {
             let report = try run(&disk)
             disk.end()
@@ -30,9 +30,9 @@ public struct ChaosTrial {
         }
     }
 
-    private func run(_ disk: inout SupervisedDisk) throws -> ChaosReport {
+    private func run(_ disk: inout SupervisedDevice) throws -> ChaosReport {
         let behaviour = (options.isPacked ? RingKind.packed : .split).behaviour
-        try waitForSocket(disk.socketPath)
+        try disk.waitForSocket()
         var rig = try Rig(
             connectingTo: disk.socketPath, behaviour: behaviour, queueCount: options.queueCount,
             memorySize: max(options.memoryGiB << 30, 64 << 20))
@@ -60,14 +60,6 @@ public struct ChaosTrial {
         report.recovered = WorkerWords.takeOvers(in: try disk.log())
         if !report.isClean { report.note(lastWordsOf: try disk.log()) }
         return report
-    }
-
-    private func waitForSocket(_ path: String) throws {
-        let end = monotonicNanoseconds() + 10_000_000_000
-        while !TestFile.exists(path) {
-            guard monotonicNanoseconds() < end else { throw SystemError(cannot: "find", path, nil) }
-            pause(milliseconds: 2)
-        }
     }
 
     /// As a guest that has used all of its memory.
@@ -99,7 +91,7 @@ public struct ChaosTrial {
     }
 
     /// Half of the disk: the other half is for a load that flushes.
-    private static let sectors = UInt64(SupervisedDisk.size / 512 / 2)
+    private static let sectors = UInt64(SupervisedDevice.size / 512 / 2)
 
     private func loadOptions(sectors: Range<UInt64>) -> VerifiedLoad.Options {
         var load = VerifiedLoad.Options(seed: options.seed, sectors: sectors)
@@ -119,7 +111,7 @@ public struct ChaosTrial {
     }
 
     /// Whether the front-end is still where it was.
-    private func check(_ disk: inout SupervisedDisk, _ rig: borrowing Rig, _ report: inout ChaosReport) {
+    private func check(_ disk: inout SupervisedDevice, _ rig: borrowing Rig, _ report: inout ChaosReport) {
         do {
             _ = try rig.frontend.readBlockConfiguration()
             let status = try disk.status()

@@ -31,12 +31,25 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
             case "--queues": options.queueCount = try number(value, option, 1...64)
             case "--threads": options.threadCount = try number(value, option, 1...15)
             case "--memory": options.memoryGiB = try number(value, option, 0...64)
+            case "--device":
+                guard let device = ChaosOptions.Device(rawValue: value) else {
+                    throw SystemError(cannot: "understand", "--device \(value)", nil, advice: "It is disk or share")
+                }
+                options.device = device
             case "--json": json = value
             default: throw SystemError(cannot: "understand", option, nil, advice: "See Scripts/chaos --help")
             }
         }
     }
     if options.isThrottled { options.queueCount = max(2, options.queueCount) }
+    let isOfDisks =
+        options.isPacked || options.isDirect || options.isThrottled || options.usesInterrupts || options.aimed > 0
+        || options.traps > 0 || options.memoryGiB > 0 || options.controlSeconds > 0
+    if options.device == .share, isOfDisks {
+        throw SystemError(
+            cannot: "understand", "the command line", nil,
+            advice: "With --device share go --kills, --upgrades, --seed, --queues, --threads and --json")
+    }
     return (options, json)
 }
 
@@ -52,7 +65,7 @@ func number(_ text: String, _ option: String, _ range: ClosedRange<Int>) throws(
 do {
     let (options, json) = try parse(Array(CommandLine.arguments.dropFirst()))
     printText("seed \(options.seed)\n", to: STDOUT_FILENO)
-    let report = try ChaosTrial(options).run()
+    let report = try options.device == .share ? ShareTrial(options).run() : ChaosTrial(options).run()
     printText("\(report)\n", to: STDOUT_FILENO)
     if let json {
         let number = unsafe open(json, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)

@@ -4,7 +4,7 @@ import Glibc
 import Platform
 
 // A worker as a guest would have it that has taken it over: it confines itself as every worker does, before it hears
-// anything, takes the device, and then does what the serial number of its disk names (see attacks.c; `forge` sends the
+// anything, takes the device, and then does what the serial number of its disk, or the tag of its share, names (see attacks.c; `forge` sends the
 // supervisor what no worker would). It says what came of it, if it lives to tell.
 
 func option(_ name: String, in words: [String] = CommandLine.arguments) -> String? {
@@ -47,7 +47,8 @@ struct Hostile: ~Copyable {
             if message.value > 0 { process = Int32(truncatingIfNeeded: message.value) }
             guard let file = file.take() else { exit(3) }
             let words = message.text.split(separator: "\n").map(String.init)
-            try takeOver(try SessionRecord(file), process, option("serial", in: words) ?? "")
+            let name = option("serial", in: words) ?? option("tag", in: words) ?? ""
+            try takeOver(try SessionRecord(file), process, name)
         }
     }
 
@@ -80,6 +81,7 @@ else { exit(2) }
 let words = (option("confine") ?? "").split(separator: ",")
 let numbers = words.dropFirst().compactMap { UInt32($0) }
 try noteFatalSignals()
-_ = try Confinement(user: numbers.first, group: numbers.last, isInRoom: words.first == "room").apply()
-try limitSystemCalls(to: .custody)
+let share = option("share").flatMap { Int32($0) }
+_ = try Confinement(user: numbers.first, group: numbers.last, isInRoom: words.first == "room").apply(root: share)
+try limitSystemCalls(to: share == nil ? .custody : .share)
 try Hostile(channel: CustodyChannel(owning: OwnedFD(owning: channel)), ring: ring).run()

@@ -13,20 +13,20 @@ struct QueueReport: Sendable {
     var faults = StorageFaults()
 }
 
-/// One thread that serves queues: takes requests, hands them to its backend, returns them; polls a while when there is
+/// One thread that serves queues: takes requests, hands them to what it serves, returns them; polls a while when there is
 /// nothing to do, then sleeps in one place until a kick, a completion or a command comes.
 ///
 /// Everything here belongs to that thread, to which it is moved once, before it runs. Nothing allocates between two
 /// commands.
-@safe struct BlockLoop<Backend: StorageBackend & ~Copyable & Sendable>: ~Copyable, @unchecked Sendable {
-    private var backend: Backend
+@safe struct QueueLoop<Service: LoopService & ~Copyable>: ~Copyable, @unchecked Sendable {
+    private var service: Service
     private var office: LoopOffice
     private var account: LoopAccount
     private var window: PollingWindow
     /// The queues, by the kind of their ring. All queues of a driver have the same: one of the tables is empty, unless
     /// the storage keeps a queue of the driver before.
-    private var split: QueueTable<SplitRequestRing>
-    private var packed: QueueTable<PackedRequestRing>
+    private var split: QueueTable<Service.SplitQueue>
+    private var packed: QueueTable<Service.PackedQueue>
     private var isQuitting = false
     /// Nothing is taken, from guests or from the kernel: queues are being taken over, or the device is somebody else's.
     /// The thread sleeps where the kernel can finish its requests.
@@ -49,21 +49,21 @@ struct QueueReport: Sendable {
     ///     before `begin`.
     /// - Throws: when there is no descriptor left for the poller.
     init(
-        index: Int, backend: consuming Backend, disk: DiskDescription, mailbox: LoopMailbox, pollMicroseconds: Int,
+        index: Int, service: consuming Service, mailbox: LoopMailbox, pollMicroseconds: Int,
         standsBy: Bool, log: Logger
     ) throws(Errno) {
         isHolding = standsBy
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
-        if !standsBy, let descriptor = backend.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
-        let faults = backend.faults
-        self.backend = backend
+        if !standsBy, let descriptor = service.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
+        let (faults, queueCount) = (service.faults, service.queueCount)
+        self.service = service
         account = LoopAccount(nil, ring: index, poller: poller.number)
         office = LoopOffice(
-            disk: disk, mailbox: mailbox, log: log, poller: poller, index: index, reportedFaults: faults)
+            mailbox: mailbox, log: log, poller: poller, index: index, reportedFaults: faults)
         window = PollingWindow(maximumMicroseconds: pollMicroseconds)
-        split = QueueTable(capacity: disk.queueCount)
-        packed = QueueTable(capacity: disk.queueCount)
+        split = QueueTable(capacity: queueCount)
+        packed = QueueTable(capacity: queueCount)
     }
 
     /// Serves until it is told to quit.
@@ -89,38 +89,38 @@ struct QueueReport: Sendable {
     private mutating func turn() -> Bool {
         account.turn()
         // What has waited for room goes before what comes now.
-        var worked = split.resumeStalled(&backend)
-        if packed.resumeStalled(&backend) { worked = true }
-        if split.service(&backend) { worked = true }
-        if packed.service(&backend) { worked = true }
-        if backend.queuedCount > 0 { backend.submit() }
-        backend.runDeferredWork()
+        var worked = split.resumeStalled(&service)
+        if packed.resumeStalled(&service) { worked = true }
+        if split.service(&service) { worked = true }
+        if packed.service(&service) { worked = true }
+        if service.queuedCount > 0 { service.submit() }
+        service.runDeferredWork()
         if reap() { worked = true }
-        split.publish(backend, &office)
-        packed.publish(backend, &office)
-        backend.releaseCompletions()
+        split.publish(service, &office)
+        packed.publish(service, &office)
+        service.releaseCompletions()
         if settleCommand != 0 { answerIfSettled() }
         return worked
     }
 
     /// Hands over what is ready: started operations to the kernel, finished requests to the guest.
     private mutating func park() {
-        if backend.queuedCount > 0 { backend.submit() }
-        split.publish(backend, &office)
-        packed.publish(backend, &office)
-        backend.releaseCompletions()
+        if service.queuedCount > 0 { service.submit() }
+        split.publish(service, &office)
+        packed.publish(service, &office)
+        service.releaseCompletions()
         // What the kernel finishes is the successor's business from now on. The kernel wakes this thread itself for the
         // work that it needs it for.
-        if let descriptor = backend.pollDescriptor { office.poller.forget(descriptor) }
+        if let descriptor = service.pollDescriptor { office.poller.forget(descriptor) }
         isHolding = true
     }
 
     private mutating func reap() -> Bool {
         var worked = false
         for _ in 0..<Self.completionBatch {
-            guard let completion = backend.nextCompletion() else { break }
+            guard let completion = service.nextCompletion() else { break }
             worked = true
-            if !split.finish(completion, &backend) { _ = packed.finish(completion, &backend) }
+            if !split.finish(completion, &service) { _ = packed.finish(completion, &service) }
         }
         return worked
     }
@@ -131,7 +131,7 @@ struct QueueReport: Sendable {
         if office.mailbox.hasCommand || inSplit.work || inPacked.work {
             window.foundWork()
         } else {
-            let mustRetry = backend.queuedCount > 0 || inSplit.mustRetry || inPacked.mustRetry
+            let mustRetry = service.queuedCount > 0 || inSplit.mustRetry || inPacked.mustRetry
             let start = monotonicNanoseconds()
             let deadline = min(inSplit.deadline, inPacked.deadline)
             wait(milliseconds: mustRetry ? Self.retryMilliseconds : Self.milliseconds(until: deadline, start))
@@ -164,7 +164,7 @@ struct QueueReport: Sendable {
 
 // MARK: - Commands
 
-extension BlockLoop where Backend: ~Copyable {
+extension QueueLoop where Service: ~Copyable {
     /// Carries out the commands that wait.
     mutating func obey() {
         while let (number, command) = office.mailbox.take() {
@@ -186,18 +186,14 @@ extension BlockLoop where Backend: ~Copyable {
                 split.setSignals(of: queue, signals, office)
                 packed.setSignals(of: queue, signals, office)
                 office.mailbox.answer(number, .done)
-            case .setWritesThrough(let queue, let value):
-                split.setWritesThrough(of: queue, value)
-                packed.setWritesThrough(of: queue, value)
+            case .change(let queue, let change):
+                split.apply(change, to: queue)
+                packed.apply(change, to: queue)
+                if queue == nil { service.apply(change) }
                 office.mailbox.answer(number, .done)
             case .setMarks(let queue, let marks):
                 split.setMarks(of: queue, marks)
                 packed.setMarks(of: queue, marks)
-                office.mailbox.answer(number, .done)
-            case .setCapacity(let sectors):
-                office.disk.sectors = sectors
-                split.setCapacity(sectors)
-                packed.setCapacity(sectors)
                 office.mailbox.answer(number, .done)
             case .takeUp(let record): office.mailbox.answer(number, takeUp(record))
             case .begin:
@@ -223,10 +219,10 @@ extension BlockLoop where Backend: ~Copyable {
         record.noteThread(currentThreadNumber(), ring: office.index)
         account = LoopAccount(record, ring: office.index, poller: office.poller.number)
         account.rest(true)
-        let completions = backend.takeUp()
+        let completions = service.takeUp()
         // The worker before has counted on since this one looked.
-        office.reportedFaults = backend.faults
-        guard let descriptor = backend.pollDescriptor else { return .tookUp(completions: completions) }
+        office.reportedFaults = service.faults
+        guard let descriptor = service.pollDescriptor else { return .tookUp(completions: completions) }
         do throws(Errno) {
             try office.poller.watch(descriptor, token: 0, edge: true)
         } catch {
@@ -236,8 +232,8 @@ extension BlockLoop where Backend: ~Copyable {
     }
 
     private mutating func startWaiting() {
-        split.startWaiting(&backend)
-        packed.startWaiting(&backend)
+        split.startWaiting(&service)
+        packed.startWaiting(&service)
     }
 
     private func contains(_ queue: Int) -> Bool { split.contains(queue) || packed.contains(queue) }
@@ -249,10 +245,10 @@ extension BlockLoop where Backend: ~Copyable {
 
     private mutating func attach(_ attachment: QueueAttachment) -> LoopReply {
         let index = attachment.index
-        guard index < office.disk.queueCount, !contains(index) else {
+        guard index < service.queueCount, !contains(index) else {
             return .refused("queue \(index) still has requests under way")
         }
-        if attachment.isPacked { return packed.attach(attachment, &backend, office) }
-        return split.attach(attachment, &backend, office)
+        if attachment.isPacked { return packed.attach(attachment, &service, office) }
+        return split.attach(attachment, &service, office)
     }
 }

@@ -6,7 +6,7 @@ internal import Virtio
 
 // MARK: - Marks of what is written to guest memory
 
-extension DiskDevice {
+extension ServedDevice {
     func setDirtyLog(_ description: LogDescription, fd: consuming OwnedFD) throws(DeviceRefusal) {
         let old = dirtyLog
         do throws(Errno) {

@@ -4,8 +4,8 @@ internal import Glibc
 internal import Platform
 internal import TestSupport
 
-/// A real supervisor with one disk, in a directory of its own. Nothing of it is left when it is let go of.
-struct SupervisedDisk: ~Copyable {
+/// A real supervisor with one device, in a directory of its own. Nothing of it is left when it is let go of.
+struct SupervisedDevice: ~Copyable {
     /// Where the front-end connects.
     let socketPath: String
     private let directory: TemporaryDirectory
@@ -18,14 +18,39 @@ struct SupervisedDisk: ~Copyable {
     static let name = "chaos"
     static let size = 32 << 20
 
+    /// A supervisor with a disk.
+    ///
     /// - Throws: what the supervisor printed, when it does not serve.
     init(_ options: ChaosOptions) throws {
         let directory = try TemporaryDirectory()
-        let worker = WorkerProcess.executable
         let file = directory.file("image")
         try TestFile.create(file, count: Self.size)
         let device = options.isThrottled ? try LoopDevice(file, in: directory) : nil
         let throttle = try device.map { try WriteThrottle($0, bytes: 8 << 20, operations: 20) }
+        let disk = DiskParameters(
+            name: Self.name, file: device?.path ?? file, queues: options.queueCount, threads: options.threadCount,
+            cache: options.isDirect || options.isThrottled ? "direct" : "buffered")
+        try self.init(disk, directory, device, throttle)
+    }
+
+    /// A supervisor with a share.
+    init(sharing options: ChaosOptions) throws {
+        let directory = try TemporaryDirectory()
+        let shared = directory.file("share")
+        guard unsafe mkdir(shared, 0o755) == 0 else { throw SystemError(cannot: "make", shared, .current) }
+        var share = ShareParameters(directory: shared, tag: Self.name)
+        share.xattr = true
+        var device = DiskParameters(
+            name: Self.name, file: nil, queues: options.queueCount, threads: options.threadCount)
+        device.share = share
+        try self.init(device, directory, nil, nil)
+    }
+
+    private init(
+        _ device: DiskParameters, _ directory: consuming TemporaryDirectory, _ loop: LoopDevice?,
+        _ throttle: WriteThrottle?
+    ) throws {
+        let worker = WorkerProcess.executable
         let socket = directory.file("control.sock")
         let batond = worker.replacing("/baton-worker", with: "/batond")
         var supervisor = try Program(
@@ -33,17 +58,14 @@ struct SupervisedDisk: ~Copyable {
         )
         try supervisor.waitForFile(socket)
         var control = try ControlConnection(socket)
-        let disk = DiskParameters(
-            name: Self.name, file: device?.path ?? file, queues: options.queueCount, threads: options.threadCount,
-            cache: options.isDirect || options.isThrottled ? "direct" : "buffered")
-        let made = try control.call(.create, disk, as: DeviceInfo.self)
-        guard let socketPath = made.disk.socket else { throw SystemError(cannot: "find", "the disk's socket", nil) }
+        let made = try control.call(.create, device, as: DeviceInfo.self)
+        guard let socketPath = made.disk.socket else { throw SystemError(cannot: "find", "the device's socket", nil) }
         self.socketPath = socketPath
         self.directory = directory
         self.supervisor = supervisor
         self.control = control
         workerPath = worker
-        self.device = device
+        self.device = loop
         self.throttle = throttle
     }
 
@@ -59,8 +81,36 @@ struct SupervisedDisk: ~Copyable {
     mutating func status(statistics: Bool = false) throws -> DeviceInfo {
         let parameters = StatusParameters(name: Self.name, statistics: statistics)
         let devices = try control.call(.status, parameters, as: [DeviceInfo].self)
-        guard let device = devices.first else { throw SystemError(cannot: "find", "the disk", nil) }
+        guard let device = devices.first else { throw SystemError(cannot: "find", "the device", nil) }
         return device
+    }
+
+    /// Waits until front-ends can connect.
+    func waitForSocket() throws {
+        let end = monotonicNanoseconds() + 10_000_000_000
+        while !TestFile.exists(socketPath) {
+            guard monotonicNanoseconds() < end else { throw SystemError(cannot: "find", socketPath, nil) }
+            pause(milliseconds: 2)
+        }
+    }
+
+    /// Waits until another worker than the last victim has the device, and one stands by.
+    ///
+    /// - Parameter patience: how long, in nanoseconds.
+    /// - Returns: the process that has the device.
+    mutating func waitForActive(after victim: Int32, withStandby: Bool, patience: UInt64) throws -> Int32 {
+        let end = monotonicNanoseconds() + patience
+        while true {
+            let status = try status()
+            throttle(status.workers.map(\.pid))
+            let active = status.workers.first { $0.phase == "active" && $0.pid != victim }
+            let isStaffed = !withStandby || status.workers.contains { $0.phase == "standby" }
+            if let active, isStaffed, status.upgrade == nil { return active.pid }
+            guard monotonicNanoseconds() < end else {
+                throw SystemError(cannot: "find", "a worker to kill", nil, advice: "The device is \(status.state)")
+            }
+            pause(milliseconds: 1)
+        }
     }
 
     /// Replaces the worker's program by another one.
@@ -93,7 +143,7 @@ struct SupervisedDisk: ~Copyable {
         }
     }
 
-    /// Ends disk and supervisor. Workers that do not go are killed: they outlive a supervisor.
+    /// Ends device and supervisor. Workers that do not go are killed: they outlive a supervisor.
     mutating func end() {
         let workers = (try? status().workers.map(\.pid)) ?? []
         _ = try? control.call(.delete, NameParameters(name: Self.name), as: Empty.self)

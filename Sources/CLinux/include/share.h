@@ -1,0 +1,28 @@
+// What a worker that serves a directory gets of the host, and what it gives up. As in sandbox.h, this is C because
+// some of it must be system calls only, and because what is not there ought to be seen.
+#pragma once
+#include <stdint.h>
+
+/// Makes a tree of mounts of its own of a directory, which is in no namespace yet, with everything that is mounted
+/// below it: no device of it can be opened, no program of it started. `..` at its root leads nowhere. Returns a descriptor of
+/// its root; -1 and errno.
+int clinux_clone_tree(int directory, int read_only);
+
+/// Makes a tree, as clinux_clone_tree gives it, the root of this process, whose mount namespace is its own; nothing
+/// else stays mounted in it. Returns 0 or an error number.
+int clinux_share_root(int tree);
+
+/// The directory of this process's open files as a tree of its own: it leads to them and to nothing else of /proc.
+/// Where that is not allowed, `or_plain` says whether the plain directory will do. Returns a descriptor; -1 and errno.
+int clinux_open_process_files(int or_plain);
+
+/// Gives up all capabilities, in all sets, for good, but those that acting for the users of a file system needs; no
+/// program that is started gets any. `may_use_handles`: CAP_DAC_READ_SEARCH stays, too. Returns 0 or an error number.
+int clinux_keep_file_capabilities(int may_use_handles);
+
+/// Mounts a file system whose requests come to `device`, an open /dev/fuse. Permissions are the kernel's to check, and
+/// anybody may use it. Returns 0, or -1 and errno.
+int clinux_mount_fuse(int device, const char *place, int read_only);
+
+/// Unmounts it, as soon as nobody uses it. Returns 0, or -1 and errno.
+int clinux_unmount_fuse(const char *place);

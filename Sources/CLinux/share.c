@@ -1,0 +1,87 @@
+#define _GNU_SOURCE
+#include "share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/mount.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// sys/mount.h and linux/mount.h do not go together in every glibc: what is needed of the former.
+int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
+int umount2(const char *target, int flags);
+enum { PRIVATE_RECURSIVE = 0x4000 | 0x40000, MOVE = 0x2000, DETACH = 2 };
+
+int clinux_clone_tree(int directory, int read_only) {
+    const int tree = (int)syscall(SYS_open_tree, directory, "",
+                                  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0) return -1;
+    struct mount_attr attributes;
+    memset(&attributes, 0, sizeof attributes);
+    attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    if (read_only) attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes)) {
+        const int error = errno;
+        close(tree);
+        errno = error;
+        return -1;
+    }
+    return tree;
+}
+
+int clinux_share_root(int tree) {
+    // Any directory serves: it is covered.
+    static const char *const places[] = {"/proc", "/tmp", "/dev", "/usr"};
+    unsigned i = 0;
+    int error = 0;
+    if (mount(NULL, "/", NULL, PRIVATE_RECURSIVE, NULL)) return errno;
+    for (; i < sizeof places / sizeof places[0]; i++) {
+        error = syscall(SYS_move_mount, tree, "", AT_FDCWD, places[i], MOVE_MOUNT_F_EMPTY_PATH) ? errno : 0;
+        if (!error) break;
+    }
+    if (error || chdir(places[i])) return error ? error : errno;
+    if (!syscall(SYS_pivot_root, ".", ".")) {
+        if (umount2(".", DETACH)) return errno;
+    } else if (mount(".", "/", NULL, MOVE, NULL) || chroot(".")) {
+        // The file system that the kernel was started with is no mount that could be exchanged: it is covered.
+        return errno;
+    }
+    return chdir("/") ? errno : 0;
+}
+
+int clinux_open_process_files(int or_plain) {
+    const int tree = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc/self/fd", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (tree >= 0 || !or_plain) return tree;
+    return open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+int clinux_keep_file_capabilities(int may_use_handles) {
+    uint32_t kept = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_SETGID |
+                    1u << CAP_SETUID | 1u << CAP_MKNOD | 1u << CAP_SETFCAP;
+    if (may_use_handles) kept |= 1u << CAP_DAC_READ_SEARCH;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data)) return errno;
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    // Fails where there is none to drop. What counts is set below.
+    for (int number = 0; number < 64; number++) prctl(PR_CAPBSET_DROP, number, 0, 0, 0);
+    data[0].permitted &= kept;
+    data[0].effective = data[0].permitted;
+    data[1].permitted = data[1].effective = 0;
+    data[0].inheritable = data[1].inheritable = 0;
+    if (syscall(SYS_capset, &header, data)) return errno;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? errno : 0;
+}
+
+int clinux_mount_fuse(int device, const char *place, int read_only) {
+    enum { READ_ONLY = 1, NOSUID = 2, NODEV = 4 };
+    char options[128];
+    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
+    return mount("baton", place, "fuse.baton", NOSUID | NODEV | (read_only ? READ_ONLY : 0), options);
+}
+
+int clinux_unmount_fuse(const char *place) { return umount2(place, DETACH); }

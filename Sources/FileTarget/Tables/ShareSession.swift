@@ -1,0 +1,313 @@
+internal import CLinux
+internal import CWire
+internal import Glibc
+public import Platform
+internal import Synchronization
+
+/// How full the tables of a share are.
+public struct ShareCounts: Sendable, Equatable {
+    /// Nodes that the driver knows, the root not counted.
+    public var nodes = 0
+    /// Files and directories that it has open.
+    public var openFiles = 0
+
+    public init() {}
+}
+
+/// One share and its driver, as all loops of a worker see it: tables, root, options.
+///
+/// Any thread may call it. Locks are held for a few stores and never over a system call.
+public final class ShareSession: Sendable {
+    public let description: ShareDescription
+    private let memory: ShareMemory
+    private let placeMemory: Mapping
+    let nodes: NodeTable
+    let files: FileTable
+    let root: OwnedFD
+    /// /proc/self/fd, or -1.
+    let processFiles: Int32
+    let custody: OpenFileCustody
+    private let processFilesOwner: OwnedFD?
+    private let nodeLock = Mutex<Void>(())
+    private let fileLock: Mutex<FileUse>
+    /// Of the share's root: nodes of another device or mount are submounts.
+    let rootDevice: UInt64
+    let rootMount: UInt64
+    let rootInode: UInt64
+    /// Whether file handles work here.
+    let hasHandles: Bool
+    /// Nodes that were forgotten so far, in this process: loops look whether they hold descriptors of some.
+    let forgottenCount = Atomic<UInt64>(0)
+    /// Locks that were given up so far, in this process.
+    private let releaseCount = Atomic<UInt64>(0)
+    /// `unique` of requests that are to give up waiting.
+    let interrupts = InterruptList()
+
+    private struct FileUse: ~Copyable {
+        var firstFree: UInt32 = 0
+        var openFiles = 0
+        /// Slots of files that hold locks; the first `lockCount` count.
+        var locks: [UInt32] = []
+        var isTakenUp = false
+    }
+
+    /// Owners of POSIX locks on nodes, at most: each costs a descriptor.
+    static let maximumLockFiles = 4096
+
+    /// - Parameters:
+    ///   - memory: made for this share, or mapped: of a worker before this one.
+    ///   - root: of the directory, open with O_RDONLY | O_DIRECTORY.
+    ///   - processFiles: /proc/self/fd, for what older kernels do in no other way: files without handles are opened,
+    /// and     extended attributes reached, over it. nil: such requests fail.
+    /// - Throws: when the root is no directory, or file handles are required and do not work.
+    public init(
+        _ description: ShareDescription, memory: consuming ShareMemory, root: consuming OwnedFD,
+        processFiles: consuming OwnedFD? = nil, custody: OpenFileCustody = OpenFileCustody()
+    ) throws(SystemError) {
+        var status = statx()
+        let flags = HostFlags.emptyPath
+        guard unsafe clinux_statx(root.number, "", flags, HostFlags.status, &status) == 0 else {
+            throw SystemError(cannot: "share", "the directory", .current)
+        }
+        guard status.stx_mode >> 12 == 4 else {
+            throw SystemError(cannot: "share", "the directory", Errno(rawValue: ENOTDIR))
+        }
+        rootDevice = clinux_make_device(status.stx_dev_major, status.stx_dev_minor)
+        rootMount = status.stx_mnt_id
+        rootInode = status.stx_ino
+        hasHandles = try Self.checkHandles(description.fileHandles, root)
+        do throws(Errno) {
+            placeMemory = try Mapping(anonymous: memory.files * FileTable.placeBytes)
+        } catch {
+            throw SystemError(cannot: "share", "the directory", error)
+        }
+        nodes = memory.nodes
+        files = unsafe FileTable(
+            header: memory.mapping.base, records: memory.firstFile, places: placeMemory.base, capacity: memory.files)
+        var use = FileUse()
+        use.locks.reserveCapacity(Self.maximumLockFiles)
+        fileLock = Mutex(use)
+        self.description = description
+        self.memory = memory
+        self.root = root
+        self.processFiles = processFiles?.number ?? -1
+        processFilesOwner = processFiles
+        self.custody = custody
+    }
+
+    deinit {
+        for slot in 1..<max(files.fresh, 1) {
+            if let fd = files.takeOut(slot) { close(fd) }
+        }
+    }
+
+    /// Whether this process may open files by handle on the root's file system.
+    private static func checkHandles(_ use: FileHandleUse, _ root: borrowing OwnedFD) throws(SystemError) -> Bool {
+        if use == .never { return false }
+        var handle = clinux_file_handle()
+        var mount: Int32 = 0
+        if unsafe clinux_name_to_handle(root.number, "", HostFlags.emptyPath, &handle, &mount) == 0,
+            handle.byte_count <= UInt32(WIRE_SHARE_HANDLE_BYTES)
+        {
+            let flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC
+            let fd = unsafe withUnsafeBytes(of: &handle.bytes) { bytes in
+                unsafe clinux_open_by_handle(root.number, bytes.baseAddress, handle.byte_count, handle.type, flags)
+            }
+            if fd >= 0 {
+                close(fd)
+                return true
+            }
+        }
+        if use == .required {
+            throw SystemError(
+                cannot: "use", "file handles of the directory", .current,
+                advice: "They need CAP_DAC_READ_SEARCH and a file system that has them; descriptors do without")
+        }
+        return false
+    }
+
+    // MARK: Life
+
+    /// The share is this worker's from now on: what the one before has left half done is put in order. Its threads have
+    /// stopped; nothing of this process has used the tables yet. Takes time in proportion to the files that were ever
+    /// open at once, and none for nodes.
+    public func takeUp() {
+        let orphan = nodes.repair()
+        fileLock.withLock { use in
+            files.takeUp(&use.firstFree)
+            use.openFiles = 0
+            use.locks.removeAll(keepingCapacity: true)
+            for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) {
+                switch files.kind(of: slot) {
+                case .file, .directory: use.openFiles += 1
+                case .lock: use.locks.append(slot)
+                default: break
+                }
+            }
+            use.isTakenUp = true
+        }
+        if let orphan { releaseFile(slot: orphan) }
+        // A sweep that a worker before did not finish.
+        if memory.agreement == nil { reset() }
+    }
+
+    /// Takes an open file back from custody. Before `takeUp` any is held ready; the first request that needs it comes
+    /// after this.
+    ///
+    /// - Returns: false after `takeUp`, when nothing knows of it: custody may let go of it, and it was closed here.
+    public func restore(_ file: consuming OwnedFD, slot: UInt32) -> Bool {
+        guard slot > 0, slot < files.capacity else { return false }
+        let isTakenUp = fileLock.withLock { use in use.isTakenUp }
+        if isTakenUp, !files.isOpen(slot) { return false }
+        guard files.restore(slot, file.number) else { return false }
+        _ = file.release()
+        return true
+    }
+
+    /// Whether the tables know of an open file: after `takeUp`. Closes here what they do not know of.
+    public func wantsFile(slot: UInt32) -> Bool {
+        guard slot > 0, slot < files.capacity else { return false }
+        if files.isOpen(slot) { return true }
+        if let fd = files.takeOut(slot) { close(fd) }
+        return false
+    }
+
+    /// Slots that files may be in; the others were never used.
+    public var usedSlots: Range<UInt32> { 1..<max(files.fresh, 1) }
+
+    /// Forgets all nodes but the root and closes all files: the driver has gone, or starts anew. The loops have no
+    /// request of it under way but the one that asks for this.
+    public func reset() {
+        memory.agree(nil)
+        for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) {
+            if files.kind(of: slot) == .mount || files.kind(of: slot) == .node { continue }
+            releaseFile(slot: slot)
+        }
+        nodeLock.withLock { _ in nodes.removeAll() }
+        for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) && files.kind(of: slot) == .node {
+            releaseFile(slot: slot)
+        }
+        forgottenCount.add(1, ordering: .relaxed)
+    }
+
+    public var counts: ShareCounts {
+        var counts = ShareCounts()
+        counts.nodes = nodeLock.withLock { _ in nodes.count }
+        counts.openFiles = fileLock.withLock { use in use.openFiles }
+        return counts
+    }
+
+    /// Grows with each lock that is given up: whoever waits for one tries again then.
+    public var lockReleases: UInt64 { releaseCount.load(ordering: .relaxed) }
+    func noteLockRelease() { releaseCount.add(1, ordering: .relaxed) }
+
+    // MARK: The agreement with the driver
+
+    /// What INIT has agreed on; nil before.
+    public var agreement: FuseAgreement? { memory.agreement }
+
+    func agree(_ agreement: FuseAgreement) { memory.agree(agreement) }
+}
+
+// MARK: - Nodes
+
+extension ShareSession {
+    func withNodes<Result>(_ body: (NodeTable) -> Result) -> Result { nodeLock.withLock { _ in body(nodes) } }
+
+    /// The place of a mount in the table of mounts, and the descriptor that opens its handles.
+    func mount(_ identifier: UInt64) -> UInt32? {
+        if identifier == rootMount { return 0 }
+        return nodeLock.withLock { _ in memory.mount(identifier) }
+    }
+
+    func addMount(_ identifier: UInt64, file: UInt32) -> UInt32? {
+        nodeLock.withLock { _ in memory.addMount(identifier, file: file) }
+    }
+
+    /// The file that opens handles of a mount in the table.
+    func mountFile(_ mount: UInt32) -> UInt32? { nodeLock.withLock { _ in memory.mountFile(mount) } }
+}
+
+// MARK: - Files
+
+extension ShareSession {
+    /// Takes a file in: custody has it before the driver can know of it. The descriptor is the session's from now on.
+    ///
+    /// - Returns: the handle.
+    /// - Throws: ENFILE when the table is full; what custody says. The descriptor is closed then.
+    func addFile(
+        _ fd: Int32, _ kind: FileKind, node: UInt64, owner: UInt64 = 0, flags: UInt32 = 0
+    ) throws(Errno) -> UInt64 {
+        let slot: UInt32? = fileLock.withLock { use in
+            if kind == .lock, use.locks.count >= Self.maximumLockFiles { return nil }
+            return files.addSlot(&use.firstFree)
+        }
+        guard let slot else {
+            close(fd)
+            throw Errno(rawValue: ENFILE)
+        }
+        files.describe(slot, node: node, owner: owner, flags: flags)
+        do throws(Errno) {
+            try custody.keep(fd, slot: slot)
+        } catch {
+            close(fd)
+            fileLock.withLock { use in files.free(slot, &use.firstFree) }
+            throw error
+        }
+        let handle = files.open(slot, kind, fd)
+        fileLock.withLock { use in
+            switch kind {
+            case .file, .directory: use.openFiles += 1
+            case .lock: use.locks.append(slot)
+            case .node, .mount: break
+            }
+        }
+        return handle
+    }
+
+    /// Lets go of a file as soon as nobody uses it.
+    ///
+    /// - Returns: false when the handle is forged or stale.
+    func release(_ handle: UInt64) -> Bool {
+        guard let isUnused = files.beginRelease(handle) else { return false }
+        if isUnused { finishRelease(UInt32(truncatingIfNeeded: handle)) }
+        return true
+    }
+
+    func releaseFile(slot: UInt32) { _ = release(files.handle(of: slot)) }
+
+    /// Ends a use that `files.take` has begun.
+    func giveBack(_ slot: UInt32) {
+        if files.dropUse(slot) { finishRelease(slot) }
+    }
+
+    private func finishRelease(_ slot: UInt32) {
+        let kind = files.kind(of: slot)
+        let fd = files.beginClosing(slot)
+        custody.release(slot: slot)
+        if let fd { close(fd) }
+        files.endClosing(slot)
+        fileLock.withLock { use in
+            files.free(slot, &use.firstFree)
+            switch kind {
+            case .file, .directory: use.openFiles -= 1
+            case .lock:
+                if let index = use.locks.firstIndex(of: slot) {
+                    use.locks.swapAt(index, use.locks.count - 1)
+                    use.locks.removeLast()
+                }
+            default: break
+            }
+        }
+    }
+
+    /// The file that holds the locks of an owner on a node.
+    func lockFile(node: UInt64, owner: UInt64) -> UInt64? {
+        fileLock.withLock { use in
+            for slot in use.locks where files.node(of: slot) == node && files.owner(of: slot) == owner {
+                return files.handle(of: slot)
+            }
+            return nil
+        }
+    }
+}

@@ -1,0 +1,100 @@
+public import FileTarget
+internal import Glibc
+internal import Logging
+internal import Platform
+internal import Telemetry
+internal import Uring
+
+/// What a worker of a shared directory is told besides what every worker is.
+public struct ShareConfiguration: Sendable, Equatable {
+    public var description: ShareDescription
+    /// The most files and directories that a driver may know at once. Room for them is set aside, and costs memory only
+    /// when it is used.
+    public var maximumNodes = 1 << 21
+    /// The most that it may have open at once.
+    public var maximumFiles = 1 << 14
+    /// What this process may have open, RLIMIT_NOFILE; nil: as many as it may ask for.
+    public var descriptorLimit: Int?
+    /// Make the directory this process's root, in namespaces of its own, before a front-end is heard.
+    public var isolation = Isolation.auto
+
+    /// How far a worker on its own leaves the host.
+    public enum Isolation: String, Sendable, CaseIterable {
+        /// Namespaces if that is allowed; else it says so.
+        case auto
+        case namespace
+        /// The directory as root, in the host's namespaces.
+        case chroot
+        case none
+    }
+
+    public init(_ description: ShareDescription) { self.description = description }
+}
+
+extension WorkerConfiguration {
+    /// Opens the directory and starts the loops on it.
+    func makeShare(
+        _ share: ShareConfiguration, path: String, directory: GivenDirectory?, log: Logger,
+        statistics: DeviceStatistics, takeOver: TakeOver?
+    ) throws(SystemError) -> ServedDevice {
+        try Self.raiseDescriptorLimit(share.descriptorLimit, log)
+        var description = share.description
+        description.isReadOnly = isReadOnly
+        description.maximumQueueSize = maximumQueueSize
+        description.requestQueueCount = queueCount - 1
+        let openFiles = try takeOver?.openFiles()
+        guard let given = directory ?? takeOver?.directory else {
+            throw SystemError(cannot: "share", path, nil, advice: "The supervisor has not given it")
+        }
+        let session = try ShareSession(
+            description, memory: try shareMemory(share, takeOver), root: try given.duplicateRoot(),
+            processFiles: try given.duplicateProcessFiles(),
+            custody: openFiles ?? OpenFileCustody())
+        if takeOver == nil { session.takeUp() }
+        var loops: [LoopThread] = []
+        for index in 0..<threadCount {
+            let service: ShareService<Ring>
+            do {
+                let engine =
+                    if let takeOver { try takeOver.ring(index) } else {
+                        try Ring(entries: 256, completions: ringCompletions)
+                    }
+                service = try ShareService(session, engine: engine)
+            } catch let error as SystemError {
+                throw error
+            } catch {
+                throw SystemError(cannot: "set up", "a loop", error as? Errno)
+            }
+            loops.append(try startLoop(index, service, takeOver != nil, log))
+        }
+        return ShareDevice(
+            session, openFiles: openFiles,
+            try deviceParts(queueCount: queueCount, loops, statistics, takeOver, log))
+    }
+
+    func shareMemory(
+        _ share: ShareConfiguration, _ takeOver: TakeOver?
+    ) throws(SystemError) -> ShareMemory {
+        let (nodes, files) = (share.maximumNodes, share.maximumFiles)
+        let bytes = ShareMemory.byteCount(nodes: nodes, files: files)
+        if let takeOver { return try takeOver.shareTables(bytes: bytes, nodes: nodes, files: files) }
+        let file = try taking("memory for the tables of the share") { () throws(Errno) in
+            try makeMemoryFile(name: "baton-share", count: bytes)
+        }
+        return try ShareMemory(making: file, nodes: nodes, files: files)
+    }
+
+    /// Descriptors are what a share needs most: one for each open file, and for nodes that are in use.
+    private static func raiseDescriptorLimit(_ asked: Int?, _ log: Logger) throws(SystemError) {
+        var limit = rlimit()
+        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        let most = limit.rlim_max
+        if let asked { limit.rlim_max = max(most, rlim_t(asked)) }
+        limit.rlim_cur = asked.map { rlim_t($0) } ?? most
+        if unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) != 0 {
+            throw SystemError(
+                cannot: "raise", "the limit on open files to \(limit.rlim_cur)", .current,
+                advice: "At most \(most) are allowed here: give --rlimit-nofile=\(most)")
+        }
+    }
+}

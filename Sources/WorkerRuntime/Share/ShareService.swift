@@ -1,0 +1,108 @@
+internal import BlockTarget
+internal import Custody
+internal import FileTarget
+internal import Inflight
+internal import Platform
+internal import Telemetry
+internal import Uring
+internal import Virtio
+
+/// A loop's part of a shared directory: a FUSE server on an engine of its own. The tables of nodes and files are all
+/// loops' (`ShareSession`).
+struct ShareService<Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, @unchecked Sendable, LoopService {
+    typealias SplitQueue = ShareQueue<SplitRequestRing, Engine>
+    typealias PackedQueue = ShareQueue<PackedRequestRing, Engine>
+
+    fileprivate var server: FuseServer<Passthrough, Engine>
+    fileprivate let session: ShareSession
+
+    /// - Throws: when there is no memory.
+    init(_ session: ShareSession, engine: consuming Engine) throws(Errno) {
+        self.session = session
+        server = try FuseServer(session.description, try Passthrough(session), engine: engine)
+    }
+
+    var queueCount: Int { session.description.requestQueueCount + 1 }
+    mutating func takeUp() -> Int { server.takeUp() }
+    var queuedCount: Int { server.queuedCount }
+    mutating func submit() { server.submit() }
+    mutating func runDeferredWork() {
+        server.runDeferredWork()
+        server.tidy()
+    }
+    mutating func nextCompletion() -> IOCompletion? { server.nextCompletion() }
+    mutating func releaseCompletions() { server.releaseCompletions() }
+    var pollDescriptor: Int32? { server.pollDescriptor }
+    // Errors are the host's, and answered as such: they are no faults of a storage.
+    var faults: StorageFaults { StorageFaults() }
+
+    mutating func apply(_ change: DeviceChange) {}
+}
+
+/// A share's queue, as a loop serves it.
+struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, ServedQueue {
+    private var queue: FuseQueue<Ring>
+    /// Of the session, as of the last try of those that wait for a lock; and when they try again in any case: a lock
+    /// may be given up on the host, where nobody tells.
+    private var seenReleases: UInt64 = 0
+    private var nextTry: UInt64 = 0
+
+    private static var retryNanoseconds: UInt64 { 10_000_000 }
+
+    init(
+        _ attachment: QueueAttachment, areas: RingAreas, records: consuming RequestRecords,
+        account: consuming QueueAccount, plan: inout RecoveryPlan, _ service: borrowing ShareService<Engine>
+    ) throws {
+        let ring = try Ring(
+            areas, base: attachment.base, region: attachment.inflight, queue: attachment.index, plan: &plan)
+        queue = try FuseQueue(
+            index: attachment.index, ring: ring, records: records, account: account,
+            statistics: attachment.statistics, memory: attachment.memory,
+            call: attachment.signals.call?.number ?? -1)
+    }
+
+    var index: Int { queue.index }
+    var base: UInt32 { queue.base }
+    var counts: QueueCounts { queue.counts }
+    var isBroken: Bool { queue.isBroken }
+    var outstanding: Int { queue.outstanding }
+    var isIdleButForStalled: Bool { queue.isIdleButForStalled }
+    var hasStalled: Bool { queue.hasStalled || queue.hasWaiting }
+    var adoptedCount: Int { queue.adoptedCount }
+
+    mutating func service(_ service: inout ShareService<Engine>) -> Int { queue.service(&service.server) }
+
+    mutating func finish(_ completion: IOCompletion, _ service: inout ShareService<Engine>) {
+        queue.finish(token: RequestToken(rawValue: completion.token), result: completion.result, &service.server)
+    }
+
+    mutating func resumeStalled(_ service: inout ShareService<Engine>) -> Bool {
+        var worked = queue.hasStalled && queue.resumeStalled(&service.server)
+        guard queue.hasWaiting else { return worked }
+        let (releases, now) = (service.session.lockReleases, monotonicNanoseconds())
+        guard releases != seenReleases || now >= nextTry else { return worked }
+        (seenReleases, nextTry) = (releases, now + Self.retryNanoseconds)
+        if queue.resumeWaiting(&service.server) { worked = true }
+        return worked
+    }
+
+    mutating func publish() { queue.publish() }
+    mutating func enableKicks() -> Bool { queue.enableKicks() }
+    mutating func disableKicks() { queue.disableKicks() }
+
+    mutating func adopt(
+        _ plan: inout RecoveryPlan, suspect: Suspect?, _ service: inout ShareService<Engine>
+    ) -> [UInt16] {
+        queue.adopt(
+            &plan, suspect: suspect.map { (request: $0.request, generation: $0.generation) }, &service.server)
+    }
+
+    mutating func start(_ heads: [UInt16], _ service: inout ShareService<Engine>) {
+        queue.start(heads, &service.server)
+    }
+
+    mutating func setMarks(_ marks: WriteMarks) {}
+    mutating func setCall(_ number: Int32) { queue.setCall(number) }
+    func interrupt() { queue.interrupt() }
+    mutating func apply(_ change: DeviceChange) {}
+}

@@ -1,0 +1,111 @@
+import CWire
+import FileTarget
+import Glibc
+import Platform
+import Synchronization
+import TestSupport
+import Testing
+
+/// Custody in this process: keeps duplicates.
+final class TestCustody: OpenFileCustody, @unchecked Sendable {
+    private let kept = Mutex<[UInt32: Int32]>([:])
+    override func keep(_ file: Int32, slot: UInt32) throws(Errno) {
+        let copy = try duplicateDescriptor(file)
+        kept.withLock { kept in
+            precondition(kept[slot] == nil, "kept twice")
+            kept[slot] = copy
+        }
+    }
+    override func release(slot: UInt32) {
+        let copy = kept.withLock { $0.removeValue(forKey: slot) }
+        precondition(copy != nil, "not kept")
+        if let copy { close(copy) }
+    }
+    var slots: [UInt32] { kept.withLock { $0.keys.sorted() } }
+    func duplicate(_ slot: UInt32) throws -> OwnedFD {
+        OwnedFD(owning: try duplicateDescriptor(kept.withLock { $0[slot]! }))
+    }
+}
+
+@Suite("A share: another worker takes over")
+struct TakeOverTests {
+    @Test("nodes, open files and locks go on", arguments: [FileHandleUse.preferred, .never])
+    func takeOver(handles: FileHandleUse) throws {
+        var description = ShareDescription(tag: "t")
+        description.fileHandles = handles
+        description.hasPOSIXLocks = true
+        let custody = TestCustody()
+        let setup: (TemporaryDirectoryBox, TableFile, UInt64, UInt64, UInt64, UInt64)
+        do {
+            let bench = try ShareBench(description, custody: custody)
+            let d = try bench.makeDirectory("d").nodeid
+            let (file, handle) = try bench.create("a", in: d)
+            _ = try bench.write(file.nodeid, handle, Array("hello".utf8))
+            // Nobody but custody has it.
+            #expect(bench.call(WIRE_FUSE_UNLINK, d, bench.text("a")).error == nil)
+            let (other, locked) = try bench.create("b")
+            var lock = wire_fuse_lk_in()
+            (lock.fh, lock.owner) = (locked, 7)
+            lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(F_WRLCK), pid: 1)
+            #expect(bench.call(WIRE_FUSE_SETLK, other.nodeid, bench.bytes(lock)).error == nil)
+            setup = (bench.directory, bench.tables, file.nodeid, handle, other.nodeid, locked)
+        }
+        let (directory, tables, node, handle, other, locked) = setup
+        let bench = try ShareBench(description, custody: custody, after: (directory, tables))
+        for slot in custody.slots {
+            #expect(bench.session.wantsFile(slot: slot))
+            let isKnown = bench.session.restore(try custody.duplicate(slot), slot: slot)
+            #expect(isKnown)
+        }
+        #expect(bench.session.agreement != nil)
+        #expect(bench.session.counts.openFiles == 2 && bench.session.counts.nodes == 3)
+        #expect(try bench.read(node, handle, count: 9) == Array("hello".utf8))
+        #expect(try bench.lookUp("b").nodeid == other)
+        var lock = wire_fuse_lk_in()
+        (lock.fh, lock.owner) = (locked, 8)
+        lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(F_WRLCK), pid: 1)
+        #expect(bench.call(WIRE_FUSE_SETLK, other, bench.bytes(lock)).error == .wouldBlock)
+        try bench.release(node, handle)
+        try bench.release(other, locked)
+        bench.session.reset()
+        #expect(custody.slots == [])
+    }
+
+    @Test("a file that custody has and the tables do not is not wanted")
+    func orphans() throws {
+        let custody = TestCustody()
+        let bench = try ShareBench(custody: custody)
+        let (file, handle) = try bench.create("a")
+        let slot = UInt32(truncatingIfNeeded: handle)
+        try bench.release(file.nodeid, handle)
+        #expect(!bench.session.wantsFile(slot: slot))
+        #expect(!bench.session.wantsFile(slot: 0) && !bench.session.wantsFile(slot: .max))
+        let fd = OwnedFD(owning: try duplicateDescriptor(0))
+        let isKnown = bench.session.restore(fd, slot: slot)
+        #expect(!isKnown)
+    }
+
+    @Test("damaged tables are refused")
+    func damage() throws {
+        func check(_ offset: Int, _ value: UInt64, isGood: Bool = false) throws {
+            let count = ShareMemory.byteCount(nodes: 64, files: 16)
+            let file = try makeMemoryFile(name: "share", count: count)
+            _ = try ShareMemory(making: file, nodes: 64, files: 16)
+            var value = value
+            #expect(unsafe pwrite(file.number, &value, 8, off_t(offset)) == 8)
+            if isGood {
+                _ = try ShareMemory(mapping: file)
+            } else {
+                #expect(throws: SystemError.self) { _ = try ShareMemory(mapping: file) }
+            }
+        }
+        try check(4000, 1, isGood: true)
+        try check(0, 1)
+        try check(8, 2)
+        try check(16, 1 << 40)
+        try check(24, 4096)
+        try check(56, 99 << 32)
+        let short = try makeMemoryFile(name: "share", count: 100)
+        #expect(throws: SystemError.self) { _ = try ShareMemory(mapping: short) }
+    }
+}
