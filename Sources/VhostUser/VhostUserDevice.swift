@@ -20,6 +20,9 @@ public protocol VhostUserDevice: AnyObject {
     /// Whether the front-end is to ask for the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`). QEMU has one of its
     /// own for a share, and warns where it is offered another.
     var offersConfiguration: Bool { get }
+    /// Whether the device marks its writes to guest memory for a migration (`VHOST_USER_PROTOCOL_F_LOG_SHMFD`). QEMU
+    /// refuses to migrate a guest one of whose devices does not.
+    var offersDirtyLog: Bool { get }
     /// The virtio configuration space as it is now.
     var configuration: [UInt8] { get }
 
@@ -82,6 +85,7 @@ public protocol VhostUserDevice: AnyObject {
 
 extension VhostUserDevice {
     public var offersConfiguration: Bool { true }
+    public var offersDirtyLog: Bool { true }
 }
 
 /// A new log of requests in flight.

@@ -51,7 +51,11 @@ extension Passthrough {
             let held = try hold(node)
             defer { drop(held) }
             guard session.processFiles >= 0 else { throw .notSupported }
-            result = unsafe action.byPath(descriptorPath(held.fd), name)
+            let path =
+                if session.worksInProcessFiles { unsafe descriptorName(held.fd) } else {
+                    unsafe descriptorPath(held.fd)
+                }
+            result = unsafe action.byPath(path, name)
             if result < 0 { throw .current }
         }
         return result

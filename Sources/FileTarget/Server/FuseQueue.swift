@@ -89,8 +89,9 @@ public import Virtio
     /// Polls from now on.
     public mutating func disableKicks() { ring.disableKicks() }
 
-    /// Requests wait for room in the engine, or for a lock.
+    /// Requests wait for room in the engine.
     public var hasStalled: Bool { stalled.count > 0 }
+    /// Requests wait for a lock.
     public var hasWaiting: Bool { waiting.count > 0 }
 
     /// Whether nothing that was taken is under way: all of it waits.
@@ -225,6 +226,16 @@ public import Virtio
             carryOut(step, head, server)
         }
         return waiting.count < before
+    }
+
+    /// Answers those that wait for a lock: whoever has it may keep it for ever, and the queue is to be let go of.
+    public mutating func endWaits<Files: FileSystem & ~Copyable, Engine: IOEngine & ~Copyable>(
+        _ server: inout FuseServer<Files, Engine>
+    ) {
+        while let head = waiting.takeFirst(storage) {
+            let step = unsafe server.endWait(of: &storage.slots[Int(head)])
+            carryOut(step, head, server)
+        }
     }
 
     mutating func carryOut<Files: FileSystem & ~Copyable, Engine: IOEngine & ~Copyable>(

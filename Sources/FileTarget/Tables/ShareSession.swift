@@ -26,6 +26,8 @@ public final class ShareSession: Sendable {
     let root: OwnedFD
     /// /proc/self/fd, or -1.
     let processFiles: Int32
+    /// It is the working directory, too: some calls take no other.
+    let worksInProcessFiles: Bool
     let custody: OpenFileCustody
     private let processFilesOwner: OwnedFD?
     private let nodeLock = Mutex<Void>(())
@@ -58,11 +60,13 @@ public final class ShareSession: Sendable {
     ///   - memory: made for this share, or mapped: of a worker before this one.
     ///   - root: of the directory, open with O_RDONLY | O_DIRECTORY.
     ///   - processFiles: /proc/self/fd, for what older kernels do in no other way: files without handles are opened,
-    /// and     extended attributes reached, over it. nil: such requests fail.
+    ///     and extended attributes reached, over it. nil: such requests fail.
+    ///   - worksInProcessFiles: it is the process's working directory: there need be no /proc.
     /// - Throws: when the root is no directory, or file handles are required and do not work.
     public init(
         _ description: ShareDescription, memory: consuming ShareMemory, root: consuming OwnedFD,
-        processFiles: consuming OwnedFD? = nil, custody: OpenFileCustody = OpenFileCustody()
+        processFiles: consuming OwnedFD? = nil, worksInProcessFiles: Bool = false,
+        custody: OpenFileCustody = OpenFileCustody()
     ) throws(SystemError) {
         var status = statx()
         let flags = HostFlags.emptyPath
@@ -91,6 +95,7 @@ public final class ShareSession: Sendable {
         self.memory = memory
         self.root = root
         self.processFiles = processFiles?.number ?? -1
+        self.worksInProcessFiles = worksInProcessFiles
         processFilesOwner = processFiles
         self.custody = custody
     }

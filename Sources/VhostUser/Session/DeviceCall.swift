@@ -129,8 +129,7 @@ public struct DeviceOffer: Hashable, Sendable {
     ///   that say so are not the same in all front-ends.
     public init(
         features: UInt64, queueCount: Int, maximumQueueSize: Int, maximumMemoryRegions: Int,
-        parksRequests: Bool = false,
-        offersConfiguration: Bool = true
+        parksRequests: Bool = false, offersConfiguration: Bool = true, offersDirtyLog: Bool = true
     ) {
         precondition(features & VhostFeatures.all == 0, "not a device's feature")
         precondition((1...256).contains(queueCount), "1 to 256 queues")
@@ -141,14 +140,17 @@ public struct DeviceOffer: Hashable, Sendable {
         self.maximumQueueSize = maximumQueueSize
         self.maximumMemoryRegions = maximumMemoryRegions
         let parking: ProtocolFeatures = parksRequests ? [.vringBaseInflight, .skipDrain] : []
-        let missing: ProtocolFeatures = offersConfiguration ? [] : [.configuration]
-        protocolFeatures = Self.commonProtocolFeatures.union(parking).subtracting(missing)
+        var offered = Self.commonProtocolFeatures.union(parking)
+        if !offersConfiguration { offered.subtract(.configuration) }
+        if !offersDirtyLog { offered.subtract(.logSharedMemory) }
+        protocolFeatures = offered
     }
 
     public init(of device: some VhostUserDevice) {
         self.init(
             features: device.offeredFeatures, queueCount: device.queueCount,
             maximumQueueSize: device.maximumQueueSize, maximumMemoryRegions: device.maximumMemoryRegions,
-            parksRequests: device.parksRequests, offersConfiguration: device.offersConfiguration)
+            parksRequests: device.parksRequests, offersConfiguration: device.offersConfiguration,
+            offersDirtyLog: device.offersDirtyLog)
     }
 }

@@ -122,7 +122,8 @@ public struct CustodyWorker: ~Copyable {
         }
         let root = unsafe openat(start, confinement == nil ? "." : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard root >= 0 else { throw SystemError(cannot: "share", "the directory", .current) }
-        return GivenDirectory(root: OwnedFD(owning: root), processFiles: processFiles)
+        return GivenDirectory(
+            root: OwnedFD(owning: root), processFiles: processFiles, isConfined: confinement != nil)
     }
 
     /// Serves until told to quit.

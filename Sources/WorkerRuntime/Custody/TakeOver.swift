@@ -1,6 +1,7 @@
 internal import BlockTarget
 internal import Custody
 internal import FileTarget
+internal import Glibc
 internal import Inflight
 internal import Platform
 internal import Telemetry
@@ -104,12 +105,21 @@ extension TakeOver {
 final class GivenDirectory {
     private let root: OwnedFD
     private let processFiles: OwnedFD?
+    /// /proc/self/fd is the working directory: this process sees no /proc.
+    let worksInProcessFiles: Bool
 
     /// - Parameters:
     ///   - root: open with O_RDONLY | O_DIRECTORY.
     ///   - processFiles: /proc/self/fd; nil where there is none.
-    init(root: consuming OwnedFD, processFiles: consuming OwnedFD?) {
+    ///   - isConfined: this process sees nothing but the directory: the calls that take neither a descriptor nor a
+    ///     directory (listxattr) need /proc/self/fd as its working directory.
+    init(root: consuming OwnedFD, processFiles: consuming OwnedFD?, isConfined: Bool) {
         self.root = root
+        worksInProcessFiles =
+            switch processFiles {
+            case .some(let files): isConfined && fchdir(files.number) == 0
+            case .none: false
+            }
         self.processFiles = processFiles
     }
 

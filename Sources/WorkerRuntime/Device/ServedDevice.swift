@@ -93,6 +93,7 @@ class ServedDevice: VhostUserDevice {
 
     var offeredFeatures: UInt64 { preconditionFailure("a device says what it offers") }
     var offersConfiguration: Bool { true }
+    var offersDirtyLog: Bool { true }
     var configuration: [UInt8] { preconditionFailure("a device says what its configuration is") }
 
     func writeConfiguration(_ bytes: [UInt8], at offset: Int) throws(DeviceRefusal) {

@@ -48,7 +48,7 @@ extension WorkerConfiguration {
         }
         let session = try ShareSession(
             description, memory: try shareMemory(share, takeOver), root: try given.duplicateRoot(),
-            processFiles: try given.duplicateProcessFiles(),
+            processFiles: try given.duplicateProcessFiles(), worksInProcessFiles: given.worksInProcessFiles,
             custody: openFiles ?? OpenFileCustody())
         if takeOver == nil { session.takeUp() }
         var loops: [LoopThread] = []

@@ -17,6 +17,8 @@ final class ShareDevice: ServedDevice {
 
     override var offeredFeatures: UInt64 { session.description.features }
     override var offersConfiguration: Bool { false }
+    // What a driver knows of nodes and open files would not come along.
+    override var offersDirtyLog: Bool { false }
     override var configuration: [UInt8] { session.description.configuration }
 
     override func takeUpStorage() throws(SystemError) {

@@ -63,7 +63,8 @@ extension ShareConfiguration {
         }
         let processFiles = clinux_open_process_files(1)
         return GivenDirectory(
-            root: directory, processFiles: processFiles >= 0 ? OwnedFD(owning: processFiles) : nil)
+            root: directory, processFiles: processFiles >= 0 ? OwnedFD(owning: processFiles) : nil,
+            isConfined: false)
     }
 
     /// Namespaces of its own, the directory as root, and of all capabilities those of files.
@@ -87,6 +88,6 @@ extension ShareConfiguration {
         let files = processFiles >= 0 ? OwnedFD(owning: processFiles) : nil
         let number = unsafe open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard number >= 0 else { throw SystemError(cannot: "share", "the directory", .current) }
-        return GivenDirectory(root: OwnedFD(owning: number), processFiles: files)
+        return GivenDirectory(root: OwnedFD(owning: number), processFiles: files, isConfined: true)
     }
 }

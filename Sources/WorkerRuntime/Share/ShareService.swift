@@ -46,6 +46,8 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     /// may be given up on the host, where nobody tells.
     private var seenReleases: UInt64 = 0
     private var nextTry: UInt64 = 0
+    /// Nobody waits for a lock any more: the queue is to be let go of.
+    private var isEnding = false
 
     private static var retryNanoseconds: UInt64 { 10_000_000 }
 
@@ -67,7 +69,8 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     var isBroken: Bool { queue.isBroken }
     var outstanding: Int { queue.outstanding }
     var isIdleButForStalled: Bool { queue.isIdleButForStalled }
-    var hasStalled: Bool { queue.hasStalled || queue.hasWaiting }
+    var hasStalled: Bool { queue.hasStalled }
+    var hasWaiting: Bool { queue.hasStalled || queue.hasWaiting }
     var adoptedCount: Int { queue.adoptedCount }
 
     mutating func service(_ service: inout ShareService<Engine>) -> Int { queue.service(&service.server) }
@@ -79,6 +82,10 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     mutating func resumeStalled(_ service: inout ShareService<Engine>) -> Bool {
         var worked = queue.hasStalled && queue.resumeStalled(&service.server)
         guard queue.hasWaiting else { return worked }
+        if isEnding {
+            queue.endWaits(&service.server)
+            return true
+        }
         let (releases, now) = (service.session.lockReleases, monotonicNanoseconds())
         guard releases != seenReleases || now >= nextTry else { return worked }
         (seenReleases, nextTry) = (releases, now + Self.retryNanoseconds)
@@ -89,6 +96,8 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     mutating func publish() { queue.publish() }
     mutating func enableKicks() -> Bool { queue.enableKicks() }
     mutating func disableKicks() { queue.disableKicks() }
+    mutating func takeDeadline() -> (time: UInt64, isAtLimit: Bool)? { queue.hasWaiting ? (nextTry, false) : nil }
+    mutating func endHolding(_ isLeaving: Bool) { isEnding = isLeaving }
 
     mutating func adopt(
         _ plan: inout RecoveryPlan, suspect: Suspect?, _ service: inout ShareService<Engine>
@@ -101,6 +110,7 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
         queue.start(heads, &service.server)
     }
 
+    // A share offers no dirty log.
     mutating func setMarks(_ marks: WriteMarks) {}
     mutating func setCall(_ number: Int32) { queue.setCall(number) }
     func interrupt() { queue.interrupt() }
