@@ -23,8 +23,9 @@ internal import Synchronization
     private let completionMask: UInt32
     /// Where the kernel stood in the submission queue when this process took the ring over.
     private var adoptedHead: UInt32
-    /// Files that the ring keeps open itself, in the order in which it knows them; -1: none.
-    private var registered: (Int32, Int32) = (-1, -1)
+    /// Files that the ring keeps open itself, in the order in which it knows them. Before: what is no operation's file,
+    /// for some operations have none, which is -1.
+    private var registered: (Int32, Int32) = (.min, .min)
 
     /// Makes a ring.
     ///

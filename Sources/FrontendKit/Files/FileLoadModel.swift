@@ -80,7 +80,8 @@ struct FileLoadModel {
         self.directory = directory
         directoryHandle = handle
         random = SeededGenerator(seed: seed)
-        sequence = seed << 20
+        // Half of all numbers are left, so that they fit an Int.
+        sequence = (seed << 20) >> 1
     }
 
     // MARK: Planning
