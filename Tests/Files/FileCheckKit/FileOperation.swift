@@ -1,5 +1,5 @@
-/// Something that a program does to a file system, in the terms of system calls. Paths are relative to its root and have
-/// no ".."; `slot` is one of the client's open files.
+/// Something that a program does to a file system, in the terms of system calls. Paths are relative to its root and
+/// have no ".."; `slot` is one of the client's open files.
 public enum FileOperation: Hashable, Sendable {
     case makeDirectory(String, mode: UInt32)
     case removeDirectory(String)
