@@ -101,6 +101,16 @@ public protocol FileExecutor: ~Copyable {
     mutating func perform(_ operation: FileOperation, by actor: FileActor) throws -> FileOutcome
     /// Closes everything that is open.
     mutating func end() throws
+    /// Whether both outcomes of an operation that was just carried out are right.
+    func leavesOpen(
+        _ operation: FileOperation, by actor: FileActor, _ one: FileOutcome, _ other: FileOutcome
+    ) -> Bool
+}
+
+extension FileExecutor where Self: ~Copyable {
+    public func leavesOpen(
+        _ operation: FileOperation, by actor: FileActor, _ one: FileOutcome, _ other: FileOutcome
+    ) -> Bool { false }
 }
 
 /// The bytes of a write or a value.
