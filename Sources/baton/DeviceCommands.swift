@@ -85,15 +85,10 @@ struct CreateDisk: ParsableCommand {
 
     func validate() throws {
         if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
-        if let cpus, numbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
+        if let cpus, cpuNumbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
         if let memoryMax, ByteCount(memoryMax) == nil {
             throw ValidationError("--memory-max is a size such as 512M, not '\(memoryMax)'")
         }
-    }
-
-    private func numbers(_ list: String) -> [Int]? {
-        let numbers = list.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
-        return numbers.contains(nil) ? nil : numbers.compactMap(\.self)
     }
 
     private var disk: DiskParameters {
@@ -103,7 +98,7 @@ struct CreateDisk: ParsableCommand {
         if splitRings { disk.splitRings = true }
         if pinMemory { disk.pinMemory = true }
         disk.pollMicroseconds = pollUs
-        disk.cpus = cpus.flatMap(numbers)
+        disk.cpus = cpus.flatMap(cpuNumbers)
         (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
         (disk.cpuWeight, disk.ioWeight) = (cpuWeight, ioWeight)
         // 0 is how `baton limit` says that there is none.
@@ -263,6 +258,12 @@ extension DiskParameters {
         if let pollMicroseconds { text += ", polling at most \(pollMicroseconds) us" }
         return text
     }
+}
+
+/// A list such as 0,2,4; nil for what is none.
+func cpuNumbers(_ list: String) -> [Int]? {
+    let numbers = list.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+    return numbers.contains(nil) ? nil : numbers.compactMap(\.self)
 }
 
 /// Columns under each other.
