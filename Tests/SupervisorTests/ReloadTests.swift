@@ -208,6 +208,10 @@ import Testing
         try FileManager.default.createDirectory(
             atPath: directory.value.file("comes-tree"), withIntermediateDirectories: true)
         _ = try supervisor.wait("comes", "its directory") { $0.isStaffed }
+        // The names of what it has done are those of a file system.
+        let text = try supervisor.baton("status", "s").output
+        #expect(text.contains("    writes: 1, 3 B") && text.contains("    opens and closes: "), "\(text)")
+        #expect(!text.contains("discards") && !text.contains("write-zeroes"), "\(text)")
         // What no worker of a share holds is refused.
         let limit = try supervisor.baton("limit", "s", "--iops", "100")
         #expect(limit.code != 0 && limit.output.contains("a share has no rate limits"), "\(limit.output)")
