@@ -84,7 +84,8 @@ let package = Package(
             ],
             // A loop and what it serves are both owners: `LoopService` names non-copyable queues.
             [.enableExperimentalFeature("SuppressedAssociatedTypes")]),
-        module("WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "FileTarget", "WorkerRuntime", log]),
+        module(
+            "WorkerProgram", ["CLinux", "Platform", "Telemetry", "BlockTarget", "FileTarget", "WorkerRuntime", log]),
         .executableTarget(
             name: "baton-worker", dependencies: ["WorkerProgram", "WorkerRuntime"], swiftSettings: settings),
 
@@ -192,7 +193,7 @@ let package = Package(
             name: "ChaosKit",
             dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
-        // A file system compared with the kernel's own: for the tests, and as a program (Scripts/share-check)
+        // A file system compared with the kernel's own: for the tests, and as a program (Scripts/share/check)
         .target(name: "CFileCalls", path: "Tests/Files/CFileCalls"),
         .target(
             name: "FileCheckKit", dependencies: ["CFileCalls", "FrontendKit", "Platform", "TestSupport"],

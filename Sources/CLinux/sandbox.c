@@ -130,8 +130,8 @@ static void become_program(int report, const char *program, char *const argument
     _exit(127);
 }
 
-int clinux_spawn_in_room(int *pid, int room, int room_has_users, const char *program, char *const arguments[], int output,
-                         const int *inherited, unsigned inherited_count) {
+int clinux_spawn_in_room(int *pid, int room, int room_has_users, const char *program,
+                         char *const arguments[], int output, const int *inherited, unsigned inherited_count) {
     int report[2];
     sigset_t all, before;
     if (pipe2(report, O_CLOEXEC)) return errno;

@@ -80,7 +80,8 @@ int clinux_keep_file_capabilities(int may_use_handles) {
 int clinux_mount_fuse(int device, const char *place, int read_only) {
     enum { READ_ONLY = 1, NOSUID = 2, NODEV = 4 };
     char options[128];
-    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
+    snprintf(options, sizeof options,
+             "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
     return mount("baton", place, "fuse.baton", NOSUID | NODEV | (read_only ? READ_ONLY : 0), options);
 }
 

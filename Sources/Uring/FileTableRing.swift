@@ -6,8 +6,8 @@ public struct FileTableRing: ~Copyable {
     private var ring: Ring
     private var token: UInt64 = 0
 
-    /// - Parameter ring: used for nothing else; its maker has given it a table (IORING_REGISTER_FILES2). Nothing is done
-    ///   with it before the first operation or `takeUp`.
+    /// - Parameter ring: used for nothing else; its maker has given it a table (IORING_REGISTER_FILES2). Nothing is
+    ///   done with it before the first operation or `takeUp`.
     public init(_ ring: consuming Ring) { self.ring = ring }
 
     /// Goes on where a worker before has died.

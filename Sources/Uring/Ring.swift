@@ -199,7 +199,7 @@ internal import Synchronization
                 operation.offset)
         case .installFile:
             unsafe io_uring_prep_rw(Self.installFixedFile, sqe, operation.file, nil, 0, 0)
-            unsafe sqe.pointee.flags = 1 /* IOSQE_FIXED_FILE */
+            unsafe sqe.pointee.flags = Self.fixedFile
         case .read, .readVectors, .write, .writeVectors, .unlink, .rename:
             preconditionFailure("prepared by enqueue")
         }

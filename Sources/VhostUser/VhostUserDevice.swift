@@ -17,8 +17,8 @@ public protocol VhostUserDevice: AnyObject {
     var maximumMemoryRegions: Int { get }
     /// Whether queues may be stopped with requests left in the inflight log.
     var parksRequests: Bool { get }
-    /// Whether the front-end is to ask for the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`). QEMU has one of its
-    /// own for a share, and warns where it is offered another.
+    /// Whether the front-end is to ask for the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`). QEMU has one of
+    /// its own for a share, and warns where it is offered another.
     var offersConfiguration: Bool { get }
     /// Whether the device marks its writes to guest memory for a migration (`VHOST_USER_PROTOCOL_F_LOG_SHMFD`). QEMU
     /// refuses to migrate a guest one of whose devices does not.

@@ -220,10 +220,10 @@ extension DeviceInfo {
     var description: String {
         var lines = ["\(disk.name): \(state)"]
         if let problem { lines.append("  problem: \(problem)") }
+        let readOnly = disk.readOnly ? ", read-only" : ""
         lines.append(
-            disk.share.map { "  directory: \($0.directory) (tag \($0.tag)\(disk.readOnly ? ", read-only" : ""))" }
-                ?? "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(disk.readOnly ? ", read-only" : ""))"
-        )
+            disk.share.map { "  directory: \($0.directory) (tag \($0.tag)\(readOnly))" }
+                ?? "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(readOnly))")
         for notice in notices ?? [] { lines.append("  notice: \(notice)") }
         if let origin = disk.origin { lines.append("  configured in: \(origin)") }
         lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")

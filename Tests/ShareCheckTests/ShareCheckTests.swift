@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Random operations on a share and on the host's file system: no difference. Many clients at once on a share: the
-/// answers that they must get. Scripts/share-check does the same for longer.
+/// answers that they must get. Scripts/share/check does the same for longer.
 @Suite(.serialized, .enabled(if: geteuid() == 0, "a file system's users cannot be had without root"))
 struct ShareCheckTests {
     enum Server: String, CaseIterable, Sendable {

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# A guest on a share, for Scripts/share-guest and Scripts/demo; to be sourced. Needs common.bash and $work, a folder of the caller's.
+# A guest on a share, for Scripts/share/guest and Scripts/demo; to be sourced. Needs common.bash and $work, a folder of the caller's.
 
 # make_share DIRECTORY: a directory to be shared, with a tree to be unpacked: the sources here, and one of each kind that they lack.
 make_share() {

@@ -19,8 +19,8 @@ int clinux_room_make(int *pid, int *has_user, int lifeline, unsigned user, unsig
 /// Starts a program as clinux_spawn does, in a session of its own, in a room. It is a child of the caller's. It sees
 /// the caller's file systems yet, in a mount namespace of its own, and has all capabilities there and in the room, none
 /// outside, unless the room has no user namespace (`room_has_users`). Returns 0 or an error number.
-int clinux_spawn_in_room(int *pid, int room, int room_has_users, const char *program, char *const arguments[], int output,
-                         const int *inherited, unsigned inherited_count);
+int clinux_spawn_in_room(int *pid, int room, int room_has_users, const char *program,
+                         char *const arguments[], int output, const int *inherited, unsigned inherited_count);
 
 /// CLONE_NEW…, which glibc hides behind _GNU_SOURCE.
 enum { CLINUX_NEW_MOUNTS = 0x20000, CLINUX_NEW_NETWORK = 0x40000000, CLINUX_NEW_IPC = 0x8000000 };

@@ -4,8 +4,8 @@
 #include <stdint.h>
 
 /// Makes a tree of mounts of its own of a directory, which is in no namespace yet, with everything that is mounted
-/// below it: no device of it can be opened, no program of it started. `..` at its root leads nowhere. Returns a descriptor of
-/// its root; -1 and errno.
+/// below it: no device of it can be opened, no program of it started. `..` at its root leads nowhere. Returns a
+/// descriptor of its root; -1 and errno.
 int clinux_clone_tree(int directory, int read_only);
 
 /// Makes a tree, as clinux_clone_tree gives it, the root of this process, whose mount namespace is its own; nothing

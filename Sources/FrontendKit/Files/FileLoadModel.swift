@@ -179,7 +179,8 @@ struct FileLoadModel {
         case .readLink(let name): ask(.readLink, .data(4096), node: node(of: name) ?? directory)
         case .list:
             ask(.readDirectory, .data(4096))
-            arguments = FileClient.bytes(of: FileClient.reading(directoryHandle, from: listing?.offset ?? 0, count: 4096))
+            arguments = FileClient.bytes(
+                of: FileClient.reading(directoryHandle, from: listing?.offset ?? 0, count: 4096))
         case .open(let name):
             ask(.open, .small(16), node: node(of: name) ?? directory)
             arguments = FileClient.bytes(of: wire_fuse_open_in(flags: 2, open_flags: 0))

@@ -1,7 +1,8 @@
 internal import Platform
 internal import VhostUser
 
-/// A file-system device in use: a session with its back-end, guest memory, queues, and a client that has agreed on FUSE.
+/// A file-system device in use: a session with its back-end, guest memory, queues, and a client that has agreed on
+/// FUSE.
 public struct FileMount: ~Copyable {
     /// What a mount asks for.
     public struct Options: Sendable {
@@ -52,8 +53,8 @@ public struct FileMount: ~Copyable {
             requests: Self.makeQueue(1, endpoints, layout, frontend.usesEventIndex, in: &allocator),
             priority: Self.makeQueue(0, endpoints, priority, frontend.usesEventIndex, in: &allocator))
         try frontend.start(memory, endpoints)
-        // Once this is answered, the back-end has heard of everything before it. A guest takes its time; here, Debian 12's
-        // virtiofsd would have answered the first request before it knows where to say so, and ends then.
+        // Once this is answered, the back-end has heard of everything before it. A guest takes its time; here, Debian
+        // 12's virtiofsd would have answered the first request before it knows where to say so, and ends then.
         _ = try frontend.ask(.getFeatures)
         try client.initialize(options.offer)
         self.frontend = frontend

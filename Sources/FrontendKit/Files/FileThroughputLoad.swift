@@ -28,8 +28,8 @@ public enum FileBenchmark: String, Sendable, CaseIterable {
 /// The same operation as fast as a file system takes it: for benchmarks. Looks at the error of each answer, not at what
 /// it says.
 ///
-/// It works in the tree that `FileThroughputLoad.files` describes. One thread polls all queues and never sleeps, so that
-/// it is not the client's wake-up that is measured.
+/// It works in the tree that `FileThroughputLoad.files` describes. One thread polls all queues and never sleeps, so
+/// that it is not the client's wake-up that is measured.
 public struct FileThroughputLoad: ~Copyable {
     public struct Options: Sendable {
         public var benchmark: FileBenchmark

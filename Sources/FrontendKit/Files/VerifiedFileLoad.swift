@@ -12,8 +12,8 @@ public struct VerifiedFileLoad: ~Copyable {
         public var queueCount = 1
         /// Clients for each queue.
         public var clients = 16
-        /// Names are removed and moved only where they are, as a kernel does that has looked them up. Debian 12's virtiofsd
-        /// says EIO of others.
+        /// Names are removed and moved only where they are, as a kernel does that has looked them up. Debian 12's
+        /// virtiofsd says EIO of others.
         public var looksFirst = false
         /// Ends after this many requests, the last look not counted; nil: no limit.
         public var requestLimit: Int? = 20_000

@@ -1,8 +1,8 @@
 internal import CLinux
 
-/// A tree of mounts of a directory and of all that is mounted below it, which is in no namespace yet: what a process that
-/// serves the directory gets as its root. No device in it can be opened, and no program started; `..` at its root leads
-/// nowhere.
+/// A tree of mounts of a directory and of all that is mounted below it, which is in no namespace yet: what a process
+/// that serves the directory gets as its root. No device in it can be opened, and no program started; `..` at its root
+/// leads nowhere.
 ///
 /// - Parameter directory: may be open with O_PATH.
 /// - Throws: EPERM without CAP_SYS_ADMIN.

@@ -110,7 +110,8 @@ class ServedDevice: VhostUserDevice {
     /// What a loop has taken from a ring may be under way without end.
     func keepRightForGood() {}
 
-    /// The device is this worker's from now on: takes up what it shares with workers before. Their threads have stopped.
+    /// The device is this worker's from now on: takes up what it shares with workers before. Their threads have
+    /// stopped.
     func takeUpStorage() throws(SystemError) {}
 
     /// Looks whether what is served has changed.

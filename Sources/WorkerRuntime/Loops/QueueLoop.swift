@@ -13,8 +13,8 @@ struct QueueReport: Sendable {
     var faults = StorageFaults()
 }
 
-/// One thread that serves queues: takes requests, hands them to what it serves, returns them; polls a while when there is
-/// nothing to do, then sleeps in one place until a kick, a completion or a command comes.
+/// One thread that serves queues: takes requests, hands them to what it serves, returns them; polls a while when there
+/// is nothing to do, then sleeps in one place until a kick, a completion or a command comes.
 ///
 /// Everything here belongs to that thread, to which it is moved once, before it runs. Nothing allocates between two
 /// commands.

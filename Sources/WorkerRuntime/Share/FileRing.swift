@@ -12,8 +12,8 @@ internal import Uring
 /// | Last thing done | What is left | The successor |
 /// |---|---|---|
 /// | file opened | nothing: it was the dead worker's | carries the request out again |
-/// | file in the table of the ring | a slot that the share's tables do not know | leaves it; the next file there replaces it |
-/// | slot noted in the share's tables | an open file that the driver may not know | it is the request's, or closed with the driver |
+/// | file in the ring's table | a slot that the share's tables do not know | leaves it: the next file replaces it |
+/// | slot noted in the share's tables | an open file that the driver may not know | it is closed with the driver |
 /// | released in the share's tables | a file in the ring that nobody needs | as the second |
 final class FileRing: OpenFileCustody, @unchecked Sendable {
     private let ring: Mutex<FileTableRing>

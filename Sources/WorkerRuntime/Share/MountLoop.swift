@@ -7,8 +7,7 @@ internal import Virtio
 
 /// What serves a mount of the host: the same server as for a guest, which takes its requests from /dev/fuse.
 ///
-/// The kernel writes a request into a buffer of a slot, and the answer is written from another: both are touched before,
-/// because a request that the kernel cannot write is answered by it with EIO (docs/share.md).
+/// The kernel writes a request into a buffer of a slot, and the answer is written from another.
 struct MountLoop: ~Copyable {
     private var server: FuseServer<Passthrough, Ring>
     private let session: ShareSession

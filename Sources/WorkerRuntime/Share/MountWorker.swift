@@ -5,8 +5,8 @@ public import Logging
 public import Platform
 internal import Uring
 
-/// A worker on its own that mounts the directory on the host, instead of sharing it with a guest: the same server by its
-/// second transport. It ends when it is unmounted, or by SIGTERM.
+/// A worker on its own that mounts the directory on the host, instead of sharing it with a guest: the same server by
+/// its second transport. It ends when it is unmounted, or by SIGTERM.
 public struct MountWorker: ~Copyable {
     private var loop: MountLoop
     private let place: String

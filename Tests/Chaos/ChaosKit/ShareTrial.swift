@@ -5,8 +5,8 @@ internal import Platform
 internal import Synchronization
 internal import TestSupport
 
-/// One share under a verifying load of many clients, whose workers are killed between operations, and upgraded while they
-/// serve; the front-end connects once.
+/// One share under a verifying load of many clients, whose workers are killed between operations, and upgraded while
+/// they serve; the front-end connects once.
 public struct ShareTrial {
     private let options: ChaosOptions
 

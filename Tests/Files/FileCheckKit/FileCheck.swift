@@ -70,7 +70,7 @@ public struct FileCheck: Sendable {
             case .failed: report.refused += 1
             default: break
             }
-            if found != expected {
+            if found != expected, !model.leavesOpen(operation, by: actor, found, expected) {
                 report.difference = Difference(
                     seed: seed, count: report.operations,
                     sentence: "\(operation) by \(actor)\n    should be: \(expected)\n    was:       \(found)",

@@ -1,5 +1,5 @@
-/// Something that a program does to a file system, in the terms of system calls. Paths are relative to its root and have
-/// no ".."; `slot` is one of the client's open files.
+/// Something that a program does to a file system, in the terms of system calls. Paths are relative to its root and
+/// have no ".."; `slot` is one of the client's open files.
 public enum FileOperation: Hashable, Sendable {
     case makeDirectory(String, mode: UInt32)
     case removeDirectory(String)
@@ -101,6 +101,16 @@ public protocol FileExecutor: ~Copyable {
     mutating func perform(_ operation: FileOperation, by actor: FileActor) throws -> FileOutcome
     /// Closes everything that is open.
     mutating func end() throws
+    /// Whether both outcomes of an operation that was just carried out are right.
+    func leavesOpen(
+        _ operation: FileOperation, by actor: FileActor, _ one: FileOutcome, _ other: FileOutcome
+    ) -> Bool
+}
+
+extension FileExecutor where Self: ~Copyable {
+    public func leavesOpen(
+        _ operation: FileOperation, by actor: FileActor, _ one: FileOutcome, _ other: FileOutcome
+    ) -> Bool { false }
 }
 
 /// The bytes of a write or a value.

@@ -1,4 +1,4 @@
-// baton-share-check: see Scripts/share-check, which builds and starts it.
+// baton-share-check: see Scripts/share/check, which builds and starts it.
 internal import FileCheckKit
 internal import FrontendKit
 internal import Glibc
@@ -57,7 +57,7 @@ struct Options {
             case "--program": program = value
             case "--option": programOptions.append(value)
             case "--directory": directory = value
-            default: throw SystemError(cannot: "understand", option, nil, advice: "See Scripts/share-check --help")
+            default: throw SystemError(cannot: "understand", option, nil, advice: "See Scripts/share/check --help")
             }
         }
         guard (socket == nil && mount == nil) == (tree == nil) else {
@@ -155,8 +155,9 @@ do {
         let report = try run(options, seed: seed)
         let seconds = (monotonicNanoseconds() - start) / 1_000_000_000
         printText(
-            "seed \(seed): \(report.operations) operations, \(report.refused) of them refused, \(report.passed) passed over, "
-                + "\(report.difference == nil ? 0 : 1) differences, \(seconds) s\n", to: STDOUT_FILENO)
+            "seed \(seed): \(report.operations) operations, \(report.refused) of them refused, "
+                + "\(report.passed) passed over, \(report.difference == nil ? 0 : 1) differences, \(seconds) s\n",
+            to: STDOUT_FILENO)
         if let difference = report.difference {
             isRight = false
             printText("\(difference)\n", to: STDOUT_FILENO)

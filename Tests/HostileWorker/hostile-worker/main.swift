@@ -4,8 +4,8 @@ import Glibc
 import Platform
 
 // A worker as a guest would have it that has taken it over: it confines itself as every worker does, before it hears
-// anything, takes the device, and then does what the serial number of its disk, or the tag of its share, names (see attacks.c; `forge` sends the
-// supervisor what no worker would). It says what came of it, if it lives to tell.
+// anything, takes the device, and then does what the serial number of its disk, or the tag of its share, names (see
+// attacks.c; `forge` sends the supervisor what no worker would). It says what came of it, if it lives to tell.
 
 func option(_ name: String, in words: [String] = CommandLine.arguments) -> String? {
     words.first { $0.hasPrefix("--\(name)=") }.map { String($0.dropFirst(name.count + 3)) }
