@@ -61,14 +61,19 @@ struct Server: ~Copyable {
         _ subject: Subject, _ backing: Backing, queueCount: Int, queueSize: Int, cpu: Int, directory: String
     ) throws {
         if case .peer(_, let socket) = subject {
-            socketPath = socket
-            process = nil
+            self.init(servingAt: socket)
             return
         }
         let socket = "\(directory)/bench.sock"
         let command = subject.command(backing, socket: socket, queueCount: queueCount, queueSize: queueSize)
         guard let command else { preconditionFailure("only a peer has no command") }
         try self.init("\(subject)", command, socket: socket, cpu: cpu, directory: directory)
+    }
+
+    /// One that serves already, and is not ours to end.
+    private init(servingAt socketPath: String) {
+        self.socketPath = socketPath
+        process = nil
     }
 
     /// Starts a program on `cpu`; the calling thread stays there.

@@ -34,7 +34,8 @@ internal import Platform
 
     private func firstPlace(of node: UInt64) -> Int {
         let hash = (node ^ node >> 32) &* 0x9e37_79b9_7f4a_7c15
-        return Int(truncatingIfNeeded: (hash >> 32) &* UInt64(setCount) >> 32) * Self.ways
+        // Shifts bind closer than products.
+        return Int(truncatingIfNeeded: ((hash >> 32) &* UInt64(setCount)) >> 32) * Self.ways
     }
 
     /// The place of a node's descriptor, pinned; nil when there is none.
