@@ -101,23 +101,13 @@ struct CreateShare: ParsableCommand {
     @Option(help: "Group of the socket, a name or a number.")
     var socketGroup: String?
 
-    @Option(help: "The workers' share of the CPUs, 1 to 10000 (100).")
-    var cpuWeight: Int?
-
-    @Option(help: "The most memory that the workers may have, such as 512M (no limit).")
-    var memoryMax: String?
-
-    @Option(help: "The workers' share of the storage, 1 to 10000 (100).")
-    var ioWeight: Int?
+    @OptionGroup var resources: ResourceOptions
 
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
         if let cpus, cpuNumbers(cpus) == nil {
             throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'")
-        }
-        if let memoryMax, ByteCount(memoryMax) == nil {
-            throw ValidationError("--memory-max is a size such as 512M, not '\(memoryMax)'")
         }
     }
 
@@ -138,8 +128,7 @@ struct CreateShare: ParsableCommand {
         device.pollMicroseconds = pollUs
         device.cpus = cpus.flatMap(cpuNumbers)
         (device.pinMemory, device.splitRings) = (asked(pinMemory), asked(splitRings))
-        (device.cpuWeight, device.ioWeight) = (cpuWeight, ioWeight)
-        device.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
+        resources.apply(to: &device)
         (device.socketMode, device.socketOwner, device.socketGroup) = (socketMode, socketOwner, socketGroup)
         return device
     }
