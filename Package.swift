@@ -211,7 +211,7 @@ let package = Package(
         .testTarget(
             name: "TakeOverTests", dependencies: ["baton-worker", "batond", "ChaosKit", "TestSupport"],
             swiftSettings: settings),
-        tests(of: "Configuration", ["ControlAPI", "SupervisorRuntime", "Telemetry", "TestSupport"]),
+        tests(of: "Configuration", ["ControlAPI", "FileTarget", "SupervisorRuntime", "Telemetry", "TestSupport"]),
         tests(of: "SupervisorRuntime", ["Custody", "FrontendKit", "Platform", "TestSupport"]),
         tests(of: "FuzzTargets"),
     ]

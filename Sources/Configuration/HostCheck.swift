@@ -4,18 +4,36 @@ internal import Platform
 
 /// What of a configuration this host does not have. What it will have later is a warning: the device waits for it.
 public enum HostCheck {
-    /// - Returns: what an operator has to see to before the disk is served.
-    public static func problems(of disk: ConfiguredDisk) -> [ConfigurationProblem] {
-        let path = "disk.\(disk.parameters.name)"
-        return image(disk, path) + socket(disk, path) + accounts(disk, path)
+    /// - Returns: what an operator has to see to before the device is served.
+    public static func problems(of device: ConfiguredDevice) -> [ConfigurationProblem] {
+        let path = device.parameters.section
+        return image(device, path) + directory(device, path) + socket(device, path) + accounts(device, path)
     }
 
-    private static func image(_ disk: ConfiguredDisk, _ path: String) -> [ConfigurationProblem] {
-        guard let file = disk.parameters.file else { return [] }
+    private static func directory(_ device: ConfiguredDevice, _ path: String) -> [ConfigurationProblem] {
+        guard let directory = device.parameters.share?.directory else { return [] }
         func problem(
             _ severity: ConfigurationProblem.Severity, _ reason: String, _ suggestion: String?
         ) -> [ConfigurationProblem] {
-            [ConfigurationProblem(severity, in: disk.file, key: "\(path).file", reason, suggestion: suggestion)]
+            [ConfigurationProblem(severity, in: device.file, key: "\(path).directory", reason, suggestion: suggestion)]
+        }
+        var status = stat()
+        guard unsafe stat(directory, &status) == 0 else {
+            let error = Errno.current
+            return error == .noEntry
+                ? problem(.warning, "\(directory) does not exist", "the share waits for it; mkdir makes it")
+                : problem(.warning, "\(directory) cannot be looked at: \(error)", nil)
+        }
+        guard status.st_mode & S_IFMT != S_IFDIR else { return [] }
+        return problem(.error, "\(directory) is no directory", "give the path of a directory, or write [disk.NAME]")
+    }
+
+    private static func image(_ device: ConfiguredDevice, _ path: String) -> [ConfigurationProblem] {
+        guard let file = device.parameters.file else { return [] }
+        func problem(
+            _ severity: ConfigurationProblem.Severity, _ reason: String, _ suggestion: String?
+        ) -> [ConfigurationProblem] {
+            [ConfigurationProblem(severity, in: device.file, key: "\(path).file", reason, suggestion: suggestion)]
         }
         var status = stat()
         guard unsafe stat(file, &status) == 0 else {
@@ -38,31 +56,31 @@ public enum HostCheck {
         }
     }
 
-    private static func socket(_ disk: ConfiguredDisk, _ path: String) -> [ConfigurationProblem] {
-        guard let socket = disk.parameters.socket else { return [] }
+    private static func socket(_ device: ConfiguredDevice, _ path: String) -> [ConfigurationProblem] {
+        guard let socket = device.parameters.socket else { return [] }
         let folder = socket.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
         var status = stat()
         guard unsafe stat(folder.isEmpty ? "/" : folder, &status) == 0 else {
             let error = Errno.current
             return [
                 ConfigurationProblem(
-                    error == .noEntry ? .error : .warning, in: disk.file, key: "\(path).socket",
+                    error == .noEntry ? .error : .warning, in: device.file, key: "\(path).socket",
                     error == .noEntry
                         ? "the folder \(folder) does not exist" : "\(folder) cannot be looked at: \(error)",
                     suggestion: error == .noEntry ? "make it, or let tmpfiles.d make it at every boot" : nil)
             ]
         }
         guard status.st_mode & S_IFMT != S_IFDIR else { return [] }
-        return [ConfigurationProblem(in: disk.file, key: "\(path).socket", "\(folder) is no folder")]
+        return [ConfigurationProblem(in: device.file, key: "\(path).socket", "\(folder) is no folder")]
     }
 
-    private static func accounts(_ disk: ConfiguredDisk, _ path: String) -> [ConfigurationProblem] {
+    private static func accounts(_ device: ConfiguredDevice, _ path: String) -> [ConfigurationProblem] {
         var problems: [ConfigurationProblem] = []
-        if let owner = disk.parameters.socketOwner, userNumber(owner) == nil {
-            problems.append(unknown("user", owner, "\(path).socket-owner", disk.file))
+        if let owner = device.parameters.socketOwner, userNumber(owner) == nil {
+            problems.append(unknown("user", owner, "\(path).socket-owner", device.file))
         }
-        if let group = disk.parameters.socketGroup, groupNumber(group) == nil {
-            problems.append(unknown("group", group, "\(path).socket-group", disk.file))
+        if let group = device.parameters.socketGroup, groupNumber(group) == nil {
+            problems.append(unknown("group", group, "\(path).socket-group", device.file))
         }
         return problems
     }

@@ -18,7 +18,7 @@ public struct ReloadPlan: Hashable, Sendable {
         public var keys: [KeyChange]
     }
 
-    public private(set) var added: [ConfiguredDisk] = []
+    public private(set) var added: [ConfiguredDevice] = []
     /// Names.
     public private(set) var removed: [String] = []
     public private(set) var changed: [Change] = []
@@ -32,37 +32,42 @@ public struct ReloadPlan: Hashable, Sendable {
     /// - Parameters:
     ///   - running: all devices that there are. Those without an origin are left alone.
     ///   - wanted: with values spelt as those of `running` are.
-    public init(running: [DiskParameters], wanted: [ConfiguredDisk]) {
+    public init(running: [DiskParameters], wanted: [ConfiguredDevice]) {
         let present = Dictionary(running.map { ($0.name, $0) }) { first, _ in first }
-        for disk in wanted {
-            guard let now = present[disk.parameters.name] else {
-                added.append(disk)
+        for device in wanted {
+            guard let now = present[device.parameters.name] else {
+                added.append(device)
                 continue
             }
-            if now.origin == nil { conflict(disk, "a device of this name was made by `baton create`") }
-            compare(now, disk)
+            if now.origin == nil { conflict(device, "a device of this name was made by `baton create`") }
+            compare(now, device)
         }
         let names = Set(wanted.map(\.parameters.name))
         removed = running.filter { $0.origin != nil && !names.contains($0.name) }.map(\.name).sorted()
         checkSockets(running, wanted)
     }
 
-    private mutating func conflict(_ disk: ConfiguredDisk, _ reason: String) {
-        let name = disk.parameters.name
+    private mutating func conflict(_ device: ConfiguredDevice, _ reason: String) {
+        let name = device.parameters.name
         conflicts.append(
             ConfigurationProblem(
-                in: disk.file, key: "disk.\(name)", reason,
+                in: device.file, key: device.parameters.section, reason,
                 suggestion: "rename one of them, or end that one: baton delete \(name)"))
     }
 
-    private mutating func compare(_ now: DiskParameters, _ disk: ConfiguredDisk) {
+    private mutating func compare(_ now: DiskParameters, _ device: ConfiguredDevice) {
         let name = now.name
-        var next = disk.parameters
-        next.origin = disk.file
+        guard now.kind == device.parameters.kind else {
+            let asked = device.parameters.kind.rawValue
+            held.append(KeyChange(device: name, key: "kind", running: now.kind.rawValue, asked: asked))
+            return unchanged.append(name)
+        }
+        var next = device.parameters
+        next.origin = device.file
         var keys: [KeyChange] = []
-        for key in ConfigurationKey.all where key.get(now) != key.get(disk.parameters) {
+        for key in ConfigurationKey.all(of: now.kind) where key.get(now) != key.get(device.parameters) {
             let change = KeyChange(
-                device: name, key: key.name, running: key.text(of: now), asked: key.text(of: disk.parameters))
+                device: name, key: key.name, running: key.text(of: now), asked: key.text(of: device.parameters))
             if key.change == .recreation {
                 held.append(change)
                 key.set(&next, key.get(now))
@@ -74,13 +79,13 @@ public struct ReloadPlan: Hashable, Sendable {
     }
 
     /// A new device's socket may be that of one that stays.
-    private mutating func checkSockets(_ running: [DiskParameters], _ wanted: [ConfiguredDisk]) {
-        for disk in added {
-            let others = running.filter { $0.socket == disk.parameters.socket && !removed.contains($0.name) }
+    private mutating func checkSockets(_ running: [DiskParameters], _ wanted: [ConfiguredDevice]) {
+        for device in added {
+            let others = running.filter { $0.socket == device.parameters.socket && !removed.contains($0.name) }
             guard let other = others.first else { continue }
             conflicts.append(
                 ConfigurationProblem(
-                    in: disk.file, key: "disk.\(disk.parameters.name).socket",
+                    in: device.file, key: "\(device.parameters.section).socket",
                     "the device \(other.name) has the socket \(other.socket ?? "")", suggestion: "give each its own"))
         }
     }

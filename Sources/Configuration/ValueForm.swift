@@ -24,6 +24,12 @@ enum ValueForm: Sendable {
     case bytes(ClosedRange<Int>)
     /// A table of rate limits.
     case limit
+    /// Of a virtio-fs device.
+    case tag
+    /// Ranges of users or groups.
+    case identifiers
+    /// What becomes of names of extended attributes.
+    case attributeRules
 
     /// For people: the range, in the form of the documentation's table.
     var description: String {
@@ -39,6 +45,9 @@ enum ValueForm: Sendable {
         case .mode: "\"0000\" to \"0777\""
         case .account(let kind): "a \(kind)'s name or number"
         case .limit: LimitForm.description
+        case .tag: "1 to 36 bytes"
+        case .identifiers: "\"GUEST:HOST:COUNT\", or a list of at most 340"
+        case .attributeRules: "\":TYPE:SCOPE:KEY:PREPEND:…\""
         case .bytes(let range): "\"\(Self.size(range.lowerBound))\" to \"\(Self.size(range.upperBound))\", or bytes"
         }
     }
@@ -89,7 +98,11 @@ enum ValueForm: Sendable {
         case (.account, .integer(let number)) where UInt32(exactly: number) != nil: return ReadValue(text: "\(number)")
         case (.bytes(let range), _): return try bytes(value, range)
         case (.limit, _): return ReadValue(entries: try LimitForm.read(value))
-        case (.choice, _), (.path, _), (.serial, _), (.account, _): throw wrongKind(value, "a string")
+        case (.tag, .text(let text)): return try Self.tag(text)
+        case (.identifiers, _): return try Self.identifiers(value)
+        case (.attributeRules, .text(let text)): return try Self.attributeRules(text)
+        case (.choice, _), (.path, _), (.serial, _), (.account, _), (.tag, _), (.attributeRules, _):
+            throw wrongKind(value, "a string")
         }
     }
 

@@ -36,6 +36,9 @@ public struct StatisticsInfo: Codable, Hashable, Sendable {
     public var throttled: UInt64 = 0
     /// Requests that wait for room on the host.
     public var held: UInt64 = 0
+    /// What a shared directory does besides reading and writing, and making durable, which counts as `flushes`; absent
+    /// for a disk. `discards`, `writeZeroes`, `identifies` and `refused` are a disk's: of a share they are 0.
+    public var files: FileOperationsInfo?
 
     public init(
         time: UInt64, reads: OperationInfo, writes: OperationInfo, flushes: OperationInfo, discards: OperationInfo,
@@ -68,7 +71,37 @@ public struct StatisticsInfo: Codable, Hashable, Sendable {
     /// Requests of all kinds that were answered with an error status.
     public var errors: UInt64 { kinds.reduce(0) { $0 &+ $1.errors } }
 
-    private var kinds: [OperationInfo] { [reads, writes, flushes, discards, writeZeroes, identifies, refused] }
+    private var kinds: [OperationInfo] {
+        [reads, writes, flushes, discards, writeZeroes, identifies, refused] + (files?.kinds ?? [])
+    }
+}
+
+/// Operations of a file system that move no data of files. Errors are counted whatever they are: a LOOKUP of what is
+/// not there is answered with one.
+public struct FileOperationsInfo: Codable, Hashable, Sendable {
+    /// LOOKUP, GETATTR, READDIR and their like.
+    public var lookups: OperationInfo
+    /// Names made, removed, moved and linked.
+    public var changes: OperationInfo
+    /// Files and directories opened, created, closed and forgotten.
+    public var opens: OperationInfo
+    /// Attributes set, locks, space.
+    public var attributes: OperationInfo
+    /// Everything else, and what makes no sense.
+    public var others: OperationInfo
+
+    public init(
+        lookups: OperationInfo, changes: OperationInfo, opens: OperationInfo, attributes: OperationInfo,
+        others: OperationInfo
+    ) {
+        self.lookups = lookups
+        self.changes = changes
+        self.opens = opens
+        self.attributes = attributes
+        self.others = others
+    }
+
+    var kinds: [OperationInfo] { [lookups, changes, opens, attributes, others] }
 }
 
 /// Requests of one kind that were returned.

@@ -8,11 +8,7 @@ extension DeviceInfo {
     var activity: String {
         guard let statistics else { return "" }
         var lines = ["  since the device was made:"]
-        let kinds: [(String, OperationInfo)] = [
-            ("reads", statistics.reads), ("writes", statistics.writes), ("flushes", statistics.flushes),
-            ("discards", statistics.discards), ("write-zeroes", statistics.writeZeroes),
-        ]
-        for (name, kind) in kinds where kind.operations > 0 { lines.append("    \(name): \(kind.summary)") }
+        for (name, kind) in statistics.named where kind.operations > 0 { lines.append("    \(name): \(kind.summary)") }
         if lines.count == 1 { lines[0] = "  nothing has been read or written since the device was made" }
         var flight = "  in flight: \(statistics.inFlight)"
         if let oldest = statistics.oldest { flight += ", the oldest for \(duration(oldest))" }
@@ -52,6 +48,21 @@ extension DeviceInfo {
 }
 
 extension StatisticsInfo {
+    /// Kinds of requests by the names that fit the device.
+    var named: [(String, OperationInfo)] {
+        guard let files else {
+            return [
+                ("reads", reads), ("writes", writes), ("flushes", flushes), ("discards", discards),
+                ("write-zeroes", writeZeroes),
+            ]
+        }
+        return [
+            ("reads", reads), ("writes", writes), ("syncs", flushes), ("lookups", files.lookups),
+            ("changes of names", files.changes), ("opens and closes", files.opens),
+            ("attributes, locks and space", files.attributes), ("others", files.others),
+        ]
+    }
+
     /// How long a request may be in flight before it is worth a sentence, in nanoseconds.
     private static let patience: UInt64 = 5_000_000_000
 
@@ -60,7 +71,8 @@ extension StatisticsInfo {
         if let oldest, oldest > Self.patience, held == 0 {
             sentences.append(
                 "A request has been in flight for \(duration(oldest)). If the worker lives, the storage is stuck: "
-                    + "look at the host's disks (iostat, dmesg).")
+                    + "look at the host's disks (iostat, dmesg)."
+                    + (files == nil ? "" : " One that waits for another program's lock is no fault."))
         }
         if storage.noSpace > 0 {
             sentences.append(

@@ -14,12 +14,13 @@ struct Check: ParsableCommand {
     @Option(help: "The first file; those in conf.d beside it follow (\(ConfigurationFiles.standardPath)).")
     var config: String?
 
-    @Flag(help: "Print JSON: one object, with files, disks and problems.")
+    @Flag(help: "Print JSON: one object, with files, disks, shares and problems.")
     var json = false
 
     private struct Report: Encodable {
         var files: [String]
         var disks: [String]
+        var shares: [String]
         var problems: [ConfigurationProblem]
     }
 
@@ -28,13 +29,16 @@ struct Check: ParsableCommand {
         do throws(ConfigurationProblem) {
             files = try ConfigurationFiles(config).read()
         } catch {
-            try tell(Report(files: [error.file], disks: [], problems: [error]))
+            try tell(Report(files: [error.file], disks: [], shares: [], problems: [error]))
             throw ExitCode(2)
         }
-        let configuration = DiskConfiguration(files)
-        let problems = configuration.problems + configuration.disks.flatMap { HostCheck.problems(of: $0) }
+        let configuration = ConfigurationContent(files)
+        let problems = configuration.problems + configuration.devices.flatMap { HostCheck.problems(of: $0) }
+        func names(_ kind: DeviceKind) -> [String] {
+            configuration.devices.map(\.parameters).filter { $0.kind == kind }.map(\.name)
+        }
         try tell(
-            Report(files: files.map(\.path), disks: configuration.disks.map(\.parameters.name), problems: problems))
+            Report(files: files.map(\.path), disks: names(.disk), shares: names(.share), problems: problems))
         if problems.contains(where: { $0.severity == .error }) { throw ExitCode(1) }
     }
 
@@ -44,7 +48,8 @@ struct Check: ParsableCommand {
         let errors = report.problems.count { $0.severity == .error }
         let warnings = report.problems.count - errors
         printText(
-            "\(report.files.count) files, \(report.disks.count) disks, \(errors) errors, \(warnings) warnings\n",
+            "\(report.files.count) files, \(report.disks.count) disks, \(report.shares.count) shares, "
+                + "\(errors) errors, \(warnings) warnings\n",
             to: STDOUT_FILENO)
     }
 }

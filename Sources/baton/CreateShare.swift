@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Configuration
 internal import ControlAPI
 internal import Glibc
 internal import Platform
@@ -82,6 +83,15 @@ struct CreateShare: ParsableCommand {
     @Option(help: "Poll at most so long before sleeping, in microseconds, 0 to 1000000 (50).")
     var pollUs: Int?
 
+    @Option(help: "CPUs to bind the threads to, in turn, such as 0,2,4.")
+    var cpus: String?
+
+    @Flag(help: "Keep all guest memory present while it is mapped.")
+    var pinMemory = false
+
+    @Flag(help: "Offer split rings only; packed ones are for front-ends that ask for them.")
+    var splitRings = false
+
     @Option(help: "Permissions of the socket, octal (as batond's umask makes them).")
     var socketMode: String?
 
@@ -91,7 +101,15 @@ struct CreateShare: ParsableCommand {
     @Option(help: "Group of the socket, a name or a number.")
     var socketGroup: String?
 
+    @OptionGroup var resources: ResourceOptions
+
     @OptionGroup var connection: ConnectionOptions
+
+    func validate() throws {
+        if let cpus, cpuNumbers(cpus) == nil {
+            throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'")
+        }
+    }
 
     private var device: DiskParameters {
         var share = ShareParameters(directory: absolute(directory), tag: tag ?? name)
@@ -108,6 +126,9 @@ struct CreateShare: ParsableCommand {
             threads: threads, readOnly: readOnly)
         device.share = share
         device.pollMicroseconds = pollUs
+        device.cpus = cpus.flatMap(cpuNumbers)
+        (device.pinMemory, device.splitRings) = (asked(pinMemory), asked(splitRings))
+        resources.apply(to: &device)
         (device.socketMode, device.socketOwner, device.socketGroup) = (socketMode, socketOwner, socketGroup)
         return device
     }

@@ -67,14 +67,7 @@ struct CreateDisk: ParsableCommand {
     @Option(help: "Group of the socket, a name or a number.")
     var socketGroup: String?
 
-    @Option(help: "The workers' share of the CPUs, 1 to 10000 (100).")
-    var cpuWeight: Int?
-
-    @Option(help: "The most memory that the workers may have, such as 512M (no limit).")
-    var memoryMax: String?
-
-    @Option(help: "The workers' share of the storage, 1 to 10000 (100).")
-    var ioWeight: Int?
+    @OptionGroup var resources: ResourceOptions
 
     @OptionGroup var limits: LimitOptions
 
@@ -85,15 +78,7 @@ struct CreateDisk: ParsableCommand {
 
     func validate() throws {
         if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
-        if let cpus, numbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
-        if let memoryMax, ByteCount(memoryMax) == nil {
-            throw ValidationError("--memory-max is a size such as 512M, not '\(memoryMax)'")
-        }
-    }
-
-    private func numbers(_ list: String) -> [Int]? {
-        let numbers = list.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
-        return numbers.contains(nil) ? nil : numbers.compactMap(\.self)
+        if let cpus, cpuNumbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
     }
 
     private var disk: DiskParameters {
@@ -103,14 +88,13 @@ struct CreateDisk: ParsableCommand {
         if splitRings { disk.splitRings = true }
         if pinMemory { disk.pinMemory = true }
         disk.pollMicroseconds = pollUs
-        disk.cpus = cpus.flatMap(numbers)
+        disk.cpus = cpus.flatMap(cpuNumbers)
         (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
-        (disk.cpuWeight, disk.ioWeight) = (cpuWeight, ioWeight)
+        resources.apply(to: &disk)
         // 0 is how `baton limit` says that there is none.
         let limit = LimitInfo().changed(limits.info)
         disk.limit = limit == LimitInfo() ? nil : limit
         disk.onEnospc = onEnospc == "report" ? nil : onEnospc
-        disk.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
         return disk
     }
 
@@ -263,6 +247,12 @@ extension DiskParameters {
         if let pollMicroseconds { text += ", polling at most \(pollMicroseconds) us" }
         return text
     }
+}
+
+/// A list such as 0,2,4; nil for what is none.
+func cpuNumbers(_ list: String) -> [Int]? {
+    let numbers = list.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+    return numbers.contains(nil) ? nil : numbers.compactMap(\.self)
 }
 
 /// Columns under each other.

@@ -4,6 +4,29 @@ internal import ControlAPI
 internal import Glibc
 internal import Platform
 
+/// What the workers of a device may have of the host, as options.
+struct ResourceOptions: ParsableArguments {
+    @Option(help: "The workers' share of the CPUs, 1 to 10000 (100).")
+    var cpuWeight: Int?
+
+    @Option(help: "The most memory that the workers may have, such as 512M (no limit).")
+    var memoryMax: String?
+
+    @Option(help: "The workers' share of the storage, 1 to 10000 (100).")
+    var ioWeight: Int?
+
+    func validate() throws {
+        if let memoryMax, ByteCount(memoryMax) == nil {
+            throw ValidationError("--memory-max is a size such as 512M, not '\(memoryMax)'")
+        }
+    }
+
+    func apply(to device: inout DiskParameters) {
+        (device.cpuWeight, device.ioWeight) = (cpuWeight, ioWeight)
+        device.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
+    }
+}
+
 /// Rate limits, as options.
 struct LimitOptions: ParsableArguments {
     @Option(help: "Requests of all kinds in a second, 1 to 10000000; 0: no limit.")

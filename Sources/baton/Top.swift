@@ -8,7 +8,8 @@ struct Top: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Watch what the devices do: a table that is drawn anew every second.",
         discussion: """
-            Rates and latencies are of the time since the table before. READ/S and WRITE/S are bytes; P50 and P99 are \
+            Rates and latencies are of the time since the table before. IOPS counts requests of all kinds, of a \
+            share also lookups and changes. READ/S and WRITE/S are bytes; P50 and P99 are \
             of reads and writes together, as their guests have seen them, take-overs included. Where standard output \
             is no terminal, one table follows the other. docs/seeing.md explains each column.
             """)

@@ -87,7 +87,13 @@ extension ConfiguredDevices {
     }
 
     /// What the files ask for, spelt as the supervisor spells it.
-    private func read() throws(Refusal) -> (disks: [ConfiguredDisk], files: [String]) {
+    private struct Asked {
+        var devices: [ConfiguredDevice]
+        var files: [String]
+        var warnings: [ConfigurationProblem]
+    }
+
+    private func read() throws(Refusal) -> Asked {
         let texts: [ConfigurationText]
         do throws(ConfigurationProblem) {
             texts = try files.read()
@@ -95,24 +101,24 @@ extension ConfiguredDevices {
             throw Refusal(files: [error.file], problems: [error])
         }
         let paths = texts.map(\.path)
-        let configuration = DiskConfiguration(texts)
+        let configuration = ConfigurationContent(texts)
         guard !configuration.hasErrors else { throw Refusal(files: paths, problems: configuration.problems) }
         var problems: [ConfigurationProblem] = []
-        let disks = configuration.disks.compactMap { disk -> ConfiguredDisk? in
+        let devices = configuration.devices.compactMap { asked -> ConfiguredDevice? in
             do throws(SupervisorError) {
-                var parameters = disk.parameters
-                parameters.origin = disk.file
+                var parameters = asked.parameters
+                parameters.origin = asked.file
                 let device = try DeviceConfiguration(parameters, directory: directory)
                 try device.validate()
-                return ConfiguredDisk(parameters: DiskParameters(device), file: disk.file)
+                return ConfiguredDevice(parameters: DiskParameters(device), file: asked.file)
             } catch {
-                problems.append(
-                    ConfigurationProblem(in: disk.file, key: "disk.\(disk.parameters.name)", "\(error)"))
+                let key = "\(asked.parameters.kind.rawValue).\(asked.parameters.name)"
+                problems.append(ConfigurationProblem(in: asked.file, key: key, "\(error)"))
                 return nil
             }
         }
         guard problems.isEmpty else { throw Refusal(files: paths, problems: problems) }
-        return (disks, paths)
+        return Asked(devices: devices, files: paths, warnings: configuration.problems)
     }
 
     func running() -> [DiskParameters] {
@@ -130,7 +136,7 @@ extension ConfiguredDevices {
         var disks = all.filter { $0.origin == nil }
         let before = all.filter { $0.origin != nil }
         do throws(Refusal) {
-            let wanted = try read().disks.map(\.parameters)
+            let wanted = try read().devices.map(\.parameters)
             let names = Set(disks.map(\.name))
             if let name = wanted.map(\.name).first(where: names.contains) {
                 throw Refusal(files: [], problems: [ConfigurationProblem(in: name, "two devices have this name")])
@@ -189,11 +195,12 @@ extension ConfiguredDevices {
         var result = ReloadResult(time: UInt64(Date().timeIntervalSince1970 * 1000), dryRun: isDryRun)
         let plan: ReloadPlan
         do throws(Refusal) {
-            let (disks, paths) = try read()
-            result.files = paths
-            result.warnings = disks.flatMap { HostCheck.problems(of: $0) }.map(\.description)
-            plan = ReloadPlan(running: running(), wanted: disks)
-            guard plan.conflicts.isEmpty else { throw Refusal(files: paths, problems: plan.conflicts) }
+            let asked = try read()
+            result.files = asked.files
+            let lacks = asked.devices.flatMap { HostCheck.problems(of: $0) }
+            result.warnings = (asked.warnings + lacks).map(\.description)
+            plan = ReloadPlan(running: running(), wanted: asked.devices)
+            guard plan.conflicts.isEmpty else { throw Refusal(files: asked.files, problems: plan.conflicts) }
         } catch {
             result.files = error.files
             result.errors = error.problems.map(\.description)
@@ -204,7 +211,7 @@ extension ConfiguredDevices {
         // In this order: what is removed may have the socket or the image of what is added.
         for name in plan.removed { remove(name, &result) }
         for change in plan.changed { carryOut(change, &result) }
-        for disk in plan.added { add(disk.parameters, &result) }
+        for device in plan.added { add(device.parameters, &result) }
         return result
     }
 

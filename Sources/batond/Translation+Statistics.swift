@@ -10,18 +10,27 @@ extension StatisticsInfo {
         func operations(_ kind: RequestKind) -> OperationInfo {
             OperationInfo(reading.counts[kind], reading.latencies[kind])
         }
-        var writeZeroes = operations(.writeZeroes)
-        writeZeroes.add(operations(.writeZeroesUnmapping))
+        let isShare = status.configuration.share != nil
+        // The kinds from the fourth on are counted under other names by a share.
+        func ofDisk(_ kind: RequestKind) -> OperationInfo {
+            isShare ? OperationInfo(operations: 0, bytes: 0, errors: 0) : operations(kind)
+        }
+        var writeZeroes = ofDisk(.writeZeroes)
+        writeZeroes.add(ofDisk(.writeZeroesUnmapping))
         let worker = status.workers.first { $0.phase == .active || $0.phase == .freezing }
         self.init(
             time: reading.time, reads: operations(.read), writes: operations(.write), flushes: operations(.flush),
-            discards: operations(.discard), writeZeroes: writeZeroes, identifies: operations(.identify),
-            refused: operations(.refused), malformed: reading.counts.malformed, interrupts: reading.counts.interrupts,
+            discards: ofDisk(.discard), writeZeroes: writeZeroes, identifies: ofDisk(.identify),
+            refused: ofDisk(.refused), malformed: reading.counts.malformed, interrupts: reading.counts.interrupts,
             staleCompletions: reading.counts.staleCompletions, storage: StorageInfo(reading.faults),
             inFlight: reading.inFlight, oldest: reading.oldest, lastGap: reading.lastGap.map { GapInfo($0) },
             deaths: reading.gaps[.death] ?? 0, handOvers: reading.gaps[.handOver] ?? 0,
             workerCPU: worker.flatMap { processCPUNanoseconds($0.process) })
         (throttled, held) = (reading.throttled, reading.held)
+        guard isShare else { return }
+        files = FileOperationsInfo(
+            lookups: operations(.lookup), changes: operations(.change), opens: operations(.open),
+            attributes: operations(.attribute), others: operations(.other))
     }
 }
 

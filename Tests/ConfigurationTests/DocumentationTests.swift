@@ -11,12 +11,13 @@ import Testing
         #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
     }
 
-    @Test func `docs/configuration.md has the table of all keys`() throws {
+    @Test func `docs/configuration.md has the table of all keys, of each kind of device`() throws {
         let text = try #require(readFile("\(tree)/docs/configuration.md", limit: 1 << 20))
-        let table = text.split(separator: "\n").filter { $0.hasPrefix("|") }.prefix(ConfigurationKey.all.count + 2)
-        #expect(
-            table.joined(separator: "\n") + "\n" == ConfigurationKey.documentation,
-            "the table is to be:\n\(ConfigurationKey.documentation)")
+        for kind in DeviceKind.allCases {
+            let table = ConfigurationKey.documentation(of: kind)
+            let isThere = text.contains("\n\n\(table)\n")
+            #expect(isThere, "the table of a \(kind.rawValue) is to be:\n\(table)")
+        }
     }
 
     @Test func `the example in the documentation is a configuration`() throws {
@@ -24,7 +25,7 @@ import Testing
         let blocks = text.split(separator: "```").filter { $0.hasPrefix("toml\n") }.map { String($0.dropFirst(5)) }
         #expect(!blocks.isEmpty)
         for block in blocks {
-            #expect(DiskConfiguration([ConfigurationText(path: "example", text: block)]).problems.isEmpty)
+            #expect(ConfigurationContent([ConfigurationText(path: "example", text: block)]).problems.isEmpty)
         }
     }
 
@@ -37,7 +38,7 @@ import Testing
         }
         func isRead(_ line: String) -> Bool {
             let text = "[disk.d]\nnull = true\n\(line.hasPrefix("queues") ? "" : "queues = 64\n")\(line)\n"
-            return !DiskConfiguration([ConfigurationText(path: "a", text: text)]).hasErrors
+            return !ConfigurationContent([ConfigurationText(path: "a", text: text)]).hasErrors
         }
         for value in [0, 1, 64, 65] {
             #expect(isRead("queues = \(value)") == isValid { $0.queueCount = value })
@@ -73,7 +74,7 @@ import Testing
         }
         for name in ["a", ".a", "a b", "a.b", String(repeating: "a", count: 64), String(repeating: "a", count: 65)] {
             let text = "[disk.\"\(name)\"]\nnull = true"
-            let isRead = !DiskConfiguration([ConfigurationText(path: "a", text: text)]).hasErrors
+            let isRead = !ConfigurationContent([ConfigurationText(path: "a", text: text)]).hasErrors
             #expect(isRead == isValid { $0.name = name })
         }
     }

@@ -17,7 +17,7 @@ import Testing
     private func found(_ change: (inout DiskParameters) -> Void) -> [String] {
         var disk = DiskParameters(name: "d", file: nil)
         change(&disk)
-        return HostCheck.problems(of: ConfiguredDisk(parameters: disk, file: "a")).map(\.description)
+        return HostCheck.problems(of: ConfiguredDevice(parameters: disk, file: "a")).map(\.description)
     }
 
     @Test func `conf d is read after the main file, in the order of names`() throws {
@@ -56,6 +56,25 @@ import Testing
         #expect(found { $0.file = path } == [])
         #expect(found { $0.file = directory.value.path }.first?.contains("error: disk.d.file: ") == true)
         #expect(found { $0.file = "/dev/null" }.first?.contains("neither a regular file nor a block device") == true)
+    }
+
+    @Test func `a directory that is not there yet is waited for, a file is none`() throws {
+        func found(_ directory: String) -> [String] {
+            self.found { $0.share = ShareParameters(directory: directory, tag: "t") }
+        }
+        let path = directory.value.file("tree")
+        #expect(
+            found(path) == [
+                "a: warning: share.d.directory: \(path) does not exist (the share waits for it; mkdir makes it)"
+            ])
+        #expect(unsafe mkdir(path, 0o755) == 0)
+        #expect(found(path) == [])
+        try TestFile.create("\(path)/file", count: 1)
+        #expect(
+            found("\(path)/file") == [
+                "a: error: share.d.directory: \(path)/file is no directory "
+                    + "(give the path of a directory, or write [disk.NAME])"
+            ])
     }
 
     @Test func `a socket's folder has to be there`() {

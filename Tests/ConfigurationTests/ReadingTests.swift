@@ -5,15 +5,15 @@ import Testing
 /// What files mean, and what is said of those that are wrong.
 @Suite struct ReadingTests {
     /// Reads one file, `a.toml`.
-    private func read(_ text: String) -> DiskConfiguration {
-        DiskConfiguration([ConfigurationText(path: "a.toml", text: text)])
+    private func read(_ text: String) -> ConfigurationContent {
+        ConfigurationContent([ConfigurationText(path: "a.toml", text: text)])
     }
 
     /// All that is wrong with a file, one a line.
     private func problems(_ text: String) -> [String] { read(text).problems.map(\.description) }
 
     @Test func `nothing asks for nothing`() {
-        #expect(DiskConfiguration([]).disks.isEmpty)
+        #expect(ConfigurationContent([]).devices.isEmpty)
         #expect(problems("# a comment\n[defaults]\n").isEmpty)
     }
 
@@ -62,18 +62,18 @@ import Testing
         var scratch = DiskParameters(name: "scratch", file: nil, queues: 4, cache: "buffered")
         scratch.socketMode = "0660"
         scratch.cpus = [1, 3]
-        #expect(configuration.disks.map(\.parameters) == [db, scratch])
-        #expect(configuration.disks.map(\.file) == ["a.toml", "a.toml"])
+        #expect(configuration.devices.map(\.parameters) == [db, scratch])
+        #expect(configuration.devices.map(\.file) == ["a.toml", "a.toml"])
     }
 
     @Test func `defaults hold over files, whatever their order`() {
-        let configuration = DiskConfiguration([
+        let configuration = ConfigurationContent([
             ConfigurationText(path: "a", text: "[disk.d]\nnull = true"),
             ConfigurationText(path: "b", text: "[defaults]\nqueues = 3"),
         ])
         #expect(configuration.problems.isEmpty)
-        #expect(configuration.disks.first?.parameters.queues == 3)
-        #expect(configuration.disks.first?.file == "a")
+        #expect(configuration.devices.first?.parameters.queues == 3)
+        #expect(configuration.devices.first?.file == "a")
     }
 
     @Test(arguments: [
@@ -103,6 +103,7 @@ import Testing
             "sub.null = true",
             "disk.d.sub: there is no such key (a disk's name with dots needs quotes: [disk.\"d.sub\"])"
         ),
+        ("xattr = true", "disk.d.xattr: there is no such key (that is a key of [share.NAME])"),
         // Kinds
         ("queues = \"4\"", "disk.d.queues: this takes an integer, not a string (write 4 without quotes)"),
         ("queues = \"many\"", "disk.d.queues: this takes an integer, not the string \"many\" (allowed: 1 to 64)"),
@@ -206,8 +207,14 @@ import Testing
     @Test(arguments: [
         ("[disk.d]\n", "disk.d: it does not say what to serve (add file = \"/path/of/an/image\")"),
         ("[disks.d]\nnull = true\n", "disks: there is no such section (did you mean `disk`?)"),
-        ("[shares.d]\n", "shares: there is no such section (there are [defaults] and [disk.NAME])"),
-        ("queues = 4\n", "queues: there is no such section (it belongs below [defaults] or [disk.NAME])"),
+        ("[shares.d]\n", "shares: there is no such section (did you mean `share`?)"),
+        ("[host.d]\n", "host: there is no such section (there are [defaults], [disk.NAME] and [share.NAME])"),
+        (
+            "queues = 4\n",
+            "queues: there is no such section (it belongs below [defaults], [disk.NAME] or [share.NAME])"
+        ),
+        ("serial = 4\n", "serial: there is no such section (it belongs below [defaults] or [disk.NAME])"),
+        ("xattr = 4\n", "xattr: there is no such section (it belongs below [defaults] or [share.NAME])"),
         ("disk = 4\n", "disk: this is a section, not the integer 4 (write [disk.NAME])"),
         (
             "[disk]\nqueues = 4\n",
@@ -226,11 +233,11 @@ import Testing
     }
 
     @Test func `a name with dots stands in quotes`() {
-        #expect(read("[disk.\"vm.1\"]\nnull = true").disks.map(\.parameters.name) == ["vm.1"])
+        #expect(read("[disk.\"vm.1\"]\nnull = true").devices.map(\.parameters.name) == ["vm.1"])
     }
 
     @Test func `one run finds everything, in all files`() {
-        let configuration = DiskConfiguration([
+        let configuration = ConfigurationContent([
             ConfigurationText(path: "a", text: "[disk.d]\nqueues = 0\nthreads = 0\ncolour = 1"),
             ConfigurationText(path: "b", text: "[disk"),
             ConfigurationText(path: "c", text: "[defaults]\npoll-us = \"x\""),
@@ -245,7 +252,7 @@ import Testing
             ConfigurationText(path: "b", text: "[defaults]\nqueues = 3\n[disk.d]\nnull = true"),
         ]
         #expect(
-            DiskConfiguration(files).problems.map(\.description) == [
+            ConfigurationContent(files).problems.map(\.description) == [
                 "b: error: defaults.queues: a says this already (keep one of them)",
                 "b: error: disk.d: a has a disk of this name already (rename or remove one of them)",
             ])
@@ -260,7 +267,7 @@ import Testing
             ConfigurationText(path: "b", text: text("two", false)),
         ]
         #expect(
-            DiskConfiguration(files).problems.map(\.description) == [
+            ConfigurationContent(files).problems.map(\.description) == [
                 "b: error: disk.two.socket: disk.one in a has the same socket /s (give each its own)",
                 "b: error: disk.two.file: disk.one in a has the same image /i, and one of them writes "
                     + "(give each its own)",
@@ -272,7 +279,7 @@ import Testing
     @Test func `a limit may be a section, and of the defaults`() throws {
         let configuration = read("[defaults.limit]\niops = 5\n[disk.a]\nnull = true\n[disk.b]\nnull = true\nlimit = {}")
         #expect(configuration.problems.isEmpty)
-        #expect(configuration.disks.map(\.parameters.limit) == [LimitInfo(iops: 5), nil])
+        #expect(configuration.devices.map(\.parameters.limit) == [LimitInfo(iops: 5), nil])
         #expect(
             read("[defaults.limit]\niop = 5\n").problems.map(\.description) == [
                 "a.toml: error: defaults.limit.iop: there is no such limit (did you mean `iops`?)"
@@ -282,7 +289,7 @@ import Testing
     @Test func `a flood of problems is cut`() {
         let lines = (0..<300).map { "key-\($0) = 1\n" }.joined()
         let found = problems("[disk.d]\nnull = true\n\(lines)")
-        #expect(found.count == DiskConfiguration.maximumProblems + 1)
+        #expect(found.count == ConfigurationContent.maximumProblems + 1)
         #expect(found.last == "a.toml: error: and 100 more")
     }
 }

@@ -12,7 +12,7 @@ import Testing
     }
 
     private func plan(_ running: [DiskParameters], _ wanted: [DiskParameters]) -> ReloadPlan {
-        ReloadPlan(running: running, wanted: wanted.map { ConfiguredDisk(parameters: $0, file: "a") })
+        ReloadPlan(running: running, wanted: wanted.map { ConfiguredDevice(parameters: $0, file: "a") })
     }
 
     @Test func `what is asked for and is not there is added, what is not asked for is removed`() {
@@ -93,7 +93,47 @@ import Testing
         #expect(plan.changed.first?.parameters == disk("d"))
         #expect(
             plan.changed.first?.keys.map(\.key)
-                == ConfigurationKey.all.filter { $0.change != .recreation }.map(\.name))
+                == ConfigurationKey.all(of: .disk).filter { $0.change != .recreation }.map(\.name))
         #expect(plan.held.isEmpty)
+    }
+
+    private func share(_ name: String, _ change: (inout DiskParameters) -> Void = { _ in }) -> DiskParameters {
+        disk(name) {
+            $0.file = nil
+            $0.share = ShareParameters(directory: "/\(name)", tag: name)
+            change(&$0)
+        }
+    }
+
+    @Test func `of a share, how its workers run is changed live, and what its guest knows is held`() {
+        let asked = share("s") {
+            $0.pollMicroseconds = 10
+            $0.memoryMax = 1 << 30
+            $0.share?.directory = "/other"
+            $0.share?.xattr = true
+            $0.share?.maxFiles = 100
+        }
+        let plan = plan([share("s"), share("goes")], [asked, share("comes")])
+        #expect(plan.added.map(\.parameters.name) == ["comes"] && plan.removed == ["goes"])
+        #expect(plan.changed.first?.keys.map(\.key) == ["poll-us", "memory-max"])
+        let expected = share("s") {
+            $0.pollMicroseconds = 10
+            $0.memoryMax = 1 << 30
+        }
+        // What is held stays as it is, and is spelt out.
+        var kept = plan.changed.first?.parameters
+        kept?.share?.maxFiles = nil
+        #expect(kept == expected)
+        #expect(plan.held.map(\.key) == ["directory", "xattr", "max-files"])
+        #expect(plan.held.map(\.running) == ["/s", "false", "16384"])
+        #expect(plan.held.map(\.asked) == ["/other", "true", "100"])
+    }
+
+    @Test func `a disk becomes no share, nor a share a disk`() {
+        let plan = plan([disk("a"), share("b")], [share("a"), disk("b")])
+        #expect(plan.held.map { "\($0.device): \($0.running), \($0.asked)" } == ["a: disk, share", "b: share, disk"])
+        #expect(plan.unchanged == ["a", "b"] && plan.changed.isEmpty && plan.added.isEmpty && plan.removed.isEmpty)
+        let made = share("c") { $0.origin = nil }
+        #expect(self.plan([made], [share("c")]).conflicts.first?.key == "share.c")
     }
 }

@@ -110,6 +110,23 @@ import Testing
         try supervisor.end()
     }
 
+    @Test func `a share counts under a file system's names`() throws {
+        var supervisor = try makeSupervisor()
+        let tree = supervisor.directory.value.file("tree")
+        #expect(unsafe mkdir(tree, 0o755) == 0)
+        #expect(try supervisor.baton("create", "share", "s", "--directory", tree).code == 0)
+        let lines = try page(supervisor).split(separator: "\n").map(String.init)
+        func kinds(_ device: String) -> [String] {
+            let start = "baton_device_requests_total{device=\"\(device)\",kind=\""
+            return lines.filter { $0.hasPrefix(start) }.map { String($0.dropFirst(start.count).prefix { $0 != "\"" }) }
+        }
+        #expect(kinds("s") == ["read", "write", "sync", "lookup", "change", "open", "attribute", "other"])
+        #expect(kinds("d") == ["read", "write", "flush", "identify", "discard", "write_zeroes", "refused"])
+        #expect(
+            lines.contains { $0.hasPrefix("baton_device_request_duration_seconds_count{device=\"s\",kind=\"sync\"}") })
+        try supervisor.end()
+    }
+
     @Test func `what is no scrape is answered as HTTP asks, and a connection serves many`() throws {
         var supervisor = try makeSupervisor()
         let stream = try connect(supervisor)

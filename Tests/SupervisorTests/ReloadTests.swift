@@ -1,5 +1,6 @@
 import ControlAPI
 import Foundation
+import FrontendKit
 import Glibc
 import Platform
 import TestSupport
@@ -168,6 +169,54 @@ import Testing
         #expect(try supervisor.status("d").disk.pollMicroseconds == nil)
         #expect(load.completes(500))
         try load.end()
+        try supervisor.end()
+    }
+
+    private func share(_ name: String, _ more: String = "") -> String {
+        "[share.\(name)]\ndirectory = \"\(directory.value.file("\(name)-tree"))\"\n\(more)\n"
+    }
+
+    @Test func `shares are added, changed, held and removed while a guest works in one`() throws {
+        for name in ["s", "goes"] {
+            try FileManager.default.createDirectory(
+                atPath: directory.value.file("\(name)-tree"), withIntermediateDirectories: true)
+        }
+        try write(share("s", "xattr = true\nmax-files = 64") + share("goes") + (try disk("d")))
+        var supervisor = try makeSupervisor()
+        #expect(try names(supervisor) == ["d", "goes", "s"])
+        let before = try supervisor.wait("s", "a standby") { $0.isStaffed }
+        #expect(before.disk.share?.xattr == true && before.disk.share?.maxFiles == 64)
+        var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
+        let (file, open) = try mount.client.create(
+            Array("kept".utf8), in: FileClient.root, flags: 0o102, mode: 0o100644)
+        #expect(try reload(supervisor).result.unchanged == ["d", "goes", "s"])
+        // One that comes waits for its directory.
+        try write(
+            share("s", "xattr = true\nmax-files = 64\npoll-us = 3\ncpus = [0]\nsocket-mode = \"0604\"\nflock = true")
+                + share("comes") + share("d"))
+        let (code, result) = try reload(supervisor)
+        #expect(code == 0, "\(result)")
+        #expect(result.added == ["comes"] && result.removed == ["goes"], "\(result)")
+        #expect(Set(result.changed.map(\.key)) == ["poll-us", "cpus", "socket-mode"], "\(result)")
+        #expect(result.held.map { "\($0.device) \($0.key)" }.sorted() == ["d kind", "s flock"], "\(result)")
+        #expect(result.warnings.contains { $0.contains("share.comes.directory") }, "\(result)")
+        let after = try supervisor.wait("s", "a standby") { $0.isStaffed }
+        #expect(Set(after.workers.map(\.pid)).isDisjoint(with: before.workers.map(\.pid)))
+        #expect(after.takeOvers == 0 && after.connections == 1 && after.disk.pollMicroseconds == 3)
+        // The driver goes on with what it had open.
+        #expect(try mount.client.write([1, 2, 3], file.node, open.handle, at: 0) == 3)
+        try FileManager.default.createDirectory(
+            atPath: directory.value.file("comes-tree"), withIntermediateDirectories: true)
+        _ = try supervisor.wait("comes", "its directory") { $0.isStaffed }
+        // The names of what it has done are those of a file system.
+        let text = try supervisor.baton("status", "s").output
+        #expect(text.contains("    writes: 1, 3 B") && text.contains("    opens and closes: "), "\(text)")
+        #expect(!text.contains("discards") && !text.contains("write-zeroes"), "\(text)")
+        // What no worker of a share holds is refused.
+        let limit = try supervisor.baton("limit", "s", "--iops", "100")
+        #expect(limit.code != 0 && limit.output.contains("a share has no rate limits"), "\(limit.output)")
+        try mount.client.release(file.node, open.handle)
+        try mount.end()
         try supervisor.end()
     }
 

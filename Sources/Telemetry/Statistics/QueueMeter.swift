@@ -15,6 +15,21 @@ public enum RequestKind: UInt8, Sendable, CaseIterable {
     case refused = 7
 }
 
+/// What a shared directory counts in the places that a disk has other kinds in. Its reads, writes and what makes data
+/// durable are the first three, as a disk's.
+extension RequestKind {
+    /// LOOKUP, GETATTR, READDIR and their like.
+    public static var lookup: RequestKind { .identify }
+    /// Changes of names.
+    public static var change: RequestKind { .discard }
+    /// Opening and closing.
+    public static var open: RequestKind { .writeZeroes }
+    /// Attributes, locks and space.
+    public static var attribute: RequestKind { .writeZeroesUnmapping }
+    /// Everything else, and what is malformed.
+    public static var other: RequestKind { .refused }
+}
+
 /// Counts what one queue does. Belongs to the thread that serves the queue; allocates nothing.
 ///
 /// Each slot has a word: when its request was taken, in nanoseconds of CLOCK_MONOTONIC, shifted left by one, and bit 0:

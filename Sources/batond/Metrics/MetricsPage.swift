@@ -79,7 +79,9 @@ struct MetricsPage {
         eachKind("baton_device_requests_total", "Requests returned to the guest, by kind.", \.operations)
         eachKind(
             "baton_device_request_bytes_total", "Bytes moved, discarded or zeroed by requests that succeeded.", \.bytes)
-        eachKind("baton_device_request_errors_total", "Requests answered with an error status.", \.errors)
+        eachKind(
+            "baton_device_request_errors_total",
+            "Requests answered with an error; of a share also those that a file system has every day.", \.errors)
         text.begin(
             "baton_device_request_duration_seconds", .histogram,
             "From when a request was taken until the guest was shown its answer, take-overs included.")
@@ -87,7 +89,7 @@ struct MetricsPage {
             for kind in StatisticsReading.timedKinds {
                 guard let latencies = reading.latencies[kind] else { continue }
                 text.histogram(
-                    [label(status), ("kind", kind.label)], latencies, sum: reading.counts[kind].nanoseconds)
+                    [label(status), ("kind", kind.label(of: status))], latencies, sum: reading.counts[kind].nanoseconds)
             }
         }
         each("baton_device_requests_in_flight", .gauge, "Requests taken and not returned yet.") { _, reading in
@@ -158,14 +160,15 @@ struct MetricsPage {
         for (status, reading) in devices { text.sample([label(status)], value(status, reading)) }
     }
 
-    /// A counter with one sample for each kind of request. Both kinds of WRITE_ZEROES are one.
+    /// A counter with one sample for each kind of request. Both kinds of a disk's WRITE_ZEROES are one.
     private mutating func eachKind(_ name: String, _ help: String, _ value: KeyPath<KindCounts, UInt64>) {
         text.begin(name, .counter, help)
         for (status, reading) in devices {
-            for kind in RequestKind.allCases where kind != .writeZeroesUnmapping {
+            let isDisk = status.configuration.share == nil
+            for kind in RequestKind.allCases where !isDisk || kind != .writeZeroesUnmapping {
                 var sum = reading.counts[kind][keyPath: value]
-                if kind == .writeZeroes { sum &+= reading.counts[.writeZeroesUnmapping][keyPath: value] }
-                text.sample([label(status), ("kind", kind.label)], sum)
+                if isDisk, kind == .writeZeroes { sum &+= reading.counts[.writeZeroesUnmapping][keyPath: value] }
+                text.sample([label(status), ("kind", kind.label(of: status))], sum)
             }
         }
     }
@@ -177,15 +180,17 @@ extension DeviceStatus {
 }
 
 extension RequestKind {
-    fileprivate var label: String {
-        switch self {
+    fileprivate func label(of status: DeviceStatus) -> String {
+        let isShare = status.configuration.share != nil
+        return switch self {
         case .read: "read"
         case .write: "write"
-        case .flush: "flush"
-        case .identify: "identify"
-        case .discard: "discard"
-        case .writeZeroes, .writeZeroesUnmapping: "write_zeroes"
-        case .refused: "refused"
+        case .flush: isShare ? "sync" : "flush"
+        case .identify: isShare ? "lookup" : "identify"
+        case .discard: isShare ? "change" : "discard"
+        case .writeZeroes: isShare ? "open" : "write_zeroes"
+        case .writeZeroesUnmapping: isShare ? "attribute" : "write_zeroes"
+        case .refused: isShare ? "other" : "refused"
         }
     }
 }
