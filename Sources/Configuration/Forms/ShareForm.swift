@@ -65,8 +65,8 @@ extension ValueForm {
 
     // MARK: Attribute rules
 
-    /// `:TYPE:SCOPE:KEY:PREPEND:`, several, or `:map:KEY:PREPEND:` as the last one. What a rule begins with separates its
-    /// fields.
+    /// `:TYPE:SCOPE:KEY:PREPEND:`, several, or `:map:KEY:PREPEND:` as the last one. What a rule begins with separates
+    /// its fields.
     static func attributeRules(_ text: String) throws(Complaint) -> ReadValue {
         // In a file they may stand on lines of their own, on a command line not.
         let line = String(text.map { $0.isNewline ? " " : $0 })
