@@ -154,6 +154,10 @@ extension Passthrough {
         }
         request.killsIDs = arguments.write_flags & (1 << UInt32(WIRE_FUSE_WRITE_KILL_SUIDGID_BIT)) != 0
         if request.killsIDs, killingPersonality == 0 { return writeNow(&request) }
+        // What waits for the disk is the engine's in any case: the loop has others to serve.
+        if writesAtOnce, Int32(bitPattern: arguments.flags) & (HostFlags.direct | O_SYNC | O_DSYNC) == 0 {
+            return writeNow(&request)
+        }
         return .operation(writeOperation(request))
     }
 
@@ -165,11 +169,11 @@ extension Passthrough {
         return operation
     }
 
-    /// Where the engine knows one user only: the thread itself writes, without CAP_FSETID.
+    /// The thread itself writes: without CAP_FSETID where set-ID bits are to go.
     private mutating func writeNow(_ request: inout FuseRequest) -> FileResult {
         credentials.becomeServer()
-        credentials.setMayKeepIDs(false)
-        defer { credentials.setMayKeepIDs(true) }
+        if request.killsIDs { credentials.setMayKeepIDs(false) }
+        defer { if request.killsIDs { credentials.setMayKeepIDs(true) } }
         while request.remaining > 0 {
             let count = unsafe pwritev(
                 request.file, request.vectors, Int32(request.vectorCount), off_t(request.offset))

@@ -35,7 +35,7 @@ struct MountLoop: ~Copyable {
         let poller = try Poller()
         try poller.watch(signals, token: 1)
         if let number = engine.pollDescriptor { try poller.watch(number, token: 2, edge: true) }
-        let files = try Passthrough(session)
+        let files = try Passthrough(session, writesAtOnce: true)
         let server = try FuseServer(session.description, files, engine: engine)
         self.slots = slots
         self.buffers = buffers

@@ -59,7 +59,7 @@ extension WorkerConfiguration {
                     if let takeOver { try takeOver.ring(index) } else {
                         try Ring(entries: 256, completions: ringCompletions)
                     }
-                service = try ShareService(session, engine: engine)
+                service = try ShareService(session, engine: engine, isAlone: takeOver == nil)
             } catch let error as SystemError {
                 throw error
             } catch {

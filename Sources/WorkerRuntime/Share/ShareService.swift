@@ -16,10 +16,12 @@ struct ShareService<Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, @unchec
     fileprivate var server: FuseServer<Passthrough, Engine>
     fileprivate let session: ShareSession
 
+    /// - Parameter isAlone: nobody takes over from this worker.
     /// - Throws: when there is no memory.
-    init(_ session: ShareSession, engine: consuming Engine) throws(Errno) {
+    init(_ session: ShareSession, engine: consuming Engine, isAlone: Bool) throws(Errno) {
         self.session = session
-        server = try FuseServer(session.description, try Passthrough(session), engine: engine)
+        server = try FuseServer(
+            session.description, try Passthrough(session, writesAtOnce: isAlone), engine: engine)
     }
 
     var queueCount: Int { session.description.requestQueueCount + 1 }
