@@ -123,10 +123,3 @@ protocol ServedQueue: ~Copyable {
     /// Takes up a change of the device, or of this queue alone.
     mutating func apply(_ change: DeviceChange)
 }
-
-/// A queue without limits, none of whose requests waits for room on the host.
-extension ServedQueue where Self: ~Copyable {
-    var hasWaiting: Bool { hasStalled }
-    mutating func takeDeadline() -> (time: UInt64, isAtLimit: Bool)? { nil }
-    mutating func endHolding(_ isLeaving: Bool) {}
-}
