@@ -77,22 +77,7 @@ extension FileBackend where Engine: ~Copyable {
     public mutating func abandon(_ slot: inout RequestSlot) { releaseBounce(&slot) }
 }
 
-/// A request over which a worker has died by its own fault.
-public struct Suspect: Hashable, Sendable {
-    public var request: HandledRequest
-    /// Of the worker that has died.
-    public var generation: UInt64
-
-    public init(_ request: HandledRequest, generation: UInt64) {
-        self.request = request
-        self.generation = generation
-    }
-}
-
 extension BlockQueue where Ring: ~Copyable {
-    /// So many workers die over one request; then it is answered with an error.
-    private static var deathsUntilGivenUp: Int { 2 }
-
     /// Takes up what a worker before has taken and not returned, as far as the kernel has it: its completion comes.
     ///
     /// All queues that share a backend come before anything is started (`start`): what is started now takes bounce
@@ -125,25 +110,19 @@ extension BlockQueue where Ring: ~Copyable {
         account.handleNothing()
     }
 
-    /// Decides what is given up. A request is blamed that was being handled when a worker died by its own fault; one
-    /// that is blamed again is answered with an error. Finding the place for that answer is handling, too: if it is
-    /// blamed for that as well, it is left alone for good.
+    /// Decides what is given up.
     private mutating func judge(_ plan: inout RecoveryPlan, _ suspect: Suspect?) {
         guard records.isKept else { return }
         let known = Set(plan.heads)
         for slot in 0..<ring.size where !known.contains(slot) { records.forgive(slot) }
         for head in plan.heads {
-            let counter = ring.counter(of: head)
-            let before = records.strikes(head, counter: counter)
-            if let suspect, suspect.request == HandledRequest(queue: index, slot: head) {
-                records.strike(head, counter: counter, generation: suspect.generation)
-            }
-            let strikes = records.strikes(head, counter: counter)
-            if strikes > Self.deathsUntilGivenUp {
-                plan.setAside.append(head)
-            } else if strikes == Self.deathsUntilGivenUp {
+            let request = HandledRequest(queue: index, slot: head)
+            switch records.judge(request, counter: ring.counter(of: head), suspect) {
+            case .goesOn: break
+            case .isSetAside: plan.setAside.append(head)
+            case .isGivenUp(let isNew):
                 plan.givenUp.append(head)
-                if before < strikes { plan.newlyGivenUp += 1 }
+                if isNew { plan.newlyGivenUp += 1 }
                 unsafe storage.slots[Int(head)].isRefused = true
             }
         }

@@ -27,6 +27,18 @@ public struct HandledRequest: Hashable, Sendable {
     var mark: UInt32 { UInt32(truncatingIfNeeded: queue) << 16 &+ UInt32(slot) &+ 1 }
 }
 
+/// A request over which a worker has died by its own fault.
+public struct Suspect: Hashable, Sendable {
+    public var request: HandledRequest
+    /// Of the worker that has died.
+    public var generation: UInt64
+
+    public init(_ request: HandledRequest, generation: UInt64) {
+        self.request = request
+        self.generation = generation
+    }
+}
+
 /// One worker's time with the device.
 public struct WorkerLife: Hashable, Sendable {
     /// The number under which it had the device.

@@ -161,6 +161,35 @@ extension RequestRecords {
         unsafe wire_store64(entry + 56, generation << 8 | UInt64(min(before + 1, 255)))
     }
 
+    /// What becomes of a request that a worker before has left.
+    public enum Verdict: Sendable {
+        case goesOn
+        /// It is answered with an error; `isNew`: for the first time.
+        case isGivenUp(isNew: Bool)
+        /// Not even that: it stays in flight, untouched.
+        case isSetAside
+    }
+
+    /// So many workers die over one request; then it is answered with an error.
+    private static var deathsUntilGivenUp: Int { 2 }
+
+    /// Decides what becomes of a request. One is blamed that was being handled when a worker died by its own fault; one
+    /// that is blamed again is answered with an error. Finding the place for that answer is handling, too: if it is
+    /// blamed for that as well, it is left alone for good.
+    ///
+    /// - Parameters:
+    ///   - counter: of the request, in the inflight log.
+    ///   - suspect: what the worker before was handling when it died by its own fault; nil: nothing.
+    public func judge(_ request: HandledRequest, counter: UInt64, _ suspect: Suspect?) -> Verdict {
+        let before = strikes(request.slot, counter: counter)
+        if let suspect, suspect.request == request {
+            strike(request.slot, counter: counter, generation: suspect.generation)
+        }
+        let now = strikes(request.slot, counter: counter)
+        if now > Self.deathsUntilGivenUp { return .isSetAside }
+        return now == Self.deathsUntilGivenUp ? .isGivenUp(isNew: before < now) : .goesOn
+    }
+
     /// The request that the slot may have had is no more: counters begin anew when a log is taken up, and another
     /// request could get its.
     public func forgive(_ slot: UInt16) {

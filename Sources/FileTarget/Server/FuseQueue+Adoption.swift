@@ -5,9 +5,6 @@ internal import Telemetry
 public import Uring
 
 extension FuseQueue where Ring: ~Copyable {
-    /// So many workers die over one request; then it is answered with an error.
-    private static var deathsUntilGivenUp: Int { 2 }
-
     /// Takes up what a worker before has taken and not returned, as far as the kernel has it: its completion comes.
     ///
     /// All queues that share a server come before anything is started (`start`): what is started now takes submission
@@ -15,11 +12,10 @@ extension FuseQueue where Ring: ~Copyable {
     ///
     /// - Parameters:
     ///   - plan: what the log has; it is told what becomes of it.
-    ///   - suspect: the request that the worker before was handling when it died by its own fault, and the number of
-    ///     that worker; nil: none.
+    ///   - suspect: what the worker before was handling when it died by its own fault; nil: nothing.
     /// - Returns: those to be started, in the order in which they were taken.
     public mutating func adopt<Files: FileSystem & ~Copyable, Engine: IOEngine & ~Copyable>(
-        _ plan: inout RecoveryPlan, suspect: (request: HandledRequest, generation: UInt64)? = nil,
+        _ plan: inout RecoveryPlan, suspect: Suspect? = nil,
         _ server: inout FuseServer<Files, Engine>
     ) -> [UInt16] {
         continueSequences()
@@ -50,25 +46,19 @@ extension FuseQueue where Ring: ~Copyable {
         account.handleNothing()
     }
 
-    /// Decides what is given up: as BlockQueue does. A request that is blamed once more for its answer is left alone.
-    private mutating func judge(
-        _ plan: inout RecoveryPlan, _ suspect: (request: HandledRequest, generation: UInt64)?
-    ) {
+    /// Decides what is given up.
+    private mutating func judge(_ plan: inout RecoveryPlan, _ suspect: Suspect?) {
         guard records.isKept else { return }
         let known = Set(plan.heads)
         for slot in 0..<ring.size where !known.contains(slot) { records.forgive(slot) }
         for head in plan.heads {
-            let counter = ring.counter(of: head)
-            let before = records.strikes(head, counter: counter)
-            if let suspect, suspect.request == HandledRequest(queue: index, slot: head) {
-                records.strike(head, counter: counter, generation: suspect.generation)
-            }
-            let strikes = records.strikes(head, counter: counter)
-            if strikes > Self.deathsUntilGivenUp {
-                plan.setAside.append(head)
-            } else if strikes == Self.deathsUntilGivenUp {
+            let request = HandledRequest(queue: index, slot: head)
+            switch records.judge(request, counter: ring.counter(of: head), suspect) {
+            case .goesOn: break
+            case .isSetAside: plan.setAside.append(head)
+            case .isGivenUp(let isNew):
                 plan.givenUp.append(head)
-                if before < strikes { plan.newlyGivenUp += 1 }
+                if isNew { plan.newlyGivenUp += 1 }
                 unsafe storage.slots[Int(head)].isRefused = true
             }
         }

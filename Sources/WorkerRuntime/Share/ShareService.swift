@@ -104,8 +104,7 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     mutating func adopt(
         _ plan: inout RecoveryPlan, suspect: Suspect?, _ service: inout ShareService<Engine>
     ) -> [UInt16] {
-        queue.adopt(
-            &plan, suspect: suspect.map { (request: $0.request, generation: $0.generation) }, &service.server)
+        queue.adopt(&plan, suspect: suspect, &service.server)
     }
 
     mutating func start(_ heads: [UInt16], _ service: inout ShareService<Engine>) {
