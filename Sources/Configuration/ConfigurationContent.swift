@@ -252,7 +252,7 @@ extension ConfigurationContent {
         guard devices.count < Self.maximumDevices else {
             return note(file, path, "there are more than \(Self.maximumDevices) devices")
         }
-        var device = DiskParameters(name: name, file: nil)
+        var device = DiskParameters(name: name, file: nil, queueSize: kind.standardQueueSize)
         if kind == .share { device.share = ShareParameters(directory: "", tag: name) }
         let given = Set(content.map(\.key))
         applyDefaults(to: &device, but: given)

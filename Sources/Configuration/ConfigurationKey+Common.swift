@@ -28,10 +28,11 @@ extension ConfigurationKey {
                 get: { ReadValue(integer: $0.queues) },
                 set: { $0.queues = $1?.integer ?? 1 }),
             ConfigurationKey(
-                name: "queue-size", form: .integer(2...1024), standard: "256", change: .recreation, isDefaultable: true,
+                name: "queue-size", form: .integer(2...1024), standard: "\(kind.standardQueueSize)", change: .recreation,
+                isDefaultable: true,
                 about: "The largest ring that is accepted, in descriptors.",
                 get: { ReadValue(integer: $0.queueSize) },
-                set: { $0.queueSize = $1?.integer ?? 256 }),
+                set: { $0.queueSize = $1?.integer ?? kind.standardQueueSize }),
             ConfigurationKey(
                 name: "threads", form: .integer(1...kind.maximumThreads), standard: "1", change: .recreation,
                 isDefaultable: true,

@@ -24,7 +24,7 @@ struct CreateShare: ParsableCommand {
     var queues = 1
 
     @Option(help: "The largest ring that is accepted, 2 to 1024.")
-    var queueSize = 256
+    var queueSize = DeviceKind.share.standardQueueSize
 
     @Option(help: "Loop threads, 1 to 14, at most as many as queues.")
     var threads = 1
@@ -80,36 +80,11 @@ struct CreateShare: ParsableCommand {
     @Option(help: "Files that it may have open at once (16384).")
     var maxFiles: Int?
 
-    @Option(help: "Poll at most so long before sleeping, in microseconds, 0 to 1000000 (50).")
-    var pollUs: Int?
-
-    @Option(help: "CPUs to bind the threads to, in turn, such as 0,2,4.")
-    var cpus: String?
-
-    @Flag(help: "Keep all guest memory present while it is mapped.")
-    var pinMemory = false
-
-    @Flag(help: "Offer split rings only; packed ones are for front-ends that ask for them.")
-    var splitRings = false
-
-    @Option(help: "Permissions of the socket, octal (as batond's umask makes them).")
-    var socketMode: String?
-
-    @Option(help: "Owner of the socket, a name or a number.")
-    var socketOwner: String?
-
-    @Option(help: "Group of the socket, a name or a number.")
-    var socketGroup: String?
+    @OptionGroup var common: CommonOptions
 
     @OptionGroup var resources: ResourceOptions
 
     @OptionGroup var connection: ConnectionOptions
-
-    func validate() throws {
-        if let cpus, cpuNumbers(cpus) == nil {
-            throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'")
-        }
-    }
 
     private var device: DiskParameters {
         var share = ShareParameters(directory: absolute(directory), tag: tag ?? name)
@@ -125,11 +100,8 @@ struct CreateShare: ParsableCommand {
             name: name, file: nil, socket: socket.map(absolute), queues: queues, queueSize: queueSize,
             threads: threads, readOnly: readOnly)
         device.share = share
-        device.pollMicroseconds = pollUs
-        device.cpus = cpus.flatMap(cpuNumbers)
-        (device.pinMemory, device.splitRings) = (asked(pinMemory), asked(splitRings))
+        common.apply(to: &device)
         resources.apply(to: &device)
-        (device.socketMode, device.socketOwner, device.socketGroup) = (socketMode, socketOwner, socketGroup)
         return device
     }
 

@@ -46,26 +46,7 @@ struct CreateDisk: ParsableCommand {
     @Option(help: "Logical block size, 512 or 4096 (what the storage has).")
     var blockSize: Int?
 
-    @Flag(help: "Offer split rings only; packed ones are for front-ends that ask for them.")
-    var splitRings = false
-
-    @Option(help: "Poll at most so long before sleeping, in microseconds, 0 to 1000000 (50).")
-    var pollUs: Int?
-
-    @Option(help: "CPUs to bind the threads to, in turn, such as 0,2,4.")
-    var cpus: String?
-
-    @Flag(help: "Keep all guest memory present while it is mapped.")
-    var pinMemory = false
-
-    @Option(help: "Permissions of the socket, octal (as batond's umask makes them).")
-    var socketMode: String?
-
-    @Option(help: "Owner of the socket, a name or a number.")
-    var socketOwner: String?
-
-    @Option(help: "Group of the socket, a name or a number.")
-    var socketGroup: String?
+    @OptionGroup var common: CommonOptions
 
     @OptionGroup var resources: ResourceOptions
 
@@ -78,18 +59,13 @@ struct CreateDisk: ParsableCommand {
 
     func validate() throws {
         if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
-        if let cpus, cpuNumbers(cpus) == nil { throw ValidationError("--cpus is a list such as 0,2,4, not '\(cpus)'") }
     }
 
     private var disk: DiskParameters {
         var disk = DiskParameters(
             name: name, file: file.map(absolute), socket: socket.map(absolute), queues: queues, queueSize: queueSize,
             threads: threads, readOnly: readOnly, cache: cache, serial: serial, blockSize: blockSize)
-        if splitRings { disk.splitRings = true }
-        if pinMemory { disk.pinMemory = true }
-        disk.pollMicroseconds = pollUs
-        disk.cpus = cpus.flatMap(cpuNumbers)
-        (disk.socketMode, disk.socketOwner, disk.socketGroup) = (socketMode, socketOwner, socketGroup)
+        common.apply(to: &disk)
         resources.apply(to: &disk)
         // 0 is how `baton limit` says that there is none.
         let limit = LimitInfo().changed(limits.info)

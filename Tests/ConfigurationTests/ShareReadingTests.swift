@@ -84,7 +84,8 @@ import Testing
         (home.splitRings, home.pinMemory, home.pollMicroseconds, home.cpus) = (true, true, 0, [0, 2])
         (home.socketMode, home.socketOwner, home.socketGroup) = ("0660", "root", "0")
         (home.cpuWeight, home.memoryMax, home.ioWeight) = (200, 64 << 20, 50)
-        var plain = DiskParameters(name: "plain", file: nil, queues: 3)
+        // libvirt asks for 1024.
+        var plain = DiskParameters(name: "plain", file: nil, queues: 3, queueSize: 1024)
         var other = ShareParameters(directory: "/srv/plain", tag: "plain")
         (other.cache, other.flock, other.xattr) = ("always", true, true)
         plain.share = other

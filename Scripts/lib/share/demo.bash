@@ -9,7 +9,7 @@ create_share() {
     make_share "$work/share"
     cp "$worker" "$work/worker"
     start_supervisor
-    baton create share "$device" --directory "$work/share" --socket "$work/share.sock" --queues "$queues" --queue-size 1024 --xattr --flock >/dev/null ||
+    baton create share "$device" --directory "$work/share" --socket "$work/share.sock" --queues "$queues" --xattr --flock >/dev/null ||
         fail "the share was not made. batond said: $(tail -20 "$work/worker.log")"
     next_worker=$programs/next-worker
     staffed || fail "nobody serves the share. batond said: $(tail -20 "$work/worker.log")"
