@@ -42,6 +42,11 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
     /// A share's tables of nodes and open files.
     public static let shareTables = CustodyRole(rawValue: 17)
 
+    /// /dev/fuse, whose requests are those of a mount.
+    public static let fuseDevice = CustodyRole(rawValue: 18)
+    /// Where the requests of a mount lie, by loop.
+    public static let fuseRequests = CustodyRole(rawValue: 19)
+
     public var description: String {
         switch self {
         case .record: "session record"
@@ -61,6 +66,8 @@ public struct CustodyRole: RawRepresentable, Hashable, Sendable, CustomStringCon
         case .journal: "journal"
         case .thread: "thread"
         case .shareTables: "share's tables"
+        case .fuseDevice: "/dev/fuse"
+        case .fuseRequests: "requests of the mount"
         default: "role \(rawValue)"
         }
     }

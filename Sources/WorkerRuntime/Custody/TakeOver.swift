@@ -71,7 +71,7 @@ struct TakeOver {
         }
     }
 
-    private func kept(_ key: CustodyKey, bytes: Int, name: String) throws -> OwnedFD {
+    func kept(_ key: CustodyKey, bytes: Int, name: String) throws -> OwnedFD {
         if let fd = try link.descriptors.duplicate(key) { return fd }
         let fd = try makeMemoryFile(name: name, count: bytes)
         try link.keep(fd, under: key)

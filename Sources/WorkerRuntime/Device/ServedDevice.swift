@@ -54,9 +54,9 @@ class ServedDevice: VhostUserDevice {
     private var inflight: InflightRegion?
     /// Where they are logged else, in memory that outlives this process; nil: nowhere.
     private let privateInflight: InflightRegion?
-    private let statistics: DeviceStatistics
+    let statistics: DeviceStatistics
     /// What this worker has claimed; nil: it is on its own, or stands by.
-    private var ownership: Ownership?
+    private(set) var ownership: Ownership?
     private(set) var isStandingBy: Bool
     /// What finished queues have counted since the last `takeReport`.
     private var report = QueueReport()
@@ -127,6 +127,9 @@ class ServedDevice: VhostUserDevice {
     ///
     /// - Returns: why it does not, as a sentence; nil when it has the new one.
     func resize(to bytes: UInt64, isShrinking: Bool) -> String? { "only disks have a size" }
+
+    /// This device, if it is this host's kernel that uses it, and no front-end.
+    var mount: MountDevice? { nil }
 
     /// The driver has gone, or starts anew: what it has set is as before it came.
     func forgetDriver() {}
@@ -336,6 +339,14 @@ extension ServedDevice {
             marks: marks(index, setup), statistics: statistics)
         try takeRight()
         defer { giveRightUpIfIdle() }
+        try attach(attachment)
+        queues[index].setup = setup
+        queues[index].lastBase = setup.base
+    }
+
+    /// Has the queue's loop serve it.
+    func attach(_ attachment: QueueAttachment) throws(DeviceRefusal) {
+        let index = attachment.index
         switch loop(of: index).command(.attach(attachment)) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
@@ -351,8 +362,6 @@ extension ServedDevice {
             if ownership == nil { logRecoveries() }
         case .attached, .done, .tookUp, .detached: break
         }
-        queues[index].setup = setup
-        queues[index].lastBase = setup.base
     }
 
     /// Logs what the queues found that have been started. In a take-over that is done when they serve: a guest waits.

@@ -52,6 +52,8 @@ struct DiskQueue<Ring: RequestRing & ~Copyable, Backend: StorageBackend & ~Copya
             call: attachment.signals.call?.number ?? -1)
     }
 
+    static var breakage: Breakage { .ring }
+
     var index: Int { queue.index }
     var base: UInt32 { queue.base }
     var counts: QueueCounts { queue.counts }

@@ -170,9 +170,9 @@ extension QueueTable where Queue: ~Copyable {
     private mutating func reportBroken(_ place: Int, _ office: borrowing LoopOffice) {
         guard unsafe !places[place].reportedBroken else { return }
         unsafe places[place].reportedBroken = true
-        office.log.error(
-            "the guest's ring makes no sense: the queue is served no more until it is set up anew",
-            metadata: ["queue": "\(unsafe places[place].queue.index)"])
+        let breakage = Queue.breakage
+        office.log.log(
+            level: breakage.level, "\(breakage.text)", metadata: ["queue": "\(unsafe places[place].queue.index)"])
         if let error = unsafe places[place].signals.error { signalEvent(error.number) }
     }
 }

@@ -1,6 +1,7 @@
 internal import BlockTarget
 internal import Custody
 internal import Inflight
+internal import Logging
 internal import Platform
 internal import Telemetry
 internal import Uring
@@ -46,6 +47,15 @@ enum DeviceChange: Sendable {
     case writesThrough(Bool)
 }
 
+/// What is said, once, of a queue that can be served no more.
+struct Breakage {
+    var text: String
+    var level: Logger.Level
+
+    static let ring = Breakage(
+        text: "the guest's ring makes no sense: the queue is served no more until it is set up anew", level: .error)
+}
+
 /// One queue of a device, on one kind of ring: takes requests, has the service carry them out, returns them.
 protocol ServedQueue: ~Copyable {
     associatedtype Service: LoopService & ~Copyable
@@ -64,6 +74,8 @@ protocol ServedQueue: ~Copyable {
     ) throws
 
     var index: Int { get }
+    /// What is said of one that can be served no more.
+    static var breakage: Breakage { get }
     /// Where the ring stands, as GET_VRING_BASE tells it.
     var base: UInt32 { get }
     /// What it has counted, and workers before this one.

@@ -13,6 +13,8 @@ public struct ShareConfiguration: Sendable, Equatable {
     public var maximumNodes = 1 << 21
     /// The most that it may have open at once.
     public var maximumFiles = 1 << 14
+    /// It is this host's kernel that uses the share, by a mount, and no guest.
+    public var isMounted = false
     /// What this process may have open, RLIMIT_NOFILE; nil: as many as it may ask for.
     public var descriptorLimit: Int?
     /// Make the directory this process's root, in namespaces of its own, before a front-end is heard.
@@ -53,23 +55,33 @@ extension WorkerConfiguration {
         if takeOver == nil { session.takeUp() }
         var loops: [LoopThread] = []
         for index in 0..<threadCount {
-            let service: ShareService<Ring>
-            do {
-                let engine =
-                    if let takeOver { try takeOver.ring(index) } else {
-                        try Ring(entries: 256, completions: ringCompletions)
-                    }
-                service = try ShareService(session, engine: engine, isAlone: takeOver == nil)
-            } catch let error as SystemError {
-                throw error
-            } catch {
-                throw SystemError(cannot: "set up", "a loop", error as? Errno)
-            }
-            loops.append(try startLoop(index, service, takeOver != nil, log))
+            loops.append(
+                share.isMounted
+                    ? try startLoop(DeviceTransport.self, index, session, takeOver, log)
+                    : try startLoop(VirtioTransport.self, index, session, takeOver, log))
         }
-        return ShareDevice(
-            session, openFiles: openFiles,
-            try deviceParts(queueCount: queueCount, loops, statistics, takeOver, log))
+        let parts = try deviceParts(queueCount: queueCount, loops, statistics, takeOver, log)
+        return share.isMounted
+            ? MountDevice(session, openFiles: openFiles, parts)
+            : ShareDevice(session, openFiles: openFiles, parts)
+    }
+
+    private func startLoop<Transport: ShareTransport>(
+        _ transport: Transport.Type, _ index: Int, _ session: ShareSession, _ takeOver: TakeOver?, _ log: Logger
+    ) throws(SystemError) -> LoopThread {
+        let service: ShareService<Transport, Ring>
+        do {
+            let engine =
+                if let takeOver { try takeOver.ring(index) } else {
+                    try Ring(entries: 256, completions: ringCompletions)
+                }
+            service = try ShareService(session, engine: engine, isAlone: takeOver == nil)
+        } catch let error as SystemError {
+            throw error
+        } catch {
+            throw SystemError(cannot: "set up", "a loop", error as? Errno)
+        }
+        return try startLoop(index, service, takeOver != nil, log)
     }
 
     func shareMemory(

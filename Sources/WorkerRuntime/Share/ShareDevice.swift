@@ -4,7 +4,7 @@ internal import Platform
 internal import VhostUser
 
 /// What a share has besides what every device has: its tables, which are its driver's.
-final class ShareDevice: ServedDevice {
+class ShareDevice: ServedDevice {
     private let session: ShareSession
     private let openFiles: FileRing?
 

@@ -2,16 +2,44 @@ internal import BlockTarget
 internal import Custody
 internal import FileTarget
 internal import Inflight
+internal import Logging
 internal import Platform
 internal import Telemetry
 internal import Uring
 internal import Virtio
 
+/// What brings a share's requests.
+protocol ShareTransport {
+    associatedtype Split: RequestRing & ~Copyable
+    associatedtype Packed: RequestRing & ~Copyable
+
+    /// What a queue says that can be served no more, and how loudly.
+    static var breakage: Breakage { get }
+}
+
+/// A guest's driver, by virtqueues.
+enum VirtioTransport: ShareTransport {
+    typealias Split = SplitRequestRing
+    typealias Packed = PackedRequestRing
+
+    static var breakage: Breakage { .ring }
+}
+
+/// This host's kernel, by /dev/fuse.
+enum DeviceTransport: ShareTransport {
+    typealias Split = FuseDeviceRing
+    typealias Packed = FuseDeviceRing
+
+    static var breakage: Breakage { Breakage(text: "it is mounted no more", level: .info) }
+}
+
 /// A loop's part of a shared directory: a FUSE server on an engine of its own. The tables of nodes and files are all
 /// loops' (`ShareSession`).
-struct ShareService<Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, @unchecked Sendable, LoopService {
-    typealias SplitQueue = ShareQueue<SplitRequestRing, Engine>
-    typealias PackedQueue = ShareQueue<PackedRequestRing, Engine>
+struct ShareService<Transport: ShareTransport, Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, @unchecked Sendable,
+    LoopService
+{
+    typealias SplitQueue = ShareQueue<Transport.Split, Transport, Engine>
+    typealias PackedQueue = ShareQueue<Transport.Packed, Transport, Engine>
 
     fileprivate var server: FuseServer<Passthrough, Engine>
     fileprivate let session: ShareSession
@@ -42,7 +70,11 @@ struct ShareService<Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, @unchec
 }
 
 /// A share's queue, as a loop serves it.
-struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & Sendable>: ~Copyable, ServedQueue {
+struct ShareQueue<
+    Ring: RequestRing & ~Copyable, Transport: ShareTransport, Engine: IOEngine & ~Copyable & Sendable
+>: ~Copyable, ServedQueue {
+    typealias Service = ShareService<Transport, Engine>
+
     private var queue: FuseQueue<Ring>
     /// Of the session, as of the last try of those that wait for a lock; and when they try again in any case: a lock
     /// may be given up on the host, where nobody tells.
@@ -51,11 +83,13 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     /// Nobody waits for a lock any more: the queue is to be let go of.
     private var isEnding = false
 
+    static var breakage: Breakage { Transport.breakage }
+
     private static var retryNanoseconds: UInt64 { 10_000_000 }
 
     init(
         _ attachment: QueueAttachment, areas: RingAreas, records: consuming RequestRecords,
-        account: consuming QueueAccount, plan: inout RecoveryPlan, _ service: borrowing ShareService<Engine>
+        account: consuming QueueAccount, plan: inout RecoveryPlan, _ service: borrowing Service
     ) throws {
         let ring = try Ring(
             areas, base: attachment.base, region: attachment.inflight, queue: attachment.index, plan: &plan)
@@ -75,13 +109,13 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     var hasWaiting: Bool { queue.hasStalled || queue.hasWaiting }
     var adoptedCount: Int { queue.adoptedCount }
 
-    mutating func service(_ service: inout ShareService<Engine>) -> Int { queue.service(&service.server) }
+    mutating func service(_ service: inout Service) -> Int { queue.service(&service.server) }
 
-    mutating func finish(_ completion: IOCompletion, _ service: inout ShareService<Engine>) {
+    mutating func finish(_ completion: IOCompletion, _ service: inout Service) {
         queue.finish(token: RequestToken(rawValue: completion.token), result: completion.result, &service.server)
     }
 
-    mutating func resumeStalled(_ service: inout ShareService<Engine>) -> Bool {
+    mutating func resumeStalled(_ service: inout Service) -> Bool {
         var worked = queue.hasStalled && queue.resumeStalled(&service.server)
         guard queue.hasWaiting else { return worked }
         if isEnding {
@@ -102,12 +136,12 @@ struct ShareQueue<Ring: RequestRing & ~Copyable, Engine: IOEngine & ~Copyable & 
     mutating func endHolding(_ isLeaving: Bool) { isEnding = isLeaving }
 
     mutating func adopt(
-        _ plan: inout RecoveryPlan, suspect: Suspect?, _ service: inout ShareService<Engine>
+        _ plan: inout RecoveryPlan, suspect: Suspect?, _ service: inout Service
     ) -> [UInt16] {
         queue.adopt(&plan, suspect: suspect, &service.server)
     }
 
-    mutating func start(_ heads: [UInt16], _ service: inout ShareService<Engine>) {
+    mutating func start(_ heads: [UInt16], _ service: inout Service) {
         queue.start(heads, &service.server)
     }
 
