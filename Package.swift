@@ -101,7 +101,7 @@ let package = Package(
             ] + nio,
             swiftSettings: settings),
         .executableTarget(
-            name: "baton", dependencies: ["Configuration", "ControlAPI", "Platform", argumentParser],
+            name: "baton", dependencies: ["CLinux", "Configuration", "ControlAPI", "Platform", argumentParser],
             swiftSettings: settings),
 
         // The other side

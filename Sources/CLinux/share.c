@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 // sys/mount.h and linux/mount.h do not go together in every glibc: what is needed of the former.
@@ -83,6 +85,38 @@ int clinux_mount_fuse(int device, const char *place, int read_only) {
     snprintf(options, sizeof options,
              "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
     return mount("baton", place, "fuse.baton", NOSUID | NODEV | (read_only ? READ_ONLY : 0), options);
+}
+
+int clinux_is_fuse_device(int fd) {
+    struct stat status;
+    return !fstat(fd, &status) && S_ISCHR(status.st_mode) && status.st_rdev == makedev(10, 229);
+}
+
+int clinux_make_fuse_mount(int device, const char *source, int read_only) {
+    char number[16];
+    const int context = (int)syscall(SYS_fsopen, "fuse", FSOPEN_CLOEXEC);
+    if (context < 0) return -1;
+    snprintf(number, sizeof number, "%d", device);
+    const char *const values[][2] = {{"source", source},       {"subtype", "baton"}, {"fd", number},
+                                     {"rootmode", "40000"}, {"user_id", "0"},     {"group_id", "0"}};
+    const char *const flags[] = {"allow_other", "default_permissions"};
+    long result = 0;
+    for (unsigned i = 0; i < sizeof values / sizeof values[0] && !result; i++)
+        result = syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, values[i][0], values[i][1], 0);
+    for (unsigned i = 0; i < sizeof flags / sizeof flags[0] && !result; i++)
+        result = syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, flags[i], NULL, 0);
+    if (!result) result = syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    if (!result)
+        result = syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC,
+                         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (read_only ? MOUNT_ATTR_RDONLY : 0));
+    const int error = errno;
+    close(context);
+    errno = error;
+    return (int)result;
+}
+
+int clinux_attach_mount(int tree, const char *place) {
+    return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 int clinux_unmount_fuse(const char *place) { return umount2(place, DETACH); }

@@ -28,6 +28,8 @@ public struct ShareParameters: Codable, Hashable, Sendable {
     /// Files that a guest may know at once, and have open at once.
     public var maxNodes: Int?
     public var maxFiles: Int?
+    /// Where this host mounts it; absent: a guest does.
+    public var mountPoint: String?
 
     public init(directory: String, tag: String) {
         self.directory = directory

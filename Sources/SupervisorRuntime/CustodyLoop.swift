@@ -297,8 +297,14 @@ extension CustodyLoop {
         return status(of: device)
     }
 
-    func delete(_ name: String, reply: @escaping @Sendable (Result<Void, SupervisorError>) -> Void) {
+    /// - Parameter sparesMounts: what is mounted on this host is not taken away from whoever uses it.
+    func delete(
+        _ name: String, sparesMounts: Bool, reply: @escaping @Sendable (Result<Void, SupervisorError>) -> Void
+    ) {
         guard let device = devices[name] else { return reply(.failure(.noSuchDevice(name))) }
+        if sparesMounts, device.machine.isConnected, let place = device.configuration.share?.mountPoint {
+            return reply(.failure(.failed("it is mounted at \(place): unmount it (baton umount \(place))")))
+        }
         deletions[name, default: []].append(reply)
         device.handle(.delete)
     }

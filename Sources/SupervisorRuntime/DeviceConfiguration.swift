@@ -87,6 +87,10 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
             throw .invalid("a block has 512 or 4096 bytes")
         }
         try share?.validate()
+        // Each loop takes requests from the one stream that there is.
+        guard share?.mountPoint == nil || queueCount == threadCount else {
+            throw .invalid("a mount has a queue for each thread, not \(queueCount) for \(threadCount)")
+        }
         try validateRunning()
     }
 

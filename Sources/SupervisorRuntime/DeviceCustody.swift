@@ -194,6 +194,8 @@ final class DeviceCustody {
         applyLimits()
         statistics.setPolicy(configuration.policy)
         handle(.begin)
+        // The supervisor before has not come to it.
+        endIfUnmounted()
         // It was accepted, and nobody has heard of it yet.
         if custody[connection] != nil, !machine.isConnected { handle(.connected) }
         for worker in machine.workers {
@@ -400,6 +402,7 @@ extension DeviceCustody {
                     if let fd = fds.takeFirst() { arrived = SharedFD(fd) }
                     handle(.message(id, message, hasDescriptor: arrived != nil))
                     arrived = nil
+                    if message.kind == .disconnected { endIfUnmounted() }
                 }
                 // Only now that it has been carried out: it would be found again by a supervisor's successor.
                 _ = try link.channel.receive()
@@ -408,6 +411,12 @@ extension DeviceCustody {
                 return
             }
         }
+    }
+
+    /// A mount is mounted once: there is nothing to wait for when it is not mounted any more.
+    private func endIfUnmounted() {
+        guard configuration.share?.mountPoint != nil, machine.connectionCount > 0, !machine.isConnected else { return }
+        handle(.delete)
     }
 
     /// Whoever was active before has said all that it will ever say: that comes first.

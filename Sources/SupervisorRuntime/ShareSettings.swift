@@ -12,6 +12,9 @@ public struct ShareSettings: Codable, Hashable, Sendable {
     public var tag: String
     /// The most files that a driver may have open at once: places in the ring that keeps them.
     public var maximumFiles = 16_384
+    /// Where this host mounts it, an absolute path; nil: a guest does. Nobody needs to know but people: whoever mounts
+    /// it brings /dev/fuse.
+    public var mountPoint: String?
     /// Options of the worker, `--name` or `--name=value`, as the operator has asked for them.
     public var options: [String] = []
 
@@ -30,13 +33,19 @@ public struct ShareSettings: Codable, Hashable, Sendable {
         guard (16...1 << 20).contains(maximumFiles) else {
             throw .invalid("a driver may have 16 to 1048576 files open, not \(maximumFiles)")
         }
+        if let mountPoint {
+            guard mountPoint.hasPrefix("/"), !mountPoint.contains("\n") else {
+                throw .invalid("a mount point's path begins with / and has no line feed")
+            }
+        }
         guard options.allSatisfy({ $0.hasPrefix("--") && !$0.contains("\n") }) else {
             throw .invalid("an option of a share begins with -- and has no line feed")
         }
     }
 
     var workerOptions: [String] {
-        ["--shared-dir=\(directory)", "--tag=\(tag)", "--max-files=\(maximumFiles)"] + options
+        ["--shared-dir=\(directory)", "--tag=\(tag)", "--max-files=\(maximumFiles)"]
+            + (mountPoint.map { ["--mount=\($0)"] } ?? []) + options
     }
 
     /// The directory, for as long as the device exists: whatever becomes of its path.

@@ -71,8 +71,13 @@ public final class Supervisor: Sendable {
     }
 
     /// Ends a device: its workers finish what they have, the front-end's connection is closed.
-    public func delete(_ name: String, reply: @escaping @Sendable (Result<Void, SupervisorError>) -> Void) {
-        mailbox.post { $0.delete(name, reply: reply) }
+    ///
+    /// - Parameter sparesMounts: what is mounted on this host is refused: its users would find it broken.
+    public func delete(
+        _ name: String, sparesMounts: Bool = false,
+        reply: @escaping @Sendable (Result<Void, SupervisorError>) -> Void
+    ) {
+        mailbox.post { $0.delete(name, sparesMounts: sparesMounts, reply: reply) }
     }
 
     /// The state of one device, or of all in the order of their names.

@@ -130,7 +130,9 @@ extension RawOptions {
         } catch {
             throw UsageError("\(error)")
         }
-        return try limits(ShareConfiguration(description))
+        var share = ShareConfiguration(description)
+        share.isMounted = has(.mount)
+        return try limits(share)
     }
 
     private func limits(_ share: ShareConfiguration) throws(UsageError) -> ShareConfiguration {

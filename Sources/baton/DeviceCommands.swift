@@ -191,7 +191,9 @@ extension DeviceInfo {
                 ?? "  file: \(disk.file ?? "none; it keeps nothing") (\(disk.cache)\(readOnly))")
         for notice in notices ?? [] { lines.append("  notice: \(notice)") }
         if let origin = disk.origin { lines.append("  configured in: \(origin)") }
-        lines.append("  socket: \(disk.socket ?? "-")\(disk.accessDescription)")
+        lines.append(
+            disk.share?.mountPoint.map { "  mounted at: \($0)" }
+                ?? "  socket: \(disk.socket ?? "-")\(disk.accessDescription)")
         let rings = disk.splitRings == true ? ", split rings only" : ""
         lines.append("  queues: \(disk.queues) of \(disk.queueSize)\(rings), threads: \(disk.threadsDescription)")
         if let limit = disk.limit { lines.append("  limit: \(limit.text)") }

@@ -54,7 +54,7 @@ struct ControlService: Sendable {
             create(try JSONRPC.parameters(of: line, as: DiskParameters.self), id, caller)
         case .delete:
             let name = try JSONRPC.parameters(of: line, as: NameParameters.self).name
-            supervisor.delete(name) { result in
+            supervisor.delete(name, sparesMounts: true) { result in
                 if case .success = result { saved.remove(name) }
                 answer(result.map { Empty() }.mapError { JSONRPC.Fault($0) }, id, caller)
             }
@@ -133,7 +133,8 @@ struct ControlService: Sendable {
             return answer(.failure(JSONRPC.Fault(error)) as Result<Empty, JSONRPC.Fault>, id, caller)
         }
         supervisor.create(configuration) { [disk] result in
-            if case .success = result {
+            // What this host mounts is brought by whoever mounts it: it cannot be made anew without.
+            if case .success = result, disk.share?.mountPoint == nil {
                 do {
                     try saved.save(disk)
                 } catch {

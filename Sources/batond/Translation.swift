@@ -51,6 +51,7 @@ extension DeviceConfiguration {
             var settings = ShareSettings(directory: asked.directory, tag: asked.tag)
             settings.options = asked.options
             if let files = asked.maxFiles { settings.maximumFiles = files }
+            settings.mountPoint = asked.mountPoint
             share = settings
         }
         origin = disk.origin
@@ -103,6 +104,7 @@ extension DiskParameters {
             var parameters = ShareParameters(
                 directory: settings.directory, tag: settings.tag, options: settings.options)
             parameters.maxFiles = settings.maximumFiles
+            parameters.mountPoint = settings.mountPoint
             share = parameters
         }
         origin = configuration.origin

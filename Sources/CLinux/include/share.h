@@ -24,5 +24,15 @@ int clinux_keep_file_capabilities(int may_use_handles);
 /// anybody may use it. Returns 0, or -1 and errno.
 int clinux_mount_fuse(int device, const char *place, int read_only);
 
+/// Whether a descriptor is of /dev/fuse.
+int clinux_is_fuse_device(int fd);
+
+/// Makes a file system as clinux_mount_fuse mounts one, which is mounted nowhere yet, and gone when nobody has it open.
+/// `source` is what a list of mounts shows. Returns a descriptor of its root; -1 and errno.
+int clinux_make_fuse_mount(int device, const char *source, int read_only);
+
+/// Mounts what clinux_make_fuse_mount has made. Returns 0, or -1 and errno.
+int clinux_attach_mount(int tree, const char *place);
+
 /// Unmounts it, as soon as nobody uses it. Returns 0, or -1 and errno.
 int clinux_unmount_fuse(const char *place);

@@ -18,6 +18,8 @@ struct Tenure: ~Copyable {
     private let takeOver: TakeOver
     private let log: Logger
     private var connection: KeptConnection?
+    /// Of a mount, in place of a connection.
+    private var mount: MountConnection?
     /// The loops that may have operations of a worker before under way, and the command that each will answer.
     private var settling: [(mailbox: LoopMailbox, command: UInt64)]
     /// A size whose change has not been answered yet.
@@ -37,6 +39,7 @@ struct Tenure: ~Copyable {
         try device.takeUpStorage()
         device.lookAtStorage(announcing: false, isTakeOver: true)
         let connection = try Self.connect(device, takeOver, standby.replay)
+        let mount = try Self.mount(device, takeOver)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
         for (index, (mailbox, command)) in takingUp.enumerated() {
@@ -55,6 +58,7 @@ struct Tenure: ~Copyable {
         log.notice("\(summary)")
         settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
         self.connection = connection
+        self.mount = mount
         self.summary = summary
         self.device = device
         self.loops = loops
@@ -88,7 +92,9 @@ struct Tenure: ~Copyable {
     private static func connect(
         _ device: ServedDevice, _ takeOver: TakeOver, _ replay: Replay? = nil
     ) throws -> KeptConnection? {
-        guard let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else { return nil }
+        guard device.mount == nil, let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else {
+            return nil
+        }
         let ring = takeOver.ringNumbers.count - 1
         takeOver.record.noteThread(currentThreadNumber(), ring: ring)
         let replay = try replay ?? Replay(takeOver, on: device)
@@ -102,11 +108,28 @@ struct Tenure: ~Copyable {
         return connection
     }
 
+    /// Takes a mount up that is in custody; nil when there is none.
+    private static func mount(_ device: ServedDevice, _ takeOver: TakeOver) throws -> MountConnection? {
+        guard let mount = device.mount, let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else {
+            return nil
+        }
+        takeOver.record.noteThread(currentThreadNumber(), ring: takeOver.ringNumbers.count - 1)
+        return try MountConnection(stream: UnixStream(owning: fd), device: mount, takeOver: takeOver)
+    }
+
     /// To be watched for input; -1 when there is none.
     var connectionNumber: Int32 {
+        if let number = mountNumber { return number }
         switch connection {
-        case .some(let connection): connection.number
-        case .none: -1
+        case .some(let connection): return connection.number
+        case .none: return -1
+        }
+    }
+
+    private var mountNumber: Int32? {
+        switch mount {
+        case .some(let mount): mount.number
+        case .none: nil
         }
     }
 
@@ -122,16 +145,29 @@ struct Tenure: ~Copyable {
 
     /// A front-end's connection has been given.
     mutating func takeConnection() throws {
-        guard connection == nil else { return }
+        guard connection == nil, mount == nil else { return }
         connection = try Self.connect(device, takeOver)
+        mount = try Self.mount(device, takeOver)
     }
 
     /// Carries out the front-end's next message; when none waits, tells it of a change of the configuration.
     mutating func serveFrontend() {
+        if device.mount != nil { return serveMount() }
         device.receiveFromChannel()
         if serveConnection() || !device.mustAnnounce { return }
         device.announce()
         answerResize("")
+    }
+
+    private mutating func serveMount() {
+        guard var current = mount.take() else { return }
+        do throws(MountConnection.End) {
+            try current.receive()
+            mount = consume current
+        } catch {
+            current.end()
+            forgetConnection(error.reason)
+        }
     }
 
     /// Carries out the next message.
@@ -179,10 +215,15 @@ struct Tenure: ~Copyable {
 
     private func end(_ connection: consuming KeptConnection, _ reason: String) {
         connection.end()
+        forgetConnection(reason)
+    }
+
+    private func forgetConnection(_ reason: String) {
         let report = device.takeReport()
         log.info("the connection has ended: \(reason)", metadata: report.metadata)
         link.descriptors.removeAll([
             .connection, .memory, .kick, .call, .error, .dirtyLog, .dirtyLogEvent, .backendChannel, .sharedInflight,
+            .fuseDevice, .fuseRequests,
         ])
         link.tell(CustodyMessage(.disconnected, text: reason))
     }
@@ -201,6 +242,7 @@ struct Tenure: ~Copyable {
         }
         takeOver.statistics.noteStop(at: start)
         connection = nil
+        mount = nil
         record.noteFatalSignals(nil)
         record.release(generation)
     }

@@ -18,7 +18,7 @@ public struct MountWorker: ~Copyable {
     ///   - place: a directory.
     /// - Throws: what failed, and what to do.
     public init(_ configuration: WorkerConfiguration, at place: String, log: Logger) throws(SystemError) {
-        guard case .directory(let path, var share) = configuration.storage else {
+        guard case .directory(let path, _) = configuration.storage else {
             throw SystemError(cannot: "mount", "a disk", nil, advice: "Say what to mount: --shared-dir=PATH")
         }
         ignoreBrokenPipes()
@@ -34,14 +34,14 @@ public struct MountWorker: ~Copyable {
             throw SystemError(cannot: "open", "/dev/fuse", .current, advice: "The module fuse may not be loaded")
         }
         let device = OwnedFD(owning: fuse)
-        share.isMounted = true
         var asked = configuration
-        asked.storage = .directory(path: path, share)
         asked.queueCount = asked.threadCount + 1
         let statistics = try taking("memory to count in") { () throws(Errno) in try asked.makeStatistics() }
         let served = try asked.makeDevice(
             log: log, signals: signals.number, statistics: statistics, directory: directory)
-        guard let mount = served.mount else { preconditionFailure("a mounted share is a mount") }
+        guard let mount = served.mount else {
+            throw SystemError(cannot: "mount at", place, nil, advice: "The configuration is of a share for guests")
+        }
         let requests = try taking("memory for requests") { () throws(Errno) in
             try (0..<asked.threadCount).map { _ throws(Errno) in
                 SharedMapping(try Mapping(anonymous: MountDevice.requestBytes))
