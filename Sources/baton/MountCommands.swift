@@ -127,7 +127,7 @@ struct Unmount: ParsableCommand {
                     cannot: "unmount", mounted, error,
                     advice: error == .busy ? "Somebody uses it (fuser -m \(mounted)); --lazy does not wait for them" : "")
             }
-            if lazy || (try waitForEnd(of: device.disk.name, client)) {
+            if try lazy || waitForEnd(of: device.disk.name, client) {
                 if connection.json { return try printJSON(Empty()) }
                 return printText("\(device.disk.name): unmounted from \(mounted)\n", to: STDOUT_FILENO)
             }

@@ -60,7 +60,11 @@ struct MountConnection: ~Copyable {
     ///
     /// - Throws: that the mount has ended, and why.
     mutating func receive() throws(End) {
-        if isServing { throw End(reason: "it was unmounted") }
+        if isServing {
+            // Other things wake this thread, too.
+            guard waitForInput(number, milliseconds: 0) else { return }
+            throw End(reason: "it was unmounted")
+        }
         var word: UInt8 = 0
         var fds = ReceivedFDs()
         do throws(Errno) {
