@@ -37,6 +37,10 @@ public protocol RequestRing: ~Copyable {
     /// Fetches what the next `count` requests will need, so that their cache misses overlap.
     func prefetchAvailable(_ count: UInt16)
 
+    /// The slot that the next request is taken into, where the ring chooses it, and has it in its log as soon as it is
+    /// taken: what is recorded of the slot must say nothing of the request before by then. nil: the guest chooses.
+    var slotToTake: UInt16? { get }
+
     /// Takes the next request out of the ring. To be called no more often than `availableCount` says.
     ///
     /// - Returns: its slot as the guest wrote it: any number, which may be that of a request in flight. nil when none
@@ -77,6 +81,10 @@ public protocol RequestRing: ~Copyable {
 
     /// Tells the guest that kicks are not needed for now.
     mutating func disableKicks()
+}
+
+extension RequestRing where Self: ~Copyable {
+    @inlinable public var slotToTake: UInt16? { nil }
 }
 
 /// Where a ring lies, checked: all three areas are in mapped guest memory that stays mapped, and aligned.

@@ -116,6 +116,7 @@ public import Virtio
         let count = Int(min(available, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
         for taken in 0..<count {
+            if let slot = ring.slotToTake { records.begin(slot) }
             guard let slot = ring.take() else { return taken }
             guard slot < ring.size, !storage.isActive(slot) else {
                 returnUnusable(slot)

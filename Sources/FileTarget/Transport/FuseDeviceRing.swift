@@ -12,7 +12,7 @@ public import Virtio
 ///
 /// | # | Last thing done | The successor finds | and |
 /// |---|---|---|---|
-/// | 1 | a free slot chosen, not read into | length 0 | takes it for free |
+/// | 1 | a free slot chosen (`slotToTake`), its record emptied | length 0 | takes it for free |
 /// | 2 | read | a length, no answer | carries the request out |
 /// | 3 | `giveBack`: the answer is complete | a length, and how long the answer is | writes it, frees the slot |
 /// | 4 | the answer written | the same | writes it again: the kernel knows no such request (ENOENT) |
@@ -118,6 +118,8 @@ public import Virtio
     public mutating func availableCount() -> UInt16? { isGone ? nil : UInt16(free.count) }
 
     public func prefetchAvailable(_ count: UInt16) {}
+
+    public var slotToTake: UInt16? { free.last }
 
     public mutating func take() -> UInt16? {
         guard let slot = free.last else { return nil }
