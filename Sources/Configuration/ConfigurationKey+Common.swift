@@ -28,8 +28,8 @@ extension ConfigurationKey {
                 get: { ReadValue(integer: $0.queues) },
                 set: { $0.queues = $1?.integer ?? 1 }),
             ConfigurationKey(
-                name: "queue-size", form: .integer(2...1024), standard: "\(kind.standardQueueSize)", change: .recreation,
-                isDefaultable: true,
+                name: "queue-size", form: .integer(2...1024), standard: "\(kind.standardQueueSize)",
+                change: .recreation, isDefaultable: true,
                 about: "The largest ring that is accepted, in descriptors.",
                 get: { ReadValue(integer: $0.queueSize) },
                 set: { $0.queueSize = $1?.integer ?? kind.standardQueueSize }),

@@ -9,8 +9,8 @@ public enum DeviceKind: String, Sendable, CaseIterable {
     /// one.
     var maximumThreads: Int { self == .disk ? 15 : 14 }
 
-    /// Descriptors of a ring unless said otherwise. libvirt asks for 1024 of a share, QEMU itself for 128; of a disk both
-    /// ask for at most 256.
+    /// Descriptors of a ring unless said otherwise. libvirt asks for 1024 of a share, QEMU itself for 128; of a disk
+    /// both ask for at most 256.
     public var standardQueueSize: Int { self == .disk ? 256 : 1024 }
 
     /// A virtio-fs device has one queue more than it has request queues.

@@ -8,8 +8,8 @@ struct Mount: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Mount a share on this host, as guests see it.",
         discussion: """
-            It is a device of its own with the share's options, whose workers can be killed and upgraded as all others. \
-            It ends when it is unmounted: baton umount, or umount.
+            It is a device of its own with the share's options, whose workers can be killed and upgraded as all \
+            others. It ends when it is unmounted: baton umount, or umount.
             """)
 
     @Argument(help: "The share.")
@@ -119,13 +119,14 @@ struct Unmount: ParsableCommand {
                     guard let mounted = device.disk.share?.mountPoint else { return false }
                     return device.disk.name == path || mounted == place
                 })
-            else { throw SystemError(cannot: "unmount", path, nil, advice: "It is no mount of Baton: see baton list")  }
+            else { throw SystemError(cannot: "unmount", path, nil, advice: "It is no mount of Baton: see baton list") }
             let mounted = device.disk.share?.mountPoint ?? path
             guard unsafe umount2(mounted, lazy ? Int32(MNT_DETACH) : 0) == 0 else {
                 let error = Errno.current
                 throw SystemError(
                     cannot: "unmount", mounted, error,
-                    advice: error == .busy ? "Somebody uses it (fuser -m \(mounted)); --lazy does not wait for them" : "")
+                    advice: error == .busy
+                        ? "Somebody uses it (fuser -m \(mounted)); --lazy does not wait for them" : "")
             }
             if try lazy || waitForEnd(of: device.disk.name, client) {
                 if connection.json { return try printJSON(Empty()) }

@@ -7,8 +7,8 @@ public import Virtio
 /// What /dev/fuse is to a queue: requests of this host's kernel, in memory that outlives the worker as a guest's does.
 ///
 /// A read from /dev/fuse takes a request from the kernel for good, so what it was read into is its only place. That is
-/// a slot of memory in custody, and the slot is its own log: it is in flight from the moment that the kernel has written
-/// the length into its header until that is made 0 again. A thread that is killed in the read ends it first.
+/// a slot of memory in custody, and the slot is its own log: it is in flight from the moment that the kernel has
+/// written the length into its header until that is made 0 again. A thread that is killed in the read ends it first.
 ///
 /// | # | Last thing done | The successor finds | and |
 /// |---|---|---|---|

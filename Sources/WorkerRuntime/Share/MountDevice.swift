@@ -74,7 +74,7 @@ final class MountDevice: ShareDevice {
             mailbox.abandon(number)
             log.error("a request of the mount does not end", metadata: ["queue": "\(queue)"])
             // The loop goes on waiting, and the memory is its.
-            seat.requests.forEach { $0.keepForGood() }
+            for memory in seat.requests { memory.keepForGood() }
         }
     }
 }
