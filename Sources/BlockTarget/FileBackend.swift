@@ -338,6 +338,7 @@ extension FileBackend where Engine: ~Copyable {
                 releaseBounce(&slot)
                 return start(&slot)
             }
+            if error == .busy, !slot.isSynchronizing, let step = goWithoutRange(&slot) { return step }
         } else if slot.operation.worksOnRanges, !slot.isSynchronizing, let step = tryNextMethod(&slot, error) {
             return step
         }
@@ -362,6 +363,16 @@ extension FileBackend where Engine: ~Copyable {
         if slot.operation == .flush { return false }
         let isDurable = slot.isDurable
         return offsetMask != 0 || !isDurable
+    }
+
+    /// A range that never comes free: its zeroes are written like other data, which waits for nobody, and its space
+    /// stays taken, as freeing it is advice. Nil when there is nothing of the kind left to do.
+    private mutating func goWithoutRange(_ slot: inout RequestSlot) -> BackendStep? {
+        if slot.operation == .discard { return finishRange(&slot, 0) }
+        guard slot.method < RangeMethod.write else { return nil }
+        slot.attempts = 0
+        slot.method = RangeMethod.write
+        return rangeNext(&slot)
     }
 
     /// A storage that cannot do it this way may do it another way. Nil when the error says something else.

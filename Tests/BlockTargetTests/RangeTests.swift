@@ -97,6 +97,24 @@ struct RangeTests {
         #expect(bench.faults == StorageFaults())
     }
 
+    @Test("a range that never comes free: zeroes are written, a discard is only advice")
+    func busy() throws {
+        refuse(.busy, ["discard", "punch", "zero"])
+        let bench = try Disks.simulated(storage, isBlockDevice: true)
+        var unmapping = Self.range
+        unmapping.flags = 1
+        #expect(try bench.perform(.writeZeroes(unmapping)).status == ok)
+        #expect(isZeroed)
+        #expect(try bench.perform(.writeZeroes(Self.range, SectorRange(32, 8))).status == ok)
+        #expect(try bench.perform(.discard(Self.range)).status == ok)
+        #expect(asked.filter { $0 == "write" }.count == 3)
+        #expect(bench.faults.errors == 0)
+        // It is asked for again, as it may be free then.
+        refuse(.busy, [])
+        #expect(try bench.perform(.writeZeroes(Self.range)).status == ok)
+        #expect(asked.last == "zero")
+    }
+
     @Test("a range that fits no block of the storage: zeroes are written, a discard is only advice")
     func misaligned() throws {
         storage.rangeAlignment = 4096
