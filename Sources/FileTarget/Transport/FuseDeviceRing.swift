@@ -16,7 +16,7 @@ public import Virtio
 /// | 2 | read | a length, no answer | carries the request out |
 /// | 3 | `giveBack`: the answer is complete | a length, and how long the answer is | writes it, frees the slot |
 /// | 4 | the answer written | the same | writes it again: the kernel knows no such request (ENOENT) |
-/// | 5 | length made 0 | length 0, an answer | takes it for free |
+/// | 5 | length made 0 | length 0, an answer | takes it for free; forgets the answer, or it was the next request's |
 ///
 /// The areas are one: a page with the length of each slot's answer, plus 1; then the slots.
 @safe public struct FuseDeviceRing: RequestRing, ~Copyable {
@@ -53,7 +53,7 @@ public import Virtio
         free.reserveCapacity(Int(size))
         for slot in (0..<size).reversed() {
             switch standing(of: slot) {
-            case .free: free.append(slot)
+            case .free: release(slot)
             case .taken: plan.heads.append(slot)
             case .answered(let count):
                 write(slot, count)
