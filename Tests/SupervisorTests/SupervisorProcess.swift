@@ -1,5 +1,6 @@
 import ControlAPI
 import Foundation
+import Glibc
 import Platform
 import TestSupport
 
@@ -25,6 +26,12 @@ struct SupervisorProcess: ~Copyable {
         program = try Self.start(worker, options, in: directory)
     }
 
+    /// What every batond of the tests is told besides: BATON_SUPERVISOR_OPTIONS in the environment, separated by spaces.
+    private static let optionsOfAll: [String] = {
+        guard let text = unsafe getenv("BATON_SUPERVISOR_OPTIONS") else { return [] }
+        return unsafe String(cString: text).split(separator: " ").map(String.init)
+    }()
+
     private static func start(
         _ worker: String, _ options: [String], in directory: TemporaryDirectoryBox
     ) throws -> Program {
@@ -32,7 +39,8 @@ struct SupervisorProcess: ~Copyable {
         if TestFile.exists(socket) { try TestFile.remove(socket) }
         var program = try Program(
             executable("batond"),
-            ["--control-socket", socket, "--state-directory", directory.value.path, "--worker", worker] + options,
+            ["--control-socket", socket, "--state-directory", directory.value.path, "--worker", worker] + optionsOfAll
+                + options,
             in: directory.value)
         try program.waitForFile(socket)
         return program
