@@ -5,20 +5,6 @@ public import Telemetry
 
 // Why a queue does not go on with requests that are there: its device is at its limit, or the host has no room.
 
-/// Requests that stay in the ring because the device is at its limit.
-@usableFromInline
-struct LimitWait {
-    /// When the next one may be taken, in nanoseconds of CLOCK_MONOTONIC; 0: now.
-    @usableFromInline var end: UInt64 = 0
-    /// Until when the waiting has been counted; 0: nothing waits.
-    @usableFromInline var countedTo: UInt64 = 0
-
-    /// What is counted of one wait at most, between two looks: loops look ten times a second.
-    @usableFromInline static var longestLook: UInt64 { 1_000_000_000 }
-
-    init() {}
-}
-
 /// Requests that wait for room on the host: they have been taken, nothing of them is under way, and the log has them.
 @usableFromInline
 struct HeldRequests {
@@ -51,7 +37,7 @@ extension BlockQueue where Ring: ~Copyable {
     @inline(never)
     mutating func serviceLimited<Backend: StorageBackend & ~Copyable>(_ count: Int, _ backend: inout Backend) -> Int {
         for taken in 0..<count {
-            if isAtLimit() { return taken }
+            if limit.holds(throttle, &meter) { return taken }
             guard let slot = ring.take() else { return taken }
             guard slot < ring.size, unsafe !storage.slots[Int(slot)].isActive else {
                 returnUnusable(slot)
@@ -67,22 +53,8 @@ extension BlockQueue where Ring: ~Copyable {
             admit(slot, &backend)
             charge(slot)
         }
-        limit.countedTo = 0
+        limit.isOver()
         return count
-    }
-
-    /// Whether no request may be taken now. Counts the time in which that is so.
-    @inlinable
-    mutating func isAtLimit() -> Bool {
-        let now = meter.batchTime
-        let delay = throttle.delay(at: now)
-        limit.end = delay == 0 ? 0 : now &+ delay
-        guard delay > 0 else { return false }
-        if limit.countedTo != 0, now > limit.countedTo {
-            meter.countThrottled(nanoseconds: min(now - limit.countedTo, LimitWait.longestLook))
-        }
-        limit.countedTo = now
-        return true
     }
 
     /// Only reads and writes move data that counts.
@@ -99,11 +71,9 @@ extension BlockQueue where Ring: ~Copyable {
     /// - Returns: also whether requests wait in the ring: then nobody need kick.
     @inlinable
     public mutating func takeDeadline() -> (time: UInt64, isAtLimit: Bool)? {
-        let end = limit.end
-        limit.end = 0
-        let isAtLimit = end != 0 && throttle.isOn
-        guard held.head >= 0 else { return isAtLimit ? (end, true) : nil }
-        return (isAtLimit ? min(end, held.nextTry) : held.nextTry, isAtLimit)
+        let end = limit.takeEnd(throttle)
+        guard held.head >= 0 else { return end.map { ($0, true) } }
+        return (min(end ?? held.nextTry, held.nextTry), end != nil)
     }
 }
 

@@ -109,4 +109,11 @@ extension ConfigurationKey {
             get: { $0.ioWeight.map { ReadValue(integer: $0) } },
             set: { $0.ioWeight = $1?.integer }),
     ]
+
+    static let limit =
+        ConfigurationKey(
+            name: "limit", form: .limit, standard: "no limit", change: .live, isDefaultable: true,
+            about: "The most that the guest may have done in a second, as in `baton limit`.",
+            get: { LimitForm.entries(of: $0.limit).map { ReadValue(entries: $0) } },
+            set: { $0.limit = $1.flatMap { LimitForm.info($0.entries) } })
 }

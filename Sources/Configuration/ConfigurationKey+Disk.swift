@@ -5,8 +5,7 @@ internal import ControlAPI
 extension ConfigurationKey {
     static let disk: [ConfigurationKey] =
         [file, null, socket, serial, readOnly(.disk), diskCache] + queues(.disk) + [blockSize, splitRings] + running
-        + access
-        + resources + [limit, onEnospc]
+        + access + resources + [limit, onEnospc]
 
     private static let file =
         ConfigurationKey(
@@ -44,13 +43,6 @@ extension ConfigurationKey {
             about: "Logical block size, in bytes.",
             get: { $0.blockSize.map { ReadValue(integer: $0) } },
             set: { $0.blockSize = $1?.integer })
-
-    private static let limit =
-        ConfigurationKey(
-            name: "limit", form: .limit, standard: "no limit", change: .live, isDefaultable: true,
-            about: "The most that the guest may have done in a second, as in `baton limit`.",
-            get: { LimitForm.entries(of: $0.limit).map { ReadValue(entries: $0) } },
-            set: { $0.limit = $1.flatMap { LimitForm.info($0.entries) } })
 
     private static let onEnospc =
         ConfigurationKey(

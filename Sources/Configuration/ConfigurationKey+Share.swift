@@ -6,7 +6,7 @@ internal import ControlAPI
 extension ConfigurationKey {
     static let share: [ConfigurationKey] =
         [directory, tag, socket, readOnly(.share), shareCache] + contents + identities + tables + queues(.share)
-        + [splitRings] + running + access + resources
+        + [splitRings] + running + access + resources + [limit]
 
     private static let directory =
         ConfigurationKey(

@@ -111,10 +111,6 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
         }
         try limits?.validate()
         try rates?.validate()
-        // Its workers hold nothing of the kind: to take it would be to lie.
-        if share != nil, rates != nil {
-            throw .invalid("a share has no rate limits: cpu-weight, memory-max and io-weight limit its workers")
-        }
         if share != nil, holdsForRoom == true {
             throw .invalid("a share tells its guest that there is no room; it holds nothing")
         }

@@ -84,6 +84,8 @@ struct CreateShare: ParsableCommand {
 
     @OptionGroup var resources: ResourceOptions
 
+    @OptionGroup var limits: LimitOptions
+
     @OptionGroup var connection: ConnectionOptions
 
     private var device: DiskParameters {
@@ -102,6 +104,7 @@ struct CreateShare: ParsableCommand {
         device.share = share
         common.apply(to: &device)
         resources.apply(to: &device)
+        limits.apply(to: &device)
         return device
     }
 

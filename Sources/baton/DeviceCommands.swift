@@ -67,9 +67,7 @@ struct CreateDisk: ParsableCommand {
             threads: threads, readOnly: readOnly, cache: cache, serial: serial, blockSize: blockSize)
         common.apply(to: &disk)
         resources.apply(to: &disk)
-        // 0 is how `baton limit` says that there is none.
-        let limit = LimitInfo().changed(limits.info)
-        disk.limit = limit == LimitInfo() ? nil : limit
+        limits.apply(to: &disk)
         disk.onEnospc = onEnospc == "report" ? nil : onEnospc
         return disk
     }

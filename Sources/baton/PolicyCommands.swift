@@ -35,7 +35,7 @@ struct LimitOptions: ParsableArguments {
     @Option(help: "Requests that may come at once after a rest (what --iops gives in 0.1 s).")
     var iopsBurst: UInt64?
 
-    @Option(help: "Bytes of reads and writes in a second, such as 100M; 0: no limit.")
+    @Option(help: "Bytes that are read and written in a second, such as 100M; 0: no limit.")
     var bandwidth: String?
 
     @Option(help: "Bytes that may come at once after a rest (what --bandwidth gives in 0.1 s).")
@@ -50,6 +50,12 @@ struct LimitOptions: ParsableArguments {
     }
 
     private func bytes(_ text: String?) -> UInt64? { text.flatMap { ByteCount($0) }.map { UInt64($0.bytes) } }
+
+    /// Of a device that is made: 0 is how `baton limit` says that there is none.
+    func apply(to device: inout DiskParameters) {
+        let limit = LimitInfo().changed(info)
+        device.limit = limit == LimitInfo() ? nil : limit
+    }
 
     /// What was given.
     var info: LimitInfo {

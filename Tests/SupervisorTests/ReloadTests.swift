@@ -212,9 +212,6 @@ import Testing
         let text = try supervisor.baton("status", "s").output
         #expect(text.contains("    writes: 1, 3 B") && text.contains("    opens and closes: "), "\(text)")
         #expect(!text.contains("discards") && !text.contains("write-zeroes"), "\(text)")
-        // What no worker of a share holds is refused.
-        let limit = try supervisor.baton("limit", "s", "--iops", "100")
-        #expect(limit.code != 0 && limit.output.contains("a share has no rate limits"), "\(limit.output)")
         try mount.client.release(file.node, open.handle)
         try mount.end()
         try supervisor.end()

@@ -275,6 +275,7 @@ extension Passthrough {
         let count = clinux_copy_range(
             from, Int64(arguments.off_in), to, Int64(arguments.off_out), Int(min(arguments.len, Self.copyBytes)))
         if count < 0 { throw .current }
+        request.transferred = count
         // fuse_copy_file_range_out is one number of 64 bits, as fuse_lseek_out is.
         return tellsLong ? .position(UInt64(count)) : .written(UInt32(count))
     }

@@ -1,3 +1,4 @@
+internal import CWire
 public import Custody
 public import Inflight
 public import Platform
@@ -34,6 +35,10 @@ public import Virtio
     /// Requests that found no room, oldest first, and those that wait for a lock.
     private var stalled = SlotList()
     private var waiting = SlotList()
+    /// What the device may have done in a second, and what waits because it is more; nil: no limit holds this queue.
+    private let throttle: Throttle
+    private var limit = LimitWait()
+    private let isUrgent: Bool
     /// The eventfd that interrupts the guest, or -1.
     private var call: Int32
 
@@ -47,11 +52,13 @@ public import Virtio
     ///   - records: of the operations under way.
     ///   - account: where it shows what it does.
     ///   - statistics: where it counts; nil: in memory of its own.
+    ///   - isUrgent: it is hiprio, and has what no limit may hold up: FORGET and INTERRUPT.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
         index: Int, ring: consuming Ring, records: consuming RequestRecords = .none,
-        account: consuming QueueAccount = .none, statistics: DeviceStatistics? = nil, memory: GuestMemory, call: Int32
+        account: consuming QueueAccount = .none, statistics: DeviceStatistics? = nil, isUrgent: Bool = false,
+        memory: GuestMemory, call: Int32
     ) throws(Errno) {
         let slots = Int(ring.size)
         let statistics =
@@ -62,6 +69,8 @@ public import Virtio
         self.records = records
         self.account = account
         meter = QueueMeter(statistics, queue: index, slots: slots)
+        throttle = Throttle(statistics)
+        self.isUrgent = isUrgent
         self.memory = memory
         view = memory.view
         self.call = call
@@ -115,7 +124,9 @@ public import Virtio
         meter.beginBatch()
         let count = Int(min(available, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
+        let isLimited = throttle.isOn && !isUrgent
         for taken in 0..<count {
+            if isLimited, limit.holds(throttle, &meter) { return taken }
             if let slot = ring.slotToTake { records.begin(slot) }
             guard let slot = ring.take() else { return taken }
             guard slot < ring.size, !storage.isActive(slot) else {
@@ -125,10 +136,35 @@ public import Virtio
             records.begin(slot)
             meter.take(slot)
             ring.record(slot)
+            if isLimited { emptyTransfer(slot) }
             admit(slot, &server)
+            if isLimited { charge(slot) }
         }
+        if isLimited { limit.isOver() }
         return count
     }
+
+    /// A request that cannot be read moves no data: the slot may have that of an earlier one.
+    private func emptyTransfer(_ head: UInt16) {
+        let slot = unsafe storage.slots + Int(head)
+        unsafe (slot.pointee.opcode, slot.pointee.remaining, slot.pointee.transferred) = (0, 0, 0)
+    }
+
+    /// Pays for a request that has been begun: for the data of READ and WRITE as asked for, for what COPY_FILE_RANGE
+    /// has copied, for nothing in what takes no answer.
+    private func charge(_ head: UInt16) {
+        let slot = unsafe storage.slots + Int(head)
+        switch unsafe Int(slot.pointee.opcode) {
+        case WIRE_FUSE_FORGET, WIRE_FUSE_BATCH_FORGET, WIRE_FUSE_INTERRUPT: return
+        default: break
+        }
+        let bytes = unsafe slot.pointee.remaining + slot.pointee.transferred
+        throttle.charge(bytes: UInt64(bytes), at: meter.batchTime)
+    }
+
+    /// When requests that wait for the device's limit may be taken, in nanoseconds of CLOCK_MONOTONIC; nil: none wait.
+    /// To be asked after a turn that has found nothing to do, once.
+    public mutating func takeLimitEnd() -> UInt64? { limit.takeEnd(throttle) }
 
     /// Takes a request that has been logged: reads it and starts it.
     mutating func admit<Files: FileSystem & ~Copyable, Engine: IOEngine & ~Copyable>(

@@ -15,6 +15,8 @@ protocol ShareTransport {
 
     /// What a queue says that can be served no more, and how loudly.
     static var breakage: Breakage { get }
+    /// Queue 0 is hiprio.
+    static var hasUrgentQueue: Bool { get }
 }
 
 /// A guest's driver, by virtqueues.
@@ -23,6 +25,7 @@ enum VirtioTransport: ShareTransport {
     typealias Packed = PackedRequestRing
 
     static var breakage: Breakage { .ring }
+    static var hasUrgentQueue: Bool { true }
 }
 
 /// This host's kernel, by /dev/fuse.
@@ -31,6 +34,7 @@ enum DeviceTransport: ShareTransport {
     typealias Packed = FuseDeviceRing
 
     static var breakage: Breakage { Breakage(text: "it is mounted no more", level: .info) }
+    static var hasUrgentQueue: Bool { false }
 }
 
 /// A loop's part of a shared directory: a FUSE server on an engine of its own. The tables of nodes and files are all
@@ -95,8 +99,8 @@ struct ShareQueue<
             areas, base: attachment.base, region: attachment.inflight, queue: attachment.index, plan: &plan)
         queue = try FuseQueue(
             index: attachment.index, ring: ring, records: records, account: account,
-            statistics: attachment.statistics, memory: attachment.memory,
-            call: attachment.signals.call?.number ?? -1)
+            statistics: attachment.statistics, isUrgent: Transport.hasUrgentQueue && attachment.index == 0,
+            memory: attachment.memory, call: attachment.signals.call?.number ?? -1)
     }
 
     var index: Int { queue.index }
@@ -132,7 +136,11 @@ struct ShareQueue<
     mutating func publish() { queue.publish() }
     mutating func enableKicks() -> Bool { queue.enableKicks() }
     mutating func disableKicks() { queue.disableKicks() }
-    mutating func takeDeadline() -> (time: UInt64, isAtLimit: Bool)? { queue.hasWaiting ? (nextTry, false) : nil }
+    mutating func takeDeadline() -> (time: UInt64, isAtLimit: Bool)? {
+        let end = queue.takeLimitEnd()
+        guard queue.hasWaiting else { return end.map { ($0, true) } }
+        return (min(end ?? nextTry, nextTry), end != nil)
+    }
     mutating func endHolding(_ isLeaving: Bool) { isEnding = isLeaving }
 
     mutating func adopt(
