@@ -60,6 +60,10 @@ import Testing
         try supervisor.end()
     }
 
+    private static func moved(_ statistics: StatisticsInfo) -> UInt64 {
+        statistics.reads.bytes + statistics.writes.bytes
+    }
+
     @Test func `a limit of bytes is one of reads, writes and copies`() throws {
         var supervisor = try makeShare("--bandwidth", "1M", "--bandwidth-burst", "64K")
         var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
@@ -67,7 +71,7 @@ import Testing
             Array("data".utf8), in: FileClient.root, flags: 0o102, mode: 0o100644)
         let bytes = [UInt8](repeating: 7, count: 32 << 10)
         // What is larger than the burst passes, and is paid for afterwards.
-        let found = try rate(supervisor, { $0.reads.bytes + $0.writes.bytes }) { round in
+        let found = try rate(supervisor, Self.moved) { round in
             for _ in 0..<16 {
                 let written = try mount.client.write(bytes, file.node, open.handle, at: 0)
                 let read = try mount.client.read(file.node, open.handle, at: 0, count: bytes.count)
