@@ -29,7 +29,7 @@ public import Virtio
     /// The file system is mounted no more.
     private var isGone = false
 
-    /// Requests under way at once: as many as the kernel sends to the background, and some more.
+    /// Requests of one loop under way at once, with those that wait for a lock.
     public static var slotCount: Int { 32 }
 
     /// Bytes of memory that a queue needs, zero at first.
