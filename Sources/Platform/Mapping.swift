@@ -61,9 +61,7 @@ internal import Glibc
 
     /// Makes all pages present now, changing nothing in them (MADV_POPULATE_WRITE), so that whoever uses them in a
     /// hurry need not wait for each. An advice: where the kernel cannot, they come when they are touched.
-    public borrowing func populate() {
-        _ = unsafe madvise(base, count, Int32(CLINUX_MADV_POPULATE_WRITE))
-    }
+    public borrowing func populate() { unsafe makePresent(base, count) }
 
     /// Leaves the pages out of core dumps: guest memory makes them slow and is not ours to write down.
     public borrowing func excludeFromCoreDumps() {
@@ -74,6 +72,14 @@ internal import Glibc
         if guardNumber >= 0 { clinux_guard_remove(guardNumber) }
         unsafe munmap(base, count)
     }
+}
+
+/// Makes pages present now, changing nothing in them (MADV_POPULATE_WRITE). An advice: where the kernel cannot, they come
+/// when they are touched.
+///
+/// - Parameter start: of a page that is mapped for writing.
+public func makePresent(_ start: UnsafeMutableRawPointer, _ count: Int) {
+    _ = unsafe madvise(start, count, Int32(CLINUX_MADV_POPULATE_WRITE))
 }
 
 /// Makes an anonymous file in memory, close-on-exec, of `count` bytes.

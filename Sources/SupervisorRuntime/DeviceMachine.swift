@@ -220,7 +220,7 @@ extension CustodyRole {
     /// Belongs to the device itself; everything else came with a connection and goes with it.
     var outlivesConnection: Bool {
         switch self {
-        case .record, .inflight, .bounce, .image, .statistics, .journal: true
+        case .record, .inflight, .bounce, .image, .statistics, .journal, .shareTables: true
         default: false
         }
     }

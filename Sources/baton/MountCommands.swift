@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import CLinux
+internal import Configuration
 internal import ControlAPI
 internal import Glibc
 internal import Platform
@@ -37,6 +38,7 @@ struct Mount: ParsableCommand {
             device.name = name ?? "\(share).mount"
             (device.socket, device.origin) = (nil, nil)
             (device.queues, device.threads) = (threads, threads)
+            device.queueSize = DeviceKind.share.standardQueueSize
             device.share?.mountPoint = place.path
             let made = try client.call(.create, device, as: DeviceInfo.self)
             do {

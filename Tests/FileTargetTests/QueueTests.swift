@@ -19,8 +19,8 @@ private final class QueueBench {
 
     static let start: UInt64 = 0x10_0000
 
-    init() throws {
-        share = try ShareBench()
+    init(_ description: ShareDescription = ShareDescription(tag: "t")) throws {
+        share = try ShareBench(description)
         let placement = SimulatedGuest.Placement(guestAddress: Self.start, size: 1 << 20)
         guest = try SimulatedGuest([placement], queueSize: 64)
         let features = share.session.description.features
@@ -114,6 +114,38 @@ struct FuseQueueTests {
         #expect(bench.read(look.places)[8] == 6)
         let counts = bench.queue.counts
         #expect(counts[.read].operations == 1)
+    }
+
+    @Test("so many wait for a lock that others still find a place; one more is refused")
+    func locks() throws {
+        var description = ShareDescription(tag: "t")
+        description.hasPOSIXLocks = true
+        let bench = try QueueBench(description)
+        let (file, handle) = try bench.share.create("a")
+        func lock(_ opcode: Int, _ owner: UInt64, _ type: Int32) -> (head: UInt16, places: [(UInt64, Int)]) {
+            var lock = wire_fuse_lk_in()
+            (lock.fh, lock.owner) = (handle, owner)
+            lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(type), pid: 1)
+            return bench.submit(bench.header(opcode, file.nodeid, bench.share.bytes(lock)), cut: 4096, writable: [16])
+        }
+        func turn() throws -> [UInt16] {
+            _ = bench.queue.service(&bench.share.server)
+            _ = bench.queue.resumeWaiting(&bench.share.server)
+            bench.queue.publish()
+            var heads: [UInt16] = []
+            while let element = try bench.guest.takeUsed() { heads.append(element.head) }
+            return heads
+        }
+        let first = lock(WIRE_FUSE_SETLK, 1, F_WRLCK)
+        #expect(try turn() == [first.head])
+        // A ring of 64 descriptors: eight wait.
+        let waiting = (0..<8).map { _ in lock(WIRE_FUSE_SETLKW, 2, F_WRLCK).head }
+        #expect(try turn() == [])
+        let refused = lock(WIRE_FUSE_SETLKW, 2, F_WRLCK)
+        #expect(try turn() == [refused.head])
+        #expect(Array(bench.read(refused.places)[4..<8]) == bench.share.bytes(-ENOLCK))
+        let unlock = lock(WIRE_FUSE_SETLK, 1, F_UNLCK)
+        #expect(try turn() == [unlock.head] + waiting)
     }
 
     @Test("a chain that makes no sense comes back empty, and the queue goes on")

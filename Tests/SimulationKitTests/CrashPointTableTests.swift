@@ -27,12 +27,18 @@ import Testing
         return cells.filter { !$0.1.hasPrefix("-") }
     }
 
+    private func sourcesBelow(_ folder: String) throws -> String {
+        try TestFile.names(in: Self.package + "/" + folder).map { name in
+            let path = "\(folder)/\(name)"
+            if name.hasSuffix(".swift") { return try text(path) }
+            return name.contains(".") ? "" : try sourcesBelow(path)
+        }.joined()
+    }
+
     @Test func `each row names tests that exist`() throws {
         var sources = ""
         for folder in TestFile.names(in: Self.package + "/Tests") where folder.hasSuffix("Tests") {
-            for file in TestFile.names(in: Self.package + "/Tests/" + folder) where file.hasSuffix(".swift") {
-                sources += try text("Tests/\(folder)/\(file)")
-            }
+            sources += try sourcesBelow("Tests/\(folder)")
         }
         let rows = try tests()
         #expect(rows.count > 10, "the tables were not found")

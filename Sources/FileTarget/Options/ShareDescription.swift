@@ -71,8 +71,6 @@ public struct ShareDescription: Sendable, Equatable {
     /// UNLINK, RMDIR and RENAME are operations of the engine, whose completions outlive a worker. Off, they are system
     /// calls of the loop: the kernel carries them out in a thread of its own else, which takes some 10 µs more.
     public var changesNamesThroughEngine = false
-    /// The driver sends requests again after a loss (FUSE_HAS_RESEND), which nobody needs: a mount's outlive workers.
-    public var resends = false
 
     /// Bytes of data of one request, at most.
     @inlinable public static var maximumTransfer: Int { 1 << 20 }

@@ -154,11 +154,18 @@ extension Passthrough {
         }
         request.killsIDs = arguments.write_flags & (1 << UInt32(WIRE_FUSE_WRITE_KILL_SUIDGID_BIT)) != 0
         if request.killsIDs, killingPersonality == 0 { return writeNow(&request) }
-        // What waits for the disk is the engine's in any case: the loop has others to serve.
-        if writesAtOnce, Int32(bitPattern: arguments.flags) & (HostFlags.direct | O_SYNC | O_DSYNC) == 0 {
-            return writeNow(&request)
-        }
-        return .operation(writeOperation(request))
+        return mayWriteAtOnce(Int32(bitPattern: arguments.flags))
+            ? writeNow(&request) : .operation(writeOperation(request))
+    }
+
+    /// Whether a write is a system call of the loop, which is twice as fast on a file system whose writes may block: the
+    /// kernel has a ring's carried out by threads of its own there.
+    ///
+    /// A loop that is killed meanwhile is waited for, so no such write comes after the take-over; it is carried out
+    /// again, with the same data at the same place. Not one that appends: that would be done twice. What waits for the
+    /// disk is the engine's in any case: the loop has others to serve.
+    private func mayWriteAtOnce(_ flags: Int32) -> Bool {
+        flags & (HostFlags.direct | O_SYNC | O_DSYNC) == 0 && (isAlone || flags & O_APPEND == 0)
     }
 
     private func writeOperation(_ request: borrowing FuseRequest) -> IOOperation {

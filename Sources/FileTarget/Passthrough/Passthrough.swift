@@ -22,10 +22,8 @@ public import Uring
     private var sweptAt: UInt64 = 0
     /// As the host's user nobody of the driver's: writes take set-ID bits away. 0: the engine has no personalities.
     var killingPersonality: UInt16 = 0
-    /// Nobody takes over what this worker leaves in the middle of: writes are system calls of the loop, which is faster
-    /// where the kernel would need threads of its own for them (ext4). Over the engine, a successor finds out whether
-    /// a write was done.
-    let writesAtOnce: Bool
+    /// Nobody takes over what this worker leaves in the middle of: no write need go through the engine.
+    let isAlone: Bool
     /// The kernel has fchmodat2: found out once.
     var hasChmodByDescriptor = true
 
@@ -37,16 +35,16 @@ public import Uring
 
     /// - Parameters:
     ///   - descriptors: of nodes that are kept open for speed, at most.
-    ///   - writesAtOnce: no worker goes on with what this one leaves: writes need not go through the engine.
+    ///   - isAlone: no worker goes on with what this one leaves: nothing need go through the engine.
     /// - Throws: when there is no memory.
-    public init(_ session: ShareSession, descriptors: Int = 1024, writesAtOnce: Bool = false) throws(Errno) {
+    public init(_ session: ShareSession, descriptors: Int = 1024, isAlone: Bool = false) throws(Errno) {
         let answer = try Mapping(anonymous: Self.answerBytes + 4096)
         let listing = try Mapping(anonymous: Self.listingBytes)
         self.answer = answer
         self.listing = listing
         cache = DescriptorCache(capacity: descriptors)
         self.session = session
-        self.writesAtOnce = writesAtOnce
+        self.isAlone = isAlone
     }
 
     /// Room for one name, and for one path, behind the answers.

@@ -26,7 +26,6 @@ public enum FuseFeature {
     static let initExtension = bit(WIRE_FUSE_INIT_EXT_BIT)
     static let securityContext = bit(WIRE_FUSE_SECURITY_CTX_BIT)
     static let supplementaryGroup = bit(WIRE_FUSE_CREATE_SUPP_GROUP_BIT)
-    static let resend = bit(WIRE_FUSE_HAS_RESEND_BIT)
 }
 
 /// What driver and server have agreed on in INIT.
@@ -96,7 +95,6 @@ public struct FuseAgreement: Hashable, Sendable {
         want(FuseFeature.submounts, if: description.announcesSubmounts)
         want(FuseFeature.killsPrivileges, if: description.killsPrivileges)
         want(FuseFeature.securityContext, if: description.hasSecurityLabels && description.hasExtendedAttributes)
-        want(FuseFeature.resend, if: description.resends)
         return wanted
     }
 }

@@ -114,7 +114,7 @@ extension FuseQueue where Ring: ~Copyable {
         let step = unsafe server.finishAdopted(&slot.pointee, segments, progress, result: result)
         // What the record says, that the kernel has it, is not true of the next operation.
         if case .pending = step { records.begin(head) }
-        carryOut(step, head, server)
+        carryOut(step, head, &server)
     }
 
     /// Answers a request with an error that is not carried out.
@@ -129,6 +129,6 @@ extension FuseQueue where Ring: ~Copyable {
             return
         }
         let step = unsafe server.refuse(&slot.pointee, segments, .inputOutput)
-        carryOut(step, head, server)
+        carryOut(step, head, &server)
     }
 }

@@ -39,6 +39,7 @@ public import Virtio
     private let throttle: Throttle
     private var limit = LimitWait()
     private let isUrgent: Bool
+    private let waitingLimit: Int
     /// The eventfd that interrupts the guest, or -1.
     private var call: Int32
 
@@ -53,12 +54,14 @@ public import Virtio
     ///   - account: where it shows what it does.
     ///   - statistics: where it counts; nil: in memory of its own.
     ///   - isUrgent: it is hiprio, and has what no limit may hold up: FORGET and INTERRUPT.
+    ///   - waitingLimit: requests that may wait for a lock at once: the others need room, the unlocking ones too; nil: an
+    ///     eighth of the ring, whose requests take some descriptors each.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
         index: Int, ring: consuming Ring, records: consuming RequestRecords = .none,
         account: consuming QueueAccount = .none, statistics: DeviceStatistics? = nil, isUrgent: Bool = false,
-        memory: GuestMemory, call: Int32
+        waitingLimit: Int? = nil, memory: GuestMemory, call: Int32
     ) throws(Errno) {
         let slots = Int(ring.size)
         let statistics =
@@ -71,6 +74,7 @@ public import Virtio
         meter = QueueMeter(statistics, queue: index, slots: slots)
         throttle = Throttle(statistics)
         self.isUrgent = isUrgent
+        self.waitingLimit = max(1, waitingLimit ?? slots / 8)
         self.memory = memory
         view = memory.view
         self.call = call
@@ -183,7 +187,7 @@ public import Virtio
             return
         }
         let step = unsafe server.begin(&slot.pointee, segments)
-        carryOut(step, head, server)
+        carryOut(step, head, &server)
     }
 
     /// The buffers of a request; nil when its chain makes no sense.
@@ -224,7 +228,7 @@ public import Virtio
             return
         }
         let step = unsafe server.finish(&slot.pointee, result: result)
-        carryOut(step, token.head, server)
+        carryOut(step, token.head, &server)
     }
 
     /// Starts again what found no room, oldest first, until one finds none again.
@@ -244,7 +248,7 @@ public import Virtio
                 return progressed
             }
             progressed = true
-            carryOut(step, head, server)
+            carryOut(step, head, &server)
         }
         return progressed
     }
@@ -260,7 +264,7 @@ public import Virtio
             guard let head = waiting.takeFirst(storage) else { break }
             account.handle(head)
             let step = unsafe server.resume(&storage.slots[Int(head)])
-            carryOut(step, head, server)
+            carryOut(step, head, &server)
         }
         return waiting.count < before
     }
@@ -271,12 +275,12 @@ public import Virtio
     ) {
         while let head = waiting.takeFirst(storage) {
             let step = unsafe server.endWait(of: &storage.slots[Int(head)])
-            carryOut(step, head, server)
+            carryOut(step, head, &server)
         }
     }
 
     mutating func carryOut<Files: FileSystem & ~Copyable, Engine: IOEngine & ~Copyable>(
-        _ step: FuseStep, _ head: UInt16, _ server: borrowing FuseServer<Files, Engine>
+        _ step: FuseStep, _ head: UInt16, _ server: inout FuseServer<Files, Engine>
     ) {
         switch step {
         case .done(let written):
@@ -291,6 +295,10 @@ public import Virtio
             records.begin(head)
             unsafe storage.slots[Int(head)].token &+= 1 << 32
             stalled.putLast(head, storage)
+        case .waiting where waiting.count >= waitingLimit:
+            // What lets others go on has to find a slot.
+            let slot = unsafe storage.slots + Int(head)
+            carryOut(unsafe server.refuseWait(of: &slot.pointee), head, &server)
         case .waiting:
             records.begin(head)
             waiting.putLast(head, storage)

@@ -26,11 +26,13 @@ public import Virtio
     private let device: Int32
     /// The last one freed is used next: few slots are ever touched.
     private var free: [UInt16] = []
+    /// Slots that this process has made present for the kernel's reads.
+    private var isPresent: [Bool]
     /// The file system is mounted no more.
     private var isGone = false
 
-    /// Requests of one loop under way at once, with those that wait for a lock.
-    public static var slotCount: Int { 32 }
+    /// Requests of one loop under way at once, with those that wait for a lock. The kernel keeps the others.
+    public static var slotCount: Int { 64 }
 
     /// Bytes of memory that a queue needs, zero at first.
     public static var byteCount: Int { 4096 + slotCount * stride }
@@ -51,6 +53,7 @@ public import Virtio
         unsafe memory = areas.descriptors
         device = Int32(bitPattern: base)
         free.reserveCapacity(Int(size))
+        isPresent = Array(repeating: false, count: Int(size))
         for slot in (0..<size).reversed() {
             switch standing(of: slot) {
             case .free: release(slot)
@@ -123,6 +126,7 @@ public import Virtio
 
     public mutating func take() -> UInt16? {
         guard let slot = free.last else { return nil }
+        if !isPresent[Int(slot)] { makePresent(slot) }
         guard unsafe read(device, request(slot), FuseRequest.requestBytes) > 0 else {
             if Errno.current == Errno(rawValue: ENODEV) { isGone = true }
             // Nothing of a request that could not be read is left.
@@ -131,6 +135,15 @@ public import Virtio
         }
         free.removeLast()
         return slot
+    }
+
+    /// The kernel faults no page in for a thread that is being killed: it would end a request that it has copied in
+    /// part with EIO, and leave the part here.
+    private mutating func makePresent(_ slot: UInt16) {
+        unsafe Platform.makePresent(request(slot), Self.requestBytes)
+        // They stay present if that is allowed.
+        _ = unsafe mlock(request(slot), Self.requestBytes)
+        isPresent[Int(slot)] = true
     }
 
     /// The kernel has: see above.

@@ -45,6 +45,12 @@ extension WorkerConfiguration {
         description.maximumQueueSize = maximumQueueSize
         description.requestQueueCount = queueCount - 1
         let openFiles = try takeOver?.openFiles()
+        if takeOver != nil { try Self.requireHandles(&description) }
+        if share.isMounted, maximumQueueSize < FuseDeviceRing.slotCount {
+            throw SystemError(
+                cannot: "mount", path, nil,
+                advice: "It takes a queue size of \(FuseDeviceRing.slotCount) or more, not \(maximumQueueSize)")
+        }
         guard let given = directory ?? takeOver?.directory else {
             throw SystemError(cannot: "share", path, nil, advice: "The supervisor has not given it")
         }
@@ -82,6 +88,16 @@ extension WorkerConfiguration {
             throw SystemError(cannot: "set up", "a loop", error as? Errno)
         }
         return try startLoop(index, service, takeOver != nil, log)
+    }
+
+    /// In custody nodes are found by handles: descriptors of theirs would end with the worker.
+    private static func requireHandles(_ description: inout ShareDescription) throws(SystemError) {
+        guard description.fileHandles != .never else {
+            throw SystemError(
+                cannot: "share", "a directory without file handles", nil,
+                advice: "They find its files for the next worker; baton-virtiofsd, on its own, does without")
+        }
+        description.fileHandles = .required
     }
 
     func shareMemory(

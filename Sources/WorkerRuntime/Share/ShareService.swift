@@ -17,6 +17,8 @@ protocol ShareTransport {
     static var breakage: Breakage { get }
     /// Queue 0 is hiprio.
     static var hasUrgentQueue: Bool { get }
+    /// Of `FuseQueue`.
+    static var waitingLimit: Int? { get }
 }
 
 /// A guest's driver, by virtqueues.
@@ -26,6 +28,7 @@ enum VirtioTransport: ShareTransport {
 
     static var breakage: Breakage { .ring }
     static var hasUrgentQueue: Bool { true }
+    static var waitingLimit: Int? { nil }
 }
 
 /// This host's kernel, by /dev/fuse.
@@ -35,6 +38,7 @@ enum DeviceTransport: ShareTransport {
 
     static var breakage: Breakage { Breakage(text: "it is mounted no more", level: .info) }
     static var hasUrgentQueue: Bool { false }
+    static var waitingLimit: Int? { FuseDeviceRing.slotCount / 2 }
 }
 
 /// A loop's part of a shared directory: a FUSE server on an engine of its own. The tables of nodes and files are all
@@ -53,7 +57,7 @@ struct ShareService<Transport: ShareTransport, Engine: IOEngine & ~Copyable & Se
     init(_ session: ShareSession, engine: consuming Engine, isAlone: Bool) throws(Errno) {
         self.session = session
         server = try FuseServer(
-            session.description, try Passthrough(session, writesAtOnce: isAlone), engine: engine)
+            session.description, try Passthrough(session, isAlone: isAlone), engine: engine)
     }
 
     var queueCount: Int { session.description.requestQueueCount + 1 }
@@ -100,7 +104,7 @@ struct ShareQueue<
         queue = try FuseQueue(
             index: attachment.index, ring: ring, records: records, account: account,
             statistics: attachment.statistics, isUrgent: Transport.hasUrgentQueue && attachment.index == 0,
-            memory: attachment.memory, call: attachment.signals.call?.number ?? -1)
+            waitingLimit: Transport.waitingLimit, memory: attachment.memory, call: attachment.signals.call?.number ?? -1)
     }
 
     var index: Int { queue.index }

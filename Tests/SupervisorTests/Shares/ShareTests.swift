@@ -66,6 +66,26 @@ import Testing
         try supervisor.end()
     }
 
+    @Test func `what the next driver knows outlives workers, too`() throws {
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
+        _ = try makeShare(supervisor)
+        _ = try supervisor.wait("s", "a standby") { $0.isStaffed }
+        let first = try FileMount(connectingTo: directory.value.file("s.sock"))
+        try first.end()
+        var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
+        let folder = try mount.client.makeDirectory(name("folder"), in: FileClient.root, mode: 0o755)
+        let (kept, open) = try mount.client.create(name("kept"), in: folder.node, flags: 0o102, mode: 0o100644)
+        // Those that take over have been started since the first driver has gone.
+        for round in 0..<3 {
+            try replaceWorker(round, &supervisor)
+            #expect(try mount.client.write([UInt8(round)], kept.node, open.handle, at: UInt64(round)) == 1)
+            #expect(try mount.client.attributes(of: folder.node).inode == folder.attributes.inode)
+        }
+        try mount.end()
+        try supervisor.end()
+    }
+
     private func isLocked(_ path: String) -> Bool {
         let fd = unsafe Glibc.open(path, O_RDWR)
         defer { close(fd) }
@@ -148,6 +168,11 @@ import Testing
         let tag = String(repeating: "t", count: 37)
         let long = try supervisor.baton("create", "share", "s", "--directory", "/tmp", "--tag", tag)
         #expect(long.code != 0 && long.output.contains("36 bytes"), "\(long.output)")
+        // Nodes without handles would end with their worker.
+        let options = ["--directory", directory.value.path, "--inode-file-handles", "never"]
+        _ = try supervisor.baton(["create", "share", "s"] + options)
+        let info = try supervisor.wait("s", "a refusal") { $0.problem != nil }
+        #expect(info.problem?.contains("file handles") == true, "\(info)")
         try supervisor.end()
     }
 }
