@@ -126,7 +126,8 @@ public final class ShareSession: Sendable {
         if use == .required {
             throw SystemError(
                 cannot: "use", "file handles of the directory", .current,
-                advice: "They need CAP_DAC_READ_SEARCH and a file system that has them; a worker on its own does without")
+                advice:
+                    "They need CAP_DAC_READ_SEARCH and a file system that has them; a worker on its own does without")
         }
         return false
     }

@@ -104,7 +104,8 @@ struct ShareQueue<
         queue = try FuseQueue(
             index: attachment.index, ring: ring, records: records, account: account,
             statistics: attachment.statistics, isUrgent: Transport.hasUrgentQueue && attachment.index == 0,
-            waitingLimit: Transport.waitingLimit, memory: attachment.memory, call: attachment.signals.call?.number ?? -1)
+            waitingLimit: Transport.waitingLimit, memory: attachment.memory, call: attachment.signals.call?.number ?? -1
+        )
     }
 
     var index: Int { queue.index }
