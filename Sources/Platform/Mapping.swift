@@ -74,8 +74,8 @@ internal import Glibc
     }
 }
 
-/// Makes pages present now, changing nothing in them (MADV_POPULATE_WRITE). An advice: where the kernel cannot, they come
-/// when they are touched.
+/// Makes pages present now, changing nothing in them (MADV_POPULATE_WRITE). An advice: where the kernel cannot, they
+/// come when they are touched.
 ///
 /// - Parameter start: of a page that is mapped for writing.
 public func makePresent(_ start: UnsafeMutableRawPointer, _ count: Int) {

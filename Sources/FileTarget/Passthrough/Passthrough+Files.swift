@@ -158,8 +158,8 @@ extension Passthrough {
             ? writeNow(&request) : .operation(writeOperation(request))
     }
 
-    /// Whether a write is a system call of the loop, which is twice as fast on a file system whose writes may block: the
-    /// kernel has a ring's carried out by threads of its own there.
+    /// Whether a write is a system call of the loop, which is twice as fast on a file system whose writes may block:
+    /// the kernel has a ring's carried out by threads of its own there.
     ///
     /// A loop that is killed meanwhile is waited for, so no such write comes after the take-over; it is carried out
     /// again, with the same data at the same place. Not one that appends: that would be done twice. What waits for the

@@ -54,8 +54,8 @@ public import Virtio
     ///   - account: where it shows what it does.
     ///   - statistics: where it counts; nil: in memory of its own.
     ///   - isUrgent: it is hiprio, and has what no limit may hold up: FORGET and INTERRUPT.
-    ///   - waitingLimit: requests that may wait for a lock at once: the others need room, the unlocking ones too; nil: an
-    ///     eighth of the ring, whose requests take some descriptors each.
+    ///   - waitingLimit: requests that may wait for a lock at once: the others need room, the unlocking ones too; nil:
+    ///     an eighth of the ring, whose requests take some descriptors each.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
     /// - Throws: when there is no memory for the slots.
     public init(
