@@ -1,5 +1,5 @@
 // What keeps a worker that a hostile guest has taken over from reaching anything but its own disk: namespaces, an empty
-// root, no capability, a filter of system calls. docs/decisions/0015 says which, in what order, and why.
+// root, no capability, a filter of system calls. docs/decisions/custody/0015 says which, in what order, and why.
 //
 // This is C because it runs between fork and exec, where only system calls are safe, and because a filter is a table
 // that ought to be read as one.

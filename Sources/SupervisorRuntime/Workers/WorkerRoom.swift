@@ -37,7 +37,7 @@ public struct WorkerSandbox: Sendable, Hashable {
 }
 
 /// The namespaces in which all workers of a device live. They are in one PID namespace, because the mutex by which the
-/// device passes on names its holder by a number in it: docs/decisions/0015.
+/// device passes on names its holder by a number in it: docs/decisions/custody/0015.
 final class WorkerRoom {
     private let room: ProcessRoom
     /// Workers in it can become user 1.
