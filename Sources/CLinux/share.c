@@ -16,7 +16,7 @@
 // sys/mount.h and linux/mount.h do not go together in every glibc: what is needed of the former.
 int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
 int umount2(const char *target, int flags);
-enum { PRIVATE_RECURSIVE = 0x4000 | 0x40000, MOVE = 0x2000, DETACH = 2 };
+enum { PRIVATE = 0x40000, PRIVATE_RECURSIVE = 0x4000 | PRIVATE, MOVE = 0x2000, DETACH = 2 };
 
 int clinux_clone_tree(int directory, int read_only) {
     const int tree = (int)syscall(SYS_open_tree, directory, "",
@@ -26,6 +26,9 @@ int clinux_clone_tree(int directory, int read_only) {
     memset(&attributes, 0, sizeof attributes);
     attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     if (read_only) attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    // The copy of a shared mount is shared: what the host mounts there later would come in without these flags, and
+    // pivot_root refuses it.
+    attributes.propagation = PRIVATE;
     if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes)) {
         const int error = errno;
         close(tree);
