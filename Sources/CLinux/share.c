@@ -64,10 +64,41 @@ int clinux_open_process_files(int or_plain) {
     return open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+/// What a worker acts with for the users of its files.
+static const struct {
+    unsigned number;
+    const char *name;
+} file_capabilities[] = {
+    {CAP_CHOWN, "CAP_CHOWN"},   {CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, {CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"},
+    {CAP_FOWNER, "CAP_FOWNER"}, {CAP_FSETID, "CAP_FSETID"},             {CAP_MKNOD, "CAP_MKNOD"},
+    {CAP_SETFCAP, "CAP_SETFCAP"}, {CAP_SETGID, "CAP_SETGID"},           {CAP_SETUID, "CAP_SETUID"},
+};
+enum { FILE_CAPABILITY_COUNT = sizeof file_capabilities / sizeof file_capabilities[0] };
+
+const char *clinux_capability_for_share(unsigned index, int *is_there) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (index > FILE_CAPABILITY_COUNT) return NULL;
+    const unsigned number = index ? file_capabilities[index - 1].number : CAP_SYS_ADMIN;
+    *is_there = !syscall(SYS_capget, &header, data) && data[0].effective & 1u << number;
+    return index ? file_capabilities[index - 1].name : "CAP_SYS_ADMIN";
+}
+
+const char *clinux_refused_call_of_share(void) {
+    // Neither is carried out: they end at their arguments, if they come as far.
+    struct {
+        uint32_t byte_count;
+        int32_t type;
+    } nothing = {0, 0};
+    if (syscall(SYS_openat2, -1, "", &nothing, 0) && errno != EINVAL) return "openat2";
+    if (syscall(SYS_open_by_handle_at, -1, &nothing, 0) && errno == EPERM) return "open_by_handle_at";
+    return NULL;
+}
+
 int clinux_keep_file_capabilities(int may_use_handles) {
-    uint32_t kept = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_SETGID |
-                    1u << CAP_SETUID | 1u << CAP_MKNOD | 1u << CAP_SETFCAP;
-    if (may_use_handles) kept |= 1u << CAP_DAC_READ_SEARCH;
+    uint32_t kept = 0;
+    for (unsigned i = 0; i < FILE_CAPABILITY_COUNT; i++) kept |= 1u << file_capabilities[i].number;
+    if (!may_use_handles) kept &= ~(1u << CAP_DAC_READ_SEARCH);
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     if (syscall(SYS_capget, &header, data)) return errno;

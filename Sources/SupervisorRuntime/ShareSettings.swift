@@ -70,6 +70,7 @@ extension DeviceCustody {
     /// - Returns: nil for a disk.
     func directoryForWorker() throws(SystemError) -> SharedFD? {
         guard let share = configuration.share else { return nil }
+        try site.sandbox.checkMayShare(share.directory)
         guard let directory = imageCustody else {
             throw SystemError(cannot: "share", share.directory, nil, advice: "It is not open")
         }
@@ -79,7 +80,7 @@ extension DeviceCustody {
         } catch {
             throw SystemError(
                 cannot: "make a root of", share.directory, error,
-                advice: "The supervisor needs CAP_SYS_ADMIN; --worker-sandbox=off does without")
+                advice: "The supervisor may make no mounts; --worker-sandbox=off does without")
         }
     }
 
