@@ -64,24 +64,34 @@ int clinux_open_process_files(int or_plain) {
     return open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-/// What a worker acts with for the users of its files.
-static const struct {
+struct capability {
     unsigned number;
     const char *name;
-} file_capabilities[] = {
-    {CAP_CHOWN, "CAP_CHOWN"},   {CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, {CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"},
-    {CAP_FOWNER, "CAP_FOWNER"}, {CAP_FSETID, "CAP_FSETID"},             {CAP_MKNOD, "CAP_MKNOD"},
-    {CAP_SETFCAP, "CAP_SETFCAP"}, {CAP_SETGID, "CAP_SETGID"},           {CAP_SETUID, "CAP_SETUID"},
 };
-enum { FILE_CAPABILITY_COUNT = sizeof file_capabilities / sizeof file_capabilities[0] };
+#define CAPABILITY(name) {name, #name}
+/// What a worker acts with for the users of its files.
+static const struct capability file_capabilities[] = {
+    CAPABILITY(CAP_CHOWN),  CAPABILITY(CAP_DAC_OVERRIDE), CAPABILITY(CAP_DAC_READ_SEARCH),
+    CAPABILITY(CAP_FOWNER), CAPABILITY(CAP_FSETID),       CAPABILITY(CAP_MKNOD),
+    CAPABILITY(CAP_SETFCAP), CAPABILITY(CAP_SETGID),      CAPABILITY(CAP_SETUID),
+};
+/// Whoever starts it: namespaces and trees of mounts; kernel rings back from a worker that is the host's root.
+static const struct capability starting_capabilities[] = {CAPABILITY(CAP_SYS_ADMIN), CAPABILITY(CAP_SYS_PTRACE)};
+enum {
+    FILE_CAPABILITY_COUNT = sizeof file_capabilities / sizeof file_capabilities[0],
+    STARTING_CAPABILITY_COUNT = sizeof starting_capabilities / sizeof starting_capabilities[0],
+};
 
 const char *clinux_capability_for_share(unsigned index, int *is_there) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
-    if (index > FILE_CAPABILITY_COUNT) return NULL;
-    const unsigned number = index ? file_capabilities[index - 1].number : CAP_SYS_ADMIN;
-    *is_there = !syscall(SYS_capget, &header, data) && data[0].effective & 1u << number;
-    return index ? file_capabilities[index - 1].name : "CAP_SYS_ADMIN";
+    if (index >= STARTING_CAPABILITY_COUNT + FILE_CAPABILITY_COUNT) return NULL;
+    const struct capability *capability = index < STARTING_CAPABILITY_COUNT
+                                              ? &starting_capabilities[index]
+                                              : &file_capabilities[index - STARTING_CAPABILITY_COUNT];
+    // All of them are among the first 32.
+    *is_there = !syscall(SYS_capget, &header, data) && data[0].effective & 1u << capability->number;
+    return capability->name;
 }
 
 const char *clinux_refused_call_of_share(void) {

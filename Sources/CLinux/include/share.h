@@ -17,8 +17,8 @@ int clinux_share_root(int tree);
 int clinux_open_process_files(int or_plain);
 
 /// The names of the capabilities that whoever starts a share's workers needs, and whether the calling thread has them:
-/// CAP_SYS_ADMIN, to make namespaces and trees of mounts, then what clinux_keep_file_capabilities keeps. NULL after the
-/// last.
+/// CAP_SYS_ADMIN and CAP_SYS_PTRACE, to make namespaces and trees of mounts and to get kernel rings back from them, then
+/// what clinux_keep_file_capabilities keeps. NULL after the last.
 const char *clinux_capability_for_share(unsigned index, int *is_there);
 
 /// The name of a system call that a share's workers cannot do without and that a filter keeps from this process, who
