@@ -63,7 +63,8 @@ import Testing
             if round == 1 {
                 // By a program of its own: what a child of this process that is not its program yet has open for
                 // writing cannot be executed (ETXTBSY).
-                let copied = try run("cp", [SupervisorProcess.executable("next-worker"), path], in: supervisor.directory.value)
+                let copied = try run(
+                    "cp", [SupervisorProcess.executable("next-worker"), path], in: supervisor.directory.value)
                 #expect(copied.code == 0, "\(copied.output)")
             }
             let result = try supervisor.baton("upgrade", "d", "--worker", path)
