@@ -16,7 +16,7 @@
 // sys/mount.h and linux/mount.h do not go together in every glibc: what is needed of the former.
 int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
 int umount2(const char *target, int flags);
-enum { PRIVATE_RECURSIVE = 0x4000 | 0x40000, MOVE = 0x2000, DETACH = 2 };
+enum { PRIVATE = 0x40000, PRIVATE_RECURSIVE = 0x4000 | PRIVATE, MOVE = 0x2000, DETACH = 2 };
 
 int clinux_clone_tree(int directory, int read_only) {
     const int tree = (int)syscall(SYS_open_tree, directory, "",
@@ -26,6 +26,9 @@ int clinux_clone_tree(int directory, int read_only) {
     memset(&attributes, 0, sizeof attributes);
     attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     if (read_only) attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    // The copy of a shared mount is shared: what the host mounts there later would come in without these flags, and
+    // pivot_root refuses it.
+    attributes.propagation = PRIVATE;
     if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes)) {
         const int error = errno;
         close(tree);
@@ -61,10 +64,51 @@ int clinux_open_process_files(int or_plain) {
     return open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+struct capability {
+    unsigned number;
+    const char *name;
+};
+#define CAPABILITY(name) {name, #name}
+/// What a worker acts with for the users of its files.
+static const struct capability file_capabilities[] = {
+    CAPABILITY(CAP_CHOWN),  CAPABILITY(CAP_DAC_OVERRIDE), CAPABILITY(CAP_DAC_READ_SEARCH),
+    CAPABILITY(CAP_FOWNER), CAPABILITY(CAP_FSETID),       CAPABILITY(CAP_MKNOD),
+    CAPABILITY(CAP_SETFCAP), CAPABILITY(CAP_SETGID),      CAPABILITY(CAP_SETUID),
+};
+/// Whoever starts it: namespaces and trees of mounts; kernel rings back from a worker that is the host's root.
+static const struct capability starting_capabilities[] = {CAPABILITY(CAP_SYS_ADMIN), CAPABILITY(CAP_SYS_PTRACE)};
+enum {
+    FILE_CAPABILITY_COUNT = sizeof file_capabilities / sizeof file_capabilities[0],
+    STARTING_CAPABILITY_COUNT = sizeof starting_capabilities / sizeof starting_capabilities[0],
+};
+
+const char *clinux_capability_for_share(unsigned index, int *is_there) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (index >= STARTING_CAPABILITY_COUNT + FILE_CAPABILITY_COUNT) return NULL;
+    const struct capability *capability = index < STARTING_CAPABILITY_COUNT
+                                              ? &starting_capabilities[index]
+                                              : &file_capabilities[index - STARTING_CAPABILITY_COUNT];
+    // All of them are among the first 32.
+    *is_there = !syscall(SYS_capget, &header, data) && data[0].effective & 1u << capability->number;
+    return capability->name;
+}
+
+const char *clinux_refused_call_of_share(void) {
+    // Neither is carried out: they end at their arguments, if they come as far.
+    struct {
+        uint32_t byte_count;
+        int32_t type;
+    } nothing = {0, 0};
+    if (syscall(SYS_openat2, -1, "", &nothing, 0) && errno != EINVAL) return "openat2";
+    if (syscall(SYS_open_by_handle_at, -1, &nothing, 0) && errno == EPERM) return "open_by_handle_at";
+    return NULL;
+}
+
 int clinux_keep_file_capabilities(int may_use_handles) {
-    uint32_t kept = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_SETGID |
-                    1u << CAP_SETUID | 1u << CAP_MKNOD | 1u << CAP_SETFCAP;
-    if (may_use_handles) kept |= 1u << CAP_DAC_READ_SEARCH;
+    uint32_t kept = 0;
+    for (unsigned i = 0; i < FILE_CAPABILITY_COUNT; i++) kept |= 1u << file_capabilities[i].number;
+    if (!may_use_handles) kept &= ~(1u << CAP_DAC_READ_SEARCH);
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     if (syscall(SYS_capget, &header, data)) return errno;

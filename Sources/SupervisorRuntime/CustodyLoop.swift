@@ -276,8 +276,8 @@ final class CustodyLoop: CustodySite {
 // MARK: - Commands
 
 extension CustodyLoop {
-    /// - Parameter isRestored: it was made earlier: an image that is not there now is the device's problem, not a
-    ///   reason not to have it.
+    /// - Parameter isRestored: it was made earlier: an image that is not there now, or what a share needs and the
+    ///   supervisor lacks, is the device's problem, not a reason not to have it.
     func create(
         _ configuration: DeviceConfiguration, isRestored: Bool
     ) throws(SupervisorError) -> DeviceStatus {
@@ -286,6 +286,7 @@ extension CustodyLoop {
         guard devices.count < Self.maximumDevices else { throw .failed("there are \(devices.count) devices already") }
         let device: DeviceCustody
         do throws(SystemError) {
+            if !isRestored, let share = configuration.share { try sandbox.checkMayShare(share.directory) }
             let image = isRestored ? nil : try ImageFiles.takeCustody(configuration)
             device = try DeviceCustody(configuration, image: image, program: currentProgram, site: self)
         } catch {

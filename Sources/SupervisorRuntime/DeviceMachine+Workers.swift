@@ -122,7 +122,9 @@ extension DeviceMachine {
         let worker = workers.remove(at: index)
         actions.append(.forget(id))
         let request = words.handling.map { " while it handled queue \($0.queue), head \($0.slot)" } ?? ""
-        let death = "worker \(id) (\(worker.phase.rawValue)) \(ending.description)\(request)"
+        // Its successor may have said that it has the device before this death was heard of.
+        let phase = worker.phase == .superseded ? .active : worker.phase
+        let death = "worker \(id) (\(phase.rawValue)) \(ending.description)\(request)"
         let reason = worker.refusal ?? death
         let wasTold = worker.phase == .quitting
         if !wasTold {

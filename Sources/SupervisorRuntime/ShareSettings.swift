@@ -54,6 +54,36 @@ public struct ShareSettings: Codable, Hashable, Sendable {
         guard number >= 0 else { throw SystemError(cannot: "share", directory, .current) }
         return SharedFD(OwnedFD(owning: number))
     }
+
+    /// A tree of mounts of the directory, to be a worker's root.
+    ///
+    /// - Parameter kept: the directory, perhaps from a supervisor before. What was opened in another mount namespace,
+    ///   as a service manager makes one at each start, is opened anew here.
+    func cloneMounts(of kept: borrowing OwnedFD, readOnly: Bool) throws(SystemError) -> OwnedFD {
+        do throws(Errno) {
+            do throws(Errno) {
+                return try Platform.cloneMounts(of: kept, readOnly: readOnly)
+            } catch {
+                guard error == .invalidArgument else { throw error }
+                guard let found = try? open(), Self.identity(of: kept) == Self.identity(of: found.fd) else {
+                    throw Errno(rawValue: ESTALE)
+                }
+                return try Platform.cloneMounts(of: found.fd, readOnly: readOnly)
+            }
+        } catch {
+            throw SystemError(
+                cannot: "make a root of", directory, error,
+                advice: error.rawValue == ESTALE
+                    ? "It is not the directory that lay there when the share was made: bring that back, or delete the share"
+                    : "The supervisor may make no mounts; --worker-sandbox=off does without")
+        }
+    }
+
+    private static func identity(of file: borrowing OwnedFD) -> [UInt64]? {
+        var status = stat()
+        guard unsafe fstat(file.number, &status) == 0 else { return nil }
+        return [UInt64(status.st_dev), UInt64(status.st_ino)]
+    }
 }
 
 extension DeviceConfiguration {
@@ -70,16 +100,17 @@ extension DeviceCustody {
     /// - Returns: nil for a disk.
     func directoryForWorker() throws(SystemError) -> SharedFD? {
         guard let share = configuration.share else { return nil }
+        try site.sandbox.checkMayShare(share.directory)
         guard let directory = imageCustody else {
             throw SystemError(cannot: "share", share.directory, nil, advice: "It is not open")
         }
+        guard site.sandbox.demand == .off else {
+            return SharedFD(try share.cloneMounts(of: directory.fd, readOnly: configuration.isReadOnly))
+        }
         do throws(Errno) {
-            if site.sandbox.demand == .off { return SharedFD(try directory.fd.duplicate()) }
-            return SharedFD(try cloneMounts(of: directory.fd, readOnly: configuration.isReadOnly))
+            return SharedFD(try directory.fd.duplicate())
         } catch {
-            throw SystemError(
-                cannot: "make a root of", share.directory, error,
-                advice: "The supervisor needs CAP_SYS_ADMIN; --worker-sandbox=off does without")
+            throw SystemError(cannot: "share", share.directory, error)
         }
     }
 

@@ -7,6 +7,8 @@ internal import Synchronization
 /// Every call returns at once; its reply comes on the custody thread and must not wait there.
 public final class Supervisor: Sendable {
     let mailbox: Mailbox
+    /// Why no share can be served, as a sentence that says what to do; nil when shares can be.
+    public let whyNoShares: String?
     private let lastFollower = Atomic<UInt64>(0)
 
     /// What a supervisor is made of.
@@ -44,6 +46,7 @@ public final class Supervisor: Sendable {
     /// - Throws: what failed, and what to do.
     public init(_ options: consuming Options) throws(SystemError) {
         ignoreBrokenPipes()
+        whyNoShares = options.sandbox.whyNoShares
         do throws(Errno) {
             mailbox = try Mailbox()
         } catch {

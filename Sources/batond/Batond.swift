@@ -102,6 +102,7 @@ struct Batond: ParsableCommand {
         options.hangMilliseconds = hangLimit * 1000
         options.journal = journal.number
         options.sandbox = try sandbox()
+        options.sandbox.adviceForShares = adviceForShares
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
             log.log(
@@ -263,6 +264,20 @@ struct Batond: ParsableCommand {
             throw ValidationError("--worker-user: there is no user '\(names[0])'")
         }
         return WorkerSandbox(demand, user: user, group: group)
+    }
+
+    /// What an operator can do when a share needs what this process lacks.
+    private var adviceForShares: String {
+        guard fdStore == .systemd else { return "Root has it; --worker-sandbox=off does without a sandbox" }
+        // PREFIX/libexec/baton/batond
+        let prefix = Self.ownPath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3)
+        let dropIn = "\(prefix.joined(separator: "/"))/share/baton/drop-ins/shares.conf"
+        guard FileManager.default.fileExists(atPath: dropIn) else {
+            return "The unit has to give it: see Shares under systemd in docs/operating.md"
+        }
+        let place = "/etc/systemd/system/baton.service.d"
+        return "Run: mkdir -p \(place) && ln -sf \(dropIn) \(place) && systemctl daemon-reload"
+            + " && systemctl restart baton"
     }
 
     /// Who may connect to the control socket, and change things there.

@@ -148,11 +148,17 @@ extension ConfiguredDevices {
             // `apply` says what is wrong.
             disks += before
         }
-        var result = DevicesResult(devices: [], failures: [])
+        var result = DevicesResult(devices: [], failures: failures(of: disks))
         for disk in disks where !present.contains(disk.name) {
             if let failure = make(disk) { result.failures.append(failure) } else { result.devices.append(disk.name) }
         }
         return result
+    }
+
+    /// What of devices that are there, or will be, nobody can serve here, as sentences.
+    private func failures(of devices: [DiskParameters]) -> [String] {
+        guard let reason = supervisor.whyNoShares else { return [] }
+        return devices.filter { $0.share != nil }.map { "cannot serve \($0.name). \(reason)" }
     }
 
     private func endAll() -> DevicesResult {
@@ -194,8 +200,9 @@ extension ConfiguredDevices {
     private func apply(isDryRun: Bool) -> ReloadResult {
         var result = ReloadResult(time: UInt64(Date().timeIntervalSince1970 * 1000), dryRun: isDryRun)
         let plan: ReloadPlan
+        let asked: Asked
         do throws(Refusal) {
-            let asked = try read()
+            asked = try read()
             result.files = asked.files
             let lacks = asked.devices.flatMap { HostCheck.problems(of: $0) }
             result.warnings = (asked.warnings + lacks).map(\.description)
@@ -207,6 +214,7 @@ extension ConfiguredDevices {
             return result
         }
         result.unchanged = plan.unchanged
+        result.failures = failures(of: asked.devices.map(\.parameters))
         result.held = plan.held.map { KeyChangeInfo($0, $0.explanation) }
         // In this order: what is removed may have the socket or the image of what is added.
         for name in plan.removed { remove(name, &result) }

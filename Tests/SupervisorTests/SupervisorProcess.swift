@@ -10,6 +10,7 @@ struct SupervisorProcess: ~Copyable {
     let directory: TemporaryDirectoryBox
     private let worker: String
     private let options: [String]
+    private let starter: [String]
 
     static func executable(_ name: String) -> String {
         WorkerProcess.executable.split(separator: "/", omittingEmptySubsequences: false).dropLast()
@@ -19,11 +20,15 @@ struct SupervisorProcess: ~Copyable {
     /// - Parameters:
     ///   - worker: path of the worker's program.
     ///   - options: of batond, besides.
-    init(worker: String, _ options: [String] = [], in directory: TemporaryDirectoryBox) throws {
+    ///   - starter: a command that becomes it; none: it is started as it is.
+    init(
+        worker: String, _ options: [String] = [], startedBy starter: [String] = [], in directory: TemporaryDirectoryBox
+    ) throws {
         self.directory = directory
         self.worker = worker
         self.options = options
-        program = try Self.start(worker, options, in: directory)
+        self.starter = starter
+        program = try Self.start(worker, options, starter, in: directory)
     }
 
     /// What every batond of the tests is told besides: BATON_SUPERVISOR_OPTIONS in the environment, separated by spaces.
@@ -33,15 +38,14 @@ struct SupervisorProcess: ~Copyable {
     }()
 
     private static func start(
-        _ worker: String, _ options: [String], in directory: TemporaryDirectoryBox
+        _ worker: String, _ options: [String], _ starter: [String], in directory: TemporaryDirectoryBox
     ) throws -> Program {
         let socket = directory.value.file("control.sock")
         if TestFile.exists(socket) { try TestFile.remove(socket) }
-        var program = try Program(
-            executable("batond"),
-            ["--control-socket", socket, "--state-directory", directory.value.path, "--worker", worker] + optionsOfAll
-                + options,
-            in: directory.value)
+        let command =
+            starter + [executable("batond"), "--control-socket", socket, "--state-directory", directory.value.path]
+            + ["--worker", worker] + optionsOfAll + options
+        var program = try Program(command[0], Array(command.dropFirst()), in: directory.value)
         try program.waitForFile(socket)
         return program
     }
@@ -52,7 +56,7 @@ struct SupervisorProcess: ~Copyable {
     mutating func killAndRestart() throws {
         program.send(signal: 9)
         program.wait(milliseconds: 10_000)
-        program = try Self.start(worker, options, in: directory)
+        program = try Self.start(worker, options, starter, in: directory)
     }
 
     /// Runs `baton` with these arguments.

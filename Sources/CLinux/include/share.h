@@ -16,6 +16,15 @@ int clinux_share_root(int tree);
 /// Where that is not allowed, `or_plain` says whether the plain directory will do. Returns a descriptor; -1 and errno.
 int clinux_open_process_files(int or_plain);
 
+/// The names of the capabilities that whoever starts a share's workers needs, and whether the calling thread has them:
+/// CAP_SYS_ADMIN and CAP_SYS_PTRACE, to make namespaces and trees of mounts and to get kernel rings back from them, then
+/// what clinux_keep_file_capabilities keeps. NULL after the last.
+const char *clinux_capability_for_share(unsigned index, int *is_there);
+
+/// The name of a system call that a share's workers cannot do without and that a filter keeps from this process, who
+/// has those capabilities; NULL if there is none.
+const char *clinux_refused_call_of_share(void);
+
 /// Gives up all capabilities, in all sets, for good, but those that acting for the users of a file system needs; no
 /// program that is started gets any. `may_use_handles`: CAP_DAC_READ_SEARCH stays, too. Returns 0 or an error number.
 int clinux_keep_file_capabilities(int may_use_handles);

@@ -18,6 +18,8 @@ public struct WorkerSandbox: Sendable, Hashable {
     /// Whom workers become; nil: they stay who the supervisor is.
     public var user: UInt32?
     public var group: UInt32?
+    /// What an operator can do when the supervisor lacks what a share needs, as a sentence; may be empty.
+    public var adviceForShares = ""
 
     public init(_ demand: Demand, user: UInt32? = nil, group: UInt32? = nil) {
         self.demand = demand

@@ -4,8 +4,31 @@ internal import Platform
 internal import Synchronization
 internal import TestSupport
 
-/// One front-end under a verified load, until it is ended.
-final class Load: Sendable {
+/// What a script steers.
+protocol Load: Sendable {
+    /// Requests that have come back so far.
+    var completed: Int { get }
+    var hasEnded: Bool { get }
+    /// Requests that a back-end has taken and not given back, as far as the front-end can tell.
+    var inFlight: Int { get }
+    /// The longest time without a completion since this was last asked, in nanoseconds.
+    func takeLongestPause() -> UInt64
+    /// Has nothing under way until `resume`, where that matters to whoever kills a worker; waits until it is so.
+    func hold()
+    func resume()
+    /// Ends it and waits for what it came to.
+    func end() throws -> LoadOutcome
+}
+
+struct LoadOutcome {
+    let requests: Int
+    let errors: Int
+    let isClean: Bool
+    let text: String
+}
+
+/// One front-end of a disk under a verified load, until it is ended.
+final class DiskLoad: Load {
     private let monitor = LoadMonitor()
     private let result = Mutex<Result<LoadReport, LoadError>?>(nil)
     private let inflight: InflightCount
@@ -74,11 +97,19 @@ final class Load: Sendable {
     /// The longest time without a completion since this was last asked, in nanoseconds.
     func takeLongestPause() -> UInt64 { monitor.takeLongestPause() }
 
-    /// Ends it and waits for what it came to.
-    func end() -> Result<LoadReport, LoadError> {
+    /// A disk's requests may be carried out again at any time.
+    func hold() {}
+    func resume() {}
+
+    func end() throws -> LoadOutcome {
         monitor.requestStop()
         while true {
-            if let result = result.withLock({ $0 }) { return result }
+            if let result = result.withLock({ $0 }) {
+                let report = try result.get()
+                return LoadOutcome(
+                    requests: report.requests, errors: report.errors + report.mismatches, isClean: report.isClean,
+                    text: "\(report)")
+            }
             pause(milliseconds: 5)
         }
     }

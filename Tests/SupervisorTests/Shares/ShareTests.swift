@@ -11,6 +11,9 @@ import Testing
 @Suite(.serialized) struct ShareTests {
     private var canConfine: Bool { geteuid() == 0 }
 
+    /// Gives each supervisor a mount namespace of its own, whose mounts are shared: as systemd does.
+    private static let serviceManager = ["/usr/bin/unshare", "--mount", "--propagation", "shared"]
+
     private func name(_ text: String) -> [UInt8] { Array(text.utf8) }
 
     private func makeShare(
@@ -96,7 +99,8 @@ import Testing
         guard canConfine else { return print("not tried: this takes root") }
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
         var supervisor = try SupervisorProcess(
-            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], in: directory)
+            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], startedBy: Self.serviceManager,
+            in: directory)
         let tree = try makeShare(supervisor)
         try TestFile.create("\(tree)/inside", count: 1)
         let info = try supervisor.wait("s", "a standby") { $0.isStaffed }
@@ -115,6 +119,7 @@ import Testing
             #expect(TestFile.names(in: "/proc/\(worker.pid)/root/") == ["inside"])
             let mounts = (readSmallFile("/proc/\(worker.pid)/mountinfo") ?? "").split(separator: "\n")
             #expect(mounts.count == 1 && mounts.allSatisfy { $0.contains("nosuid,nodev,noexec") }, "\(mounts)")
+            #expect(mounts.allSatisfy { !$0.contains("shared:") && !$0.contains("master:") }, "\(mounts)")
             for kind in ["pid", "mnt", "net", "ipc", "uts", "cgroup"] {
                 let namespaces = [worker.pid, getpid()].map { process in
                     try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/\(kind)")
@@ -122,6 +127,51 @@ import Testing
                 #expect(namespaces[0] != namespaces[1], "\(kind)")
             }
         }
+        try supervisor.end()
+    }
+
+    @Test func `a supervisor in another mount namespace goes on with a share, if it is the same directory`() throws {
+        guard canConfine else { return print("not tried: this takes root") }
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        var supervisor = try SupervisorProcess(
+            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], startedBy: Self.serviceManager,
+            in: directory)
+        let tree = try makeShare(supervisor)
+        let first = try supervisor.wait("s", "a standby") { $0.isStaffed }
+        var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
+        try supervisor.killAndRestart()
+        #expect(try supervisor.status("s").active == first.active)
+        #expect(try supervisor.baton("kill", "s").code == 0)
+        _ = try supervisor.wait("s", "a standby") { $0.isStaffed && $0.active?.pid != first.active?.pid }
+        let made = try mount.client.makeDirectory(name("made"), in: FileClient.root, mode: 0o755)
+        #expect(try mount.client.attributes(of: made.node).inode == made.attributes.inode)
+        // Another directory is none that anybody has asked for.
+        try supervisor.killAndRestart()
+        try FileManager.default.moveItem(atPath: tree, toPath: tree + "-elsewhere")
+        try FileManager.default.createDirectory(atPath: tree, withIntermediateDirectories: false)
+        #expect(try supervisor.baton("kill", "s").code == 0)
+        _ = try supervisor.wait("s", "a problem") { $0.problem?.contains("not the directory that lay there") == true }
+        try FileManager.default.removeItem(atPath: tree)
+        try FileManager.default.moveItem(atPath: tree + "-elsewhere", toPath: tree)
+        _ = try supervisor.wait("s", "a standby") { $0.isStaffed && $0.problem == nil }
+        #expect(try mount.client.attributes(of: made.node).inode == made.attributes.inode)
+        try mount.end()
+        try supervisor.end()
+    }
+
+    @Test func `where something is missing that a share needs, it is refused with a sentence`() throws {
+        guard canConfine else { return print("not tried: this takes root") }
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        let lacking = ["/usr/bin/setpriv", "--bounding-set", "-mknod,-sys_ptrace"]
+        var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, startedBy: lacking, in: directory)
+        let refused = try supervisor.baton("create", "share", "s", "--directory", directory.value.path)
+        let sentence = "A share needs CAP_SYS_PTRACE, CAP_MKNOD, which the supervisor lacks"
+        #expect(refused.code != 0 && refused.output.contains(sentence), "\(refused.output)")
+        #expect(try supervisor.baton("status", "s").code != 0)
+        let disk = directory.value.file("disk")
+        try TestFile.create(disk, count: 1 << 20)
+        #expect(try supervisor.baton("create", "disk", "d", "--file", disk, "--cache", "buffered").code == 0)
+        _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
         try supervisor.end()
     }
 
