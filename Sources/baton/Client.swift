@@ -13,7 +13,7 @@ final class Client {
     /// - Throws: a sentence when no supervisor listens.
     init(_ options: ConnectionOptions) throws(SystemError) {
         do throws(Errno) {
-            stream = try UnixStream(connectingTo: options.controlSocket, milliseconds: 5_000)
+            stream = try Self.connect(to: options.controlSocket)
         } catch {
             let advice =
                 switch error {
@@ -22,6 +22,19 @@ final class Client {
                 default: ""
                 }
             throw SystemError(cannot: "connect to", options.controlSocket, error, advice: advice)
+        }
+    }
+
+    /// A supervisor that was killed has left its socket, and is started again in a moment: it is waited for.
+    private static func connect(to path: String) throws(Errno) -> UnixStream {
+        let end = monotonicNanoseconds() + 2_000_000_000
+        while true {
+            do throws(Errno) {
+                return try UnixStream(connectingTo: path, milliseconds: 5_000)
+            } catch {
+                guard error == .connectionRefused, monotonicNanoseconds() < end else { throw error }
+            }
+            pause(milliseconds: 20)
         }
     }
 
