@@ -74,7 +74,7 @@ public struct ShareSettings: Codable, Hashable, Sendable {
             throw SystemError(
                 cannot: "make a root of", directory, error,
                 advice: error.rawValue == ESTALE
-                    ? "It is not the directory that lay there when the share was made: bring that back, or delete the share"
+                    ? "It is not the directory that lay there when the share was made: bring that back"
                     : "The supervisor may make no mounts; --worker-sandbox=off does without")
         }
     }

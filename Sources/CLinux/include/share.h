@@ -17,7 +17,7 @@ int clinux_share_root(int tree);
 int clinux_open_process_files(int or_plain);
 
 /// The names of the capabilities that whoever starts a share's workers needs, and whether the calling thread has them:
-/// CAP_SYS_ADMIN and CAP_SYS_PTRACE, to make namespaces and trees of mounts and to get kernel rings back from them, then
+/// CAP_SYS_ADMIN to make namespaces and trees of mounts, CAP_SYS_PTRACE to get kernel rings back from workers, then
 /// what clinux_keep_file_capabilities keeps. NULL after the last.
 const char *clinux_capability_for_share(unsigned index, int *is_there);
 

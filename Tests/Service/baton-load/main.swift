@@ -3,8 +3,8 @@ internal import Glibc
 internal import Platform
 internal import TestSupport
 
-// A verified load on disks and shares, for scripts: each argument is SOCKET or SOCKET=QUEUES, with `share:` before it for
-// a share. What it is told on standard input, a line each, it answers on standard output:
+// A verified load on disks and shares, for scripts: each argument is SOCKET or SOCKET=QUEUES, with `share:` before it
+// for a share. What it is told on standard input, a line each, it answers on standard output:
 //
 //   pass N    when every load has had N more requests completed: "ok"
 //   pause     the longest time without a completion on any disk since this was asked, in milliseconds
