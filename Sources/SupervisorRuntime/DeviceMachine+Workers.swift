@@ -129,7 +129,8 @@ extension DeviceMachine {
         let wasTold = worker.phase == .quitting
         if !wasTold {
             report(.died, id, death, &actions)
-            lastDeath = death
+            // Of one that has refused, its refusal says all.
+            if worker.refusal == nil { lastDeath = death }
         }
         let wasCandidate = upgradeLost(id, reason, isFault: ending.isFault, &actions)
         if worker.phase == .active || worker.phase == .freezing {
