@@ -15,6 +15,8 @@ public struct VerifiedFileLoad: ~Copyable {
         /// Names are removed and moved only where they are, as a kernel does that has looked them up. Debian 12's
         /// virtiofsd says EIO of others.
         public var looksFirst = false
+        /// Files besides, made before the load begins, which the driver knows all the time.
+        public var knownNodes = 0
         /// Ends after this many requests, the last look not counted; nil: no limit.
         public var requestLimit: Int? = 20_000
         /// How long nothing may complete before the load gives up, in milliseconds.
@@ -68,11 +70,23 @@ public struct VerifiedFileLoad: ~Copyable {
                     return model
                 })
         }
+        try Self.makeNodes(options.knownNodes, &mount.client)
         let poller = try Poller()
         for (index, endpoint) in mount.endpoints.enumerated() {
             try poller.watch(endpoint.call.fd.number, token: UInt64(index), edge: true)
         }
         self.init(mount, options, layout, models, monitor, poller)
+    }
+
+    private static func makeNodes(_ count: Int, _ client: inout FileClient) throws(FileError) {
+        var directory: UInt64 = 0
+        for number in 0..<count {
+            if number % 1000 == 0 {
+                let name = Array("known-\(number / 1000)".utf8)
+                directory = try client.makeDirectory(name, in: FileClient.root, mode: 0o755).node
+            }
+            _ = try client.makeNode(Array("\(number)".utf8), in: directory, mode: 0o100644)
+        }
     }
 
     private init(

@@ -36,6 +36,9 @@ public struct ChaosOptions: Sendable {
     /// Seconds of the same load without kills, before and after: what throughput is compared with. 0: none.
     public var controlSeconds = 0
 
+    /// Files besides that the driver of a share knows all the time.
+    public var knownNodes = 0
+
     public init(seed: UInt64) {
         self.seed = seed
     }

@@ -138,6 +138,7 @@ private final class RunningFileLoad: Sendable {
         var options = VerifiedFileLoad.Options(seed: chaos.seed)
         options.queueCount = chaos.queueCount
         options.clients = 32
+        options.knownNodes = chaos.knownNodes
         options.requestLimit = nil
         self.options = options
     }

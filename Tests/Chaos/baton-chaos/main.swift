@@ -31,6 +31,7 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
             case "--queues": options.queueCount = try number(value, option, 1...64)
             case "--threads": options.threadCount = try number(value, option, 1...15)
             case "--memory": options.memoryGiB = try number(value, option, 0...64)
+            case "--nodes": options.knownNodes = try number(value, option, 0...2_000_000)
             case "--device":
                 guard let device = ChaosOptions.Device(rawValue: value) else {
                     throw SystemError(cannot: "understand", "--device \(value)", nil, advice: "It is disk or share")
@@ -48,7 +49,7 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
     if options.device == .share, isOfDisks {
         throw SystemError(
             cannot: "understand", "the command line", nil,
-            advice: "With --device share go --kills, --upgrades, --seed, --queues, --threads and --json")
+            advice: "With --device share go --kills, --upgrades, --nodes, --seed, --queues, --threads and --json")
     }
     return (options, json)
 }
