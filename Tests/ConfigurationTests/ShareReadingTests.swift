@@ -101,7 +101,7 @@ import Testing
         ("posixAcl = true", "posixAcl: there is no such key (did you mean `posix-acl`?)"),
         ("colour = 2", "colour: there is no such key (baton help create share has them all)"),
         ("file = \"/x\"", "file: there is no such key (that is a key of [disk.NAME])"),
-        ("limit = { iops = 5 }", "limit: there is no such key (that is a key of [disk.NAME])"),
+        ("on-enospc = \"hold\"", "on-enospc: there is no such key (that is a key of [disk.NAME])"),
         (
             "sub.xattr = true",
             "sub: there is no such key (a share's name with dots needs quotes: [share.\"s.sub\"])"

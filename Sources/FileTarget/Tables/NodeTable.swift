@@ -81,9 +81,10 @@ struct NodeIdentity: Equatable {
         precondition(slot < capacity)
         return unsafe nodes + Int(slot) * Int(WIRE_SHARE_NODE_BYTES)
     }
-    private func bucket(of hash: UInt32) -> UnsafeMutableRawPointer {
-        unsafe buckets + 4 * Int(UInt64(hash) &* UInt64(capacity) >> 32)
-    }
+    private func bucket(of hash: UInt32) -> UnsafeMutableRawPointer { unsafe buckets + 4 * bucketIndex(of: hash) }
+
+    /// From 0 to `capacity` - 1.
+    func bucketIndex(of hash: UInt32) -> Int { Int((UInt64(hash) &* UInt64(capacity)) >> 32) }
     /// A link as it stands in memory: a slot + 1. nil: the end, also when it makes no sense.
     private func link(_ place: UnsafeMutableRawPointer) -> UInt32? {
         let value = unsafe wire_load32(place)

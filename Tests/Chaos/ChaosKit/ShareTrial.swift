@@ -36,6 +36,8 @@ public struct ShareTrial {
         try device.waitForSocket()
         let load = RunningFileLoad(device.socketPath, options)
         let thread = try JoinableThread(name: "load") { load.run() }
+        // It makes its files first.
+        while load.monitor.completedRequests == 0, !load.hasEnded { usleep(1000) }
         let watch = StandstillWatch()
         let supervisor = device.supervisorProcess
         let watching = try JoinableThread(name: "watch") { watch.run(supervisor) }
