@@ -17,6 +17,10 @@ struct ShareBench: ParsableCommand {
     @Option(help: ArgumentHelp("Baton's worker; without it Baton is not measured.", valueName: "path"))
     var worker: String?
 
+    @Option(
+        help: ArgumentHelp("Also measure it in custody: of batond, baton and baton-worker in here.", valueName: "path"))
+    var custody: String?
+
     @Flag(inversion: .prefixedNo, help: "Measure Debian 12's virtiofsd.")
     var virtiofsd = true
 
@@ -82,7 +86,10 @@ struct ShareBench: ParsableCommand {
         if let json { try writeJSON(rows, to: json) }
     }
 
-    private var subjects: [ShareSubject] { (worker.map { [.baton($0)] } ?? []) + (virtiofsd ? [.virtiofsd] : []) }
+    private var subjects: [ShareSubject] {
+        (worker.map { [.baton($0)] } ?? []) + (custody.map { [.custody($0)] } ?? [])
+            + (virtiofsd ? [.virtiofsd] : [])
+    }
 
     /// Measures every subject at one point, in turn, so that all see the same weather.
     private func measureAll(_ benchmark: FileBenchmark, _ point: Point, _ conditions: Conditions) throws -> [Row] {
@@ -102,7 +109,7 @@ struct ShareBench: ParsableCommand {
         let noisy = rows.count(where: \.isTooNoisy)
         if noisy > 0 { print("\(noisy) of \(rows.count) rows are noisy: the machine was too busy to tell.") }
         var worst: (ratio: Double, row: Row)?
-        for row in rows where row.subject == "baton" {
+        for row in rows where row.subject != "virtiofsd" {
             let other = rows.first { $0.point == row.point && $0.subject == "virtiofsd" }
             guard let other, other.iops > 0 else { continue }
             let ratio = row.iops / other.iops
@@ -110,7 +117,8 @@ struct ShareBench: ParsableCommand {
         }
         guard let worst else { return }
         print(
-            "Least against virtiofsd: \(decimal(worst.ratio, 2)) x, \(worst.row.point.name), depth "
+            "Least against virtiofsd: \(decimal(worst.ratio, 2)) x, \(worst.row.subject), "
+                + "\(worst.row.point.name), depth "
                 + "\(worst.row.point.depth), \(worst.row.point.queueCount) queues")
     }
 
@@ -148,14 +156,29 @@ struct ShareBench: ParsableCommand {
 enum ShareSubject: Hashable, CustomStringConvertible {
     /// Baton's worker, at this path, with the options that virtiofsd has.
     case baton(String)
+    /// The same under a supervisor: of the programs in this folder.
+    case custody(String)
     case virtiofsd
 
     var description: String {
         switch self {
         case .baton: "baton"
+        case .custody: "in custody"
         case .virtiofsd: "virtiofsd"
         }
     }
+
+    /// Starts a supervisor and makes the share; ends both when it is told to.
+    private static let script = """
+        programs=$1 place=$2 control=$2/control.sock
+        shift 2
+        rm -rf "$place" && mkdir "$place" || exit
+        "$programs/batond" --control-socket "$control" --state-directory "$place" --worker "$programs/baton-worker" &
+        trap '"$programs/baton" delete bench --control-socket "$control"; kill $!; wait; rm -rf "$place"; exit' TERM
+        until [ -S "$control" ]; do sleep 0.01; done
+        "$programs/baton" create share bench --control-socket "$control" "$@" --xattr
+        while :; do wait; done
+        """
 
     /// Program and arguments.
     func command(socket: String, source: String, queueCount: Int) -> (String, [String]) {
@@ -163,6 +186,15 @@ enum ShareSubject: Hashable, CustomStringConvertible {
         switch self {
         case .baton(let path):
             return (path, ["--socket-path=\(socket)", "--shared-dir=\(source)", "--xattr", "--queues=\(queueCount)"])
+        case .custody(let programs):
+            return (
+                "sh",
+                [
+                    "-c", Self.script, "sh", programs, "\(socket).custody", "--directory=\(source)",
+                    "--socket=\(socket)",
+                    "--queues=\(queueCount)",
+                ]
+            )
         case .virtiofsd: return ("/usr/lib/qemu/virtiofsd", common)
         }
     }
