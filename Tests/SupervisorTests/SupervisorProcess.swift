@@ -31,7 +31,8 @@ struct SupervisorProcess: ~Copyable {
         program = try Self.start(worker, options, starter, in: directory)
     }
 
-    /// What every batond of the tests is told besides: BATON_SUPERVISOR_OPTIONS in the environment, separated by spaces.
+    /// What every batond of the tests is told besides: BATON_SUPERVISOR_OPTIONS in the environment, separated by
+    /// spaces.
     private static let optionsOfAll: [String] = {
         guard let text = unsafe getenv("BATON_SUPERVISOR_OPTIONS") else { return [] }
         return unsafe String(cString: text).split(separator: " ").map(String.init)
