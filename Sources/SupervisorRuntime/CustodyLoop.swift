@@ -11,6 +11,8 @@ protocol CustodySite: AnyObject {
     func upgradeEnded(_ outcome: DeviceMachine.Upgrade.Outcome, device: String)
     func resizeEnded(_ outcome: DeviceMachine.ResizeOutcome, device: String)
     func dissolve(_ device: String)
+    /// A process has ended, and its ending been read.
+    func reapLater(_ process: Int32)
     /// Where a duplicate of everything is kept for the supervisor's successor.
     var store: any FDStore { get }
     var coder: StateCoder { get }
@@ -50,6 +52,7 @@ final class CustodyLoop: CustodySite {
     /// Who waits for a disk to have another size.
     var resizes: [String: @Sendable (Result<DeviceMachine.ResizeOutcome, SupervisorError>) -> Void] = [:]
     private var ended: [DeviceCustody] = []
+    private var endedWorkers = EndedWorkers()
     private(set) var isStopping = false
     /// How long a loop may leave work undone, in nanoseconds; 0: for ever.
     private let hangLimit: UInt64
@@ -186,9 +189,13 @@ final class CustodyLoop: CustodySite {
             watchLoops()
             watchRoom()
             advanceRun()
+            endedWorkers.reap(at: monotonicNanoseconds())
             ended = []
         }
+        endedWorkers.reap(at: .max)
     }
+
+    func reapLater(_ process: Int32) { endedWorkers.add(process, at: monotonicNanoseconds()) }
 
     /// Looks at the loops of all workers, four times in the time that one may leave work undone.
     private func watchLoops() {
@@ -209,6 +216,7 @@ final class CustodyLoop: CustodySite {
     /// Milliseconds until something is due, rounded up; nil for never.
     private func timeout() -> Int32? {
         var deadline = devices.values.compactMap(\.nextDeadline).min()
+        if let due = endedWorkers.nextDeadline { deadline = min(deadline ?? .max, due) }
         if let canary = run?.resumeAt { deadline = min(deadline ?? .max, canary) }
         if hangLimit > 0, devices.values.contains(where: \.mustWatch) { deadline = min(deadline ?? .max, nextWatch) }
         if devices.values.contains(where: \.mustWatchRoom) { deadline = min(deadline ?? .max, nextRoomWatch) }

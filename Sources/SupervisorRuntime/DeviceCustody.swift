@@ -366,7 +366,8 @@ extension DeviceCustody {
     /// The record knows better than the exit status: it tells of a child of another supervisor, too, and of a worker
     /// that was killed while it wrote its core.
     private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
-        let status = link.process.takeEnding()
+        let status = link.process.readEnding()
+        site.reapLater(link.process.pid)
         if let life, life.fatalSignal != 0 {
             return .byFault(signal: life.fatalSignal, call: life.forbiddenCall)
         }

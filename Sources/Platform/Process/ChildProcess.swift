@@ -133,13 +133,22 @@ public struct DetachedProcess: ~Copyable, Sendable {
     public var hasEnded: Bool { waitForInput(pidfd.number, milliseconds: 0) }
 
     /// How it ended, once its `pidfd` is readable; nil when it is the child of another process, which is told instead.
-    public borrowing func takeEnding() -> ChildProcess.Ending? {
-        var status: Int32 = 0
-        while true {
-            let result = unsafe waitpid(pid, &status, WNOHANG)
-            if result == pid { return ending(status) }
-            if result == 0 || Errno.current != .interrupted { return nil }
+    /// It stays a zombie until `letGo`.
+    public borrowing func readEnding() -> ChildProcess.Ending? {
+        var info = unsafe siginfo_t()
+        while unsafe waitid(P_PID, id_t(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 {
+            if Errno.current != .interrupted { return nil }
         }
+        guard unsafe info.si_signo != 0 else { return nil }
+        let status = unsafe info._sifields._sigchld.si_status
+        return unsafe info.si_code == Int32(CLD_EXITED) ? .exited(code: status) : .killed(signal: status)
+    }
+
+    /// Nothing is left of it then. Not while its last thread may still be on its way out: the kernel would spin until
+    /// that one has taken its entries out of /proc.
+    public static func letGo(of pid: Int32) {
+        var status: Int32 = 0
+        _ = unsafe waitpid(pid, &status, WNOHANG)
     }
 }
 
