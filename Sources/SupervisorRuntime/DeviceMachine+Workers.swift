@@ -281,8 +281,12 @@ extension DeviceMachine {
     ) {
         guard mayChangeCustody(index), !isDeleting || workers[index].phase == .quitting else { return }
         let id = workers[index].id
-        guard hasDescriptor, keys.contains(message.key) || keys.count < Self.maximumKeys else {
-            let why = hasDescriptor ? "the device has \(keys.count) descriptors already" : "it came without one"
+        let isSupervisors = message.key.role.isSupervisors
+        guard hasDescriptor, !isSupervisors, keys.contains(message.key) || keys.count < Self.maximumKeys else {
+            let why =
+                isSupervisors
+                ? "that is the supervisor's"
+                : hasDescriptor ? "the device has \(keys.count) descriptors already" : "it came without one"
             report(.failed, id, "cannot keep \(message.key): \(why)", &actions)
             actions.append(.kill(id))
             return

@@ -217,6 +217,14 @@ extension DeviceMachine {
 }
 
 extension CustodyRole {
+    /// Made by the supervisor alone: what a worker gives in its place is not believed.
+    var isSupervisors: Bool {
+        switch self {
+        case .record, .statistics, .journal, .thread: true
+        default: false
+        }
+    }
+
     /// Belongs to the device itself; everything else came with a connection and goes with it.
     var outlivesConnection: Bool {
         switch self {

@@ -107,6 +107,22 @@ struct AttackTests {
         #expect(try bench.write(file.nodeid, handle, [1]) == 1)
     }
 
+    @Test("slots in nobody's use are nobody's, and reads have an end")
+    func numbers() throws {
+        let bench = try ShareBench()
+        let (file, handle) = try bench.create("a")
+        try bench.release(file.nodeid, handle)
+        // The slot is free now, and its generation 0.
+        for _ in 0..<3 {
+            #expect(throws: Errno(rawValue: EBADF)) { try bench.read(file.nodeid, handle & 0xffff_ffff, count: 1) }
+        }
+        let again = try bench.open(file.nodeid)
+        #expect(try bench.read(file.nodeid, again, count: 1).isEmpty)
+        #expect(throws: Errno.invalidArgument) { try bench.read(file.nodeid, again, count: 1 << 20 + 1) }
+        #expect(throws: Errno.invalidArgument) { try bench.read(file.nodeid, again, count: 0xffff_ffff) }
+        try bench.release(file.nodeid, again)
+    }
+
     @Test("links in place of directories never lead out", arguments: [FileHandleUse.preferred, .never])
     func links(handles: FileHandleUse) throws {
         var description = ShareDescription(tag: "t")

@@ -193,6 +193,14 @@ private let connection = CustodyKey(.connection)
         #expect(world.machine.keys.isEmpty)
     }
 
+    @Test(arguments: [CustodyRole.record, .statistics, .journal, .thread])
+    func whatIsTheSupervisorsIsTakenFromNoWorker(role: CustodyRole) {
+        var world = MachineWorld.staffed()
+        world.say(1, .keep, CustodyKey(role), with: true)
+        #expect(world.take().contains(.kill(1)))
+        #expect(world.machine.keys.isEmpty)
+    }
+
     @Test func custodyIsBounded() {
         var world = MachineWorld.staffed()
         for index in 0..<UInt16(DeviceMachine.maximumKeys) {

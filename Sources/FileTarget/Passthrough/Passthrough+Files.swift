@@ -154,7 +154,9 @@ extension Passthrough {
         }
         request.killsIDs = arguments.write_flags & (1 << UInt32(WIRE_FUSE_WRITE_KILL_SUIDGID_BIT)) != 0
         if request.killsIDs, killingPersonality == 0 { return writeNow(&request) }
-        return mayWriteAtOnce(Int32(bitPattern: arguments.flags))
+        // What the program has asked for since the file was opened, and what the file was opened with.
+        let flags = arguments.flags | session.files.flags(of: request.fileSlot)
+        return mayWriteAtOnce(Int32(bitPattern: flags))
             ? writeNow(&request) : .operation(writeOperation(request))
     }
 

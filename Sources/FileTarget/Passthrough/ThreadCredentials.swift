@@ -12,6 +12,8 @@ struct ThreadCredentials: ~Copyable {
     private var user: UInt32 = 0
     private var group: UInt32 = 0
     private var supplementary: UInt32?
+    /// Whatever groups this thread was started with have been left.
+    private var hasSetGroups = false
     private var mayKeepIDs = true
     private var mask: UInt32 = 0
     private var ownsMask = false
@@ -36,11 +38,13 @@ struct ThreadCredentials: ~Copyable {
     ///
     /// - Returns: nil, or why not: EPERM.
     mutating func become(_ user: UInt32, _ group: UInt32, _ supplementary: UInt32?) -> Errno? {
-        if self.supplementary != supplementary {
+        let leavesServer = user != ownUser || group != ownGroup
+        if self.supplementary != supplementary || !hasSetGroups && leavesServer {
             guard clinux_set_groups(supplementary == nil ? 0 : 1, supplementary ?? 0) == 0 else {
                 return .notPermitted
             }
             self.supplementary = supplementary
+            hasSetGroups = true
         }
         if self.group != group {
             guard clinux_set_file_group(group) == 0 else { return .notPermitted }

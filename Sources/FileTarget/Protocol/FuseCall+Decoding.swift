@@ -70,6 +70,7 @@ extension FuseCall {
         case WIRE_FUSE_READ:
             let arguments = try input.take(wire_fuse_read_in.self)
             try checkRange(arguments.offset, arguments.size)
+            guard Int(arguments.size) <= ShareDescription.maximumTransfer else { throw .invalidArgument }
             return .read(arguments)
         case WIRE_FUSE_WRITE:
             let arguments = try input.take(wire_fuse_write_in.self)

@@ -39,6 +39,8 @@ public import Virtio
     private let throttle: Throttle
     private var limit = LimitWait()
     private let isUrgent: Bool
+    /// The urgent queue was used for what costs something: it waits as the others do from then on.
+    private var owes = false
     private let waitingLimit: Int
     /// The eventfd that interrupts the guest, or -1.
     private var call: Int32
@@ -128,9 +130,9 @@ public import Virtio
         meter.beginBatch()
         let count = Int(min(available, Self.batch))
         if count > 1 { ring.prefetchAvailable(UInt16(count)) }
-        let isLimited = throttle.isOn && !isUrgent
+        let isLimited = throttle.isOn
         for taken in 0..<count {
-            if isLimited, limit.holds(throttle, &meter) { return taken }
+            if isLimited, !isUrgent || owes, limit.holds(throttle, &meter) { return taken }
             if let slot = ring.slotToTake { records.begin(slot) }
             guard let slot = ring.take() else { return taken }
             guard slot < ring.size, !storage.isActive(slot) else {
@@ -156,7 +158,7 @@ public import Virtio
 
     /// Pays for a request that has been begun: for the data of READ and WRITE as asked for, for what COPY_FILE_RANGE
     /// has copied, for nothing in what takes no answer.
-    private func charge(_ head: UInt16) {
+    private mutating func charge(_ head: UInt16) {
         let slot = unsafe storage.slots + Int(head)
         switch unsafe Int(slot.pointee.opcode) {
         case WIRE_FUSE_FORGET, WIRE_FUSE_BATCH_FORGET, WIRE_FUSE_INTERRUPT: return
@@ -164,6 +166,7 @@ public import Virtio
         }
         let bytes = unsafe slot.pointee.remaining + slot.pointee.transferred
         throttle.charge(bytes: UInt64(bytes), at: meter.batchTime)
+        owes = true
     }
 
     /// When requests that wait for the device's limit may be taken, in nanoseconds of CLOCK_MONOTONIC; nil: none wait.

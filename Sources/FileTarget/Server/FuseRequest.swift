@@ -201,11 +201,11 @@ public import Virtio
         guard writableBytes >= Self.headerBytes else { return 0 }
         hasFailed = error != nil
         var header = wire_fuse_out_header()
-        header.len = UInt32(count)
+        header.len = UInt32(clamping: count)
         header.error = error.map { -$0.rawValue } ?? 0
         header.unique = unique
         unsafe withUnsafeBytes(of: &header) { unsafe write($0.baseAddress!, count: Self.headerBytes, at: 0) }
-        return UInt32(count)
+        return UInt32(clamping: count)
     }
 }
 

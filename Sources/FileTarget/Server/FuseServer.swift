@@ -55,7 +55,8 @@ public import Virtio
 
     /// Goes on with a request that a worker before had started, whose operation has completed.
     ///
-    /// An error says nothing: it may be due to the death of that worker. Such a request is carried out anew.
+    /// An error says nothing: it may be due to the death of that worker. Such a request is carried out anew. But one of
+    /// a synchronisation is told: the kernel tells an open file once that data could not be written, and forgets it.
     ///
     /// - Parameters:
     ///   - progress: as `FuseRequest.progress` gave it for that operation.
@@ -63,7 +64,11 @@ public import Virtio
     public mutating func finishAdopted(
         _ request: inout FuseRequest, _ segments: SegmentList, _ progress: RequestProgress, result: Int32
     ) -> FuseStep {
-        begin(&request, segments, adopting: result < 0 ? nil : Adoption(done: progress.done, result: result))
+        let isOfDeath = result == -ECANCELED || result == -EINTR || result == -EAGAIN
+        if result < 0, !isOfDeath, progress.state == UInt64(Stage.synchronizing.rawValue) {
+            return refuse(&request, segments, Errno(rawValue: -result))
+        }
+        return begin(&request, segments, adopting: result < 0 ? nil : Adoption(done: progress.done, result: result))
     }
 
     private mutating func begin(

@@ -92,20 +92,18 @@ enum FileKind: UInt8 {
         let uses = unsafe uses(slot)
         var value = unsafe uses.pointee.load(ordering: .acquiring)
         while true {
-            guard value >> 32 == handle >> 32, value & Self.closing == 0, value & 0x7fff_ffff < 0x7fff_ffff else {
-                return nil
-            }
+            // A slot in nobody's use has generation 0.
+            guard value >> 32 == handle >> 32, value >> 32 != 0, value & Self.closing == 0,
+                value & 0x7fff_ffff < 0x7fff_ffff
+            else { return nil }
+            // They are this generation's if the value is still the same afterwards.
+            let fd = Int32(bitPattern: unsafe number(slot).pointee.load(ordering: .acquiring)) - 1
+            guard fd >= 0, self.kind(of: slot) == kind else { return nil }
             let (done, now) = unsafe uses.pointee.weakCompareExchange(
                 expected: value, desired: value + 1, ordering: .acquiringAndReleasing)
-            if done { break }
+            if done { return fd }
             value = now
         }
-        let fd = Int32(bitPattern: unsafe number(slot).pointee.load(ordering: .acquiring)) - 1
-        guard fd >= 0, self.kind(of: slot) == kind else {
-            _ = dropUse(slot)
-            return nil
-        }
-        return fd
     }
 
     /// - Returns: whether this was the last use of a file that is to be let go of: `finish` it.
@@ -158,6 +156,9 @@ enum FileKind: UInt8 {
         unsafe wire_store64(record + Int(WIRE_SHARE_FILE_OWNER), owner)
         unsafe wire_store32(record + Int(WIRE_SHARE_FILE_FLAGS), flags)
     }
+
+    /// As the file was opened, for `describe`.
+    func flags(of slot: UInt32) -> UInt32 { unsafe wire_load32(record(slot) + Int(WIRE_SHARE_FILE_FLAGS)) }
 
     /// - Returns: the handle.
     func open(_ slot: UInt32, _ kind: FileKind, _ fd: Int32) -> UInt64 {
