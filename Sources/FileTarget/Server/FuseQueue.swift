@@ -1,5 +1,6 @@
 internal import CWire
 public import Custody
+internal import Glibc
 public import Inflight
 public import Platform
 public import Telemetry
@@ -277,7 +278,7 @@ public import Virtio
         _ server: inout FuseServer<Files, Engine>
     ) {
         while let head = waiting.takeFirst(storage) {
-            let step = unsafe server.endWait(of: &storage.slots[Int(head)])
+            let step = unsafe server.endWait(of: &storage.slots[Int(head)], .interrupted)
             carryOut(step, head, &server)
         }
     }
@@ -301,7 +302,7 @@ public import Virtio
         case .waiting where waiting.count >= waitingLimit:
             // What lets others go on has to find a slot.
             let slot = unsafe storage.slots + Int(head)
-            carryOut(unsafe server.refuseWait(of: &slot.pointee), head, &server)
+            carryOut(unsafe server.endWait(of: &slot.pointee, Errno(rawValue: ENOLCK)), head, &server)
         case .waiting:
             records.begin(head)
             waiting.putLast(head, storage)

@@ -164,11 +164,8 @@ public import Virtio
         return answer(&request, files.resume(&request))
     }
 
-    /// Answers a request that waits for a lock: it waits no more.
-    public mutating func endWait(of request: inout FuseRequest) -> FuseStep { fail(&request, .interrupted) }
-
-    /// Answers a request that would wait for a lock: too many do already.
-    mutating func refuseWait(of request: inout FuseRequest) -> FuseStep { fail(&request, Errno(rawValue: ENOLCK)) }
+    /// Answers a request that waits for a lock, or would: it does not.
+    mutating func endWait(of request: inout FuseRequest, _ error: Errno) -> FuseStep { fail(&request, error) }
 
     /// Answers a request with an error without looking at it: its header is all that is read.
     public mutating func refuse(_ request: inout FuseRequest, _ segments: SegmentList, _ error: Errno) -> FuseStep {

@@ -14,6 +14,11 @@ import Testing
     /// Gives each supervisor a mount namespace of its own, whose mounts are shared: as systemd does.
     private static let serviceManager = ["/usr/bin/unshare", "--mount", "--propagation", "shared"]
 
+    private static func service(in directory: TemporaryDirectoryBox) throws -> SupervisorProcess {
+        try SupervisorProcess(
+            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], startedBy: serviceManager, in: directory)
+    }
+
     private func name(_ text: String) -> [UInt8] { Array(text.utf8) }
 
     private func makeShare(
@@ -98,9 +103,7 @@ import Testing
     @Test func `a worker sees the share and nothing else, with the capabilities of files alone`() throws {
         guard canConfine else { return print("not tried: this takes root") }
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
-        var supervisor = try SupervisorProcess(
-            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], startedBy: Self.serviceManager,
-            in: directory)
+        var supervisor = try Self.service(in: directory)
         let tree = try makeShare(supervisor)
         try TestFile.create("\(tree)/inside", count: 1)
         let info = try supervisor.wait("s", "a standby") { $0.isStaffed }
@@ -133,9 +136,7 @@ import Testing
     @Test func `a supervisor in another mount namespace goes on with a share, if it is the same directory`() throws {
         guard canConfine else { return print("not tried: this takes root") }
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
-        var supervisor = try SupervisorProcess(
-            worker: WorkerProcess.executable, ["--worker-sandbox", "full"], startedBy: Self.serviceManager,
-            in: directory)
+        var supervisor = try Self.service(in: directory)
         let tree = try makeShare(supervisor)
         let first = try supervisor.wait("s", "a standby") { $0.isStaffed }
         var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
