@@ -367,7 +367,8 @@ extension DeviceCustody {
     /// that was killed while it wrote its core.
     private func ending(of link: WorkerLink, _ life: WorkerLife?) -> DeviceMachine.Ending {
         let status = link.process.readEnding()
-        site.reapLater(link.process.pid)
+        // Another supervisor's child is not ours to reap: its number may be one of ours a second later.
+        if status != nil { site.reapLater(link.process.pid) }
         if let life, life.fatalSignal != 0 {
             return .byFault(signal: life.fatalSignal, call: life.forbiddenCall)
         }
