@@ -41,7 +41,7 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     /// message of the supervisor, it comes a second time if the supervisor died between sending it and noting that it
     /// has: whoever does not wait for this value ignores it.
     public static let kept = CustodyMessageKind(rawValue: 4)
-    /// Stop taking requests, and give the device up without waiting for those in flight. Answered by `frozen`.
+    /// Stop taking requests, and give the device up without waiting for those in flight. Answered by `frozen` or `busy`.
     public static let freeze = CustodyMessageKind(rawValue: 5)
     /// Take the device up again.
     public static let thaw = CustodyMessageKind(rawValue: 6)
@@ -75,6 +75,8 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     public static let event = CustodyMessageKind(rawValue: 108)
     /// Answers `resize`. Value: that of `resize`. Text: why the disk keeps its size; empty when it has the new one.
     public static let resized = CustodyMessageKind(rawValue: 109)
+    /// Answers `freeze`: the worker cannot give the device up now, and goes on serving it. Text: why.
+    public static let busy = CustodyMessageKind(rawValue: 110)
 }
 
 /// Why a datagram is no message.

@@ -9,6 +9,7 @@ internal import Custody
 // | preparing | the candidate's `ready` | the candidate is killed, nothing else was touched |
 // | retiring | the end of other standbys | as above; a standby of the old program is started |
 // | freezing | `frozen` of the active, `active` of the candidate | the candidate is killed, the old one thawed |
+// | | or `busy` of the active | the same |
 // | settling | `settled` of the candidate | the old one is told to end after a time |
 // | replacing | the end of the old one, a standby of the new | |
 
@@ -167,13 +168,47 @@ extension DeviceMachine {
         }
     }
 
-    /// The worker that was to be replaced takes its device up again, as soon as nobody has it.
+    /// The worker that was to be replaced takes its device up again, as soon as nobody has it. One that has not given it
+    /// up has it still, and may need longer than anybody waits.
     private mutating func thawFrozen(_ actions: inout [Action]) {
-        for index in workers.indices where workers[index].phase == .frozen || workers[index].phase == .freezing {
+        for index in workers.indices {
+            switch workers[index].phase {
+            case .freezing: workers[index].phase = .active
+            case .frozen:
+                workers[index].phase = .standby
+                actions.append(.setTimer(.takeOver, milliseconds: Patience.takeOver))
+            default: continue
+            }
+            actions.append(.send(CustodyMessage(.thaw), to: workers[index].id))
+        }
+    }
+
+    /// A worker has given the device up.
+    mutating func frozen(_ index: Int, _ actions: inout [Action]) {
+        switch workers[index].phase {
+        case .freezing: workers[index].phase = .frozen
+        case .superseded:
+            // Its successor was heard first, and it was taken for dead.
+            takeOverCount -= 1
+            workers[index].phase = .frozen
+        case .active:
+            // Nobody waits for it any more. A second `thaw` is ignored.
             workers[index].phase = .standby
             actions.append(.send(CustodyMessage(.thaw), to: workers[index].id))
             actions.append(.setTimer(.takeOver, milliseconds: Patience.takeOver))
+        default: return
         }
+        report(.frozen, workers[index].id, "", &actions)
+    }
+
+    /// A worker cannot give the device up, and serves it on: the candidate goes.
+    mutating func busy(_ index: Int, _ reason: String, _ actions: inout [Action]) {
+        guard workers[index].phase == .freezing else { return }
+        workers[index].phase = .active
+        report(.note, workers[index].id, "cannot give the device up: \(reason)", &actions)
+        guard let now = upgrade, now.phase == .freezing, let candidate = self.index(of: now.candidate) else { return }
+        workers[candidate].refusal = "worker \(workers[index].id) cannot give the device up: \(reason)"
+        actions.append(.kill(now.candidate))
     }
 
     mutating func upgradeStepExpired(_ actions: inout [Action]) {

@@ -205,15 +205,8 @@ extension DeviceMachine {
         case .active: becameActive(index, message, at: now, &actions)
         case .keep: keep(index, message, hasDescriptor: hasDescriptor, &actions)
         case .release: release(index, message.key, &actions)
-        case .frozen:
-            switch workers[index].phase {
-            case .freezing: break
-            // Its successor was heard first, and it was taken for dead.
-            case .superseded: takeOverCount -= 1
-            default: return
-            }
-            workers[index].phase = .frozen
-            report(.frozen, id, "", &actions)
+        case .frozen: frozen(index, &actions)
+        case .busy: busy(index, message.text, &actions)
         case .disconnected: disconnected(index, message.text, &actions)
         case .settled:
             report(.settled, id, "", &actions)

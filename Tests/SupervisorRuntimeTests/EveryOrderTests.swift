@@ -31,6 +31,8 @@ private struct World: Hashable {
         /// The supervisor hears what a worker said first, or that it has ended; and dies after so many actions.
         case hear(ID, dyingAfter: Int?)
         case die(ID, byFault: Bool)
+        /// A worker that is to freeze cannot.
+        case balk(ID)
         case expire(DeviceMachine.Timer)
     }
 
@@ -182,6 +184,10 @@ private struct World: Hashable {
         case .die(let id, let byFault):
             misfortunes += 1
             die(id, byFault ? .byFault(signal: 4) : .fromOutside(signal: 9))
+        case .balk(let id):
+            misfortunes += 1
+            processes[id]?.orders.removeFirst()
+            processes[id]?.words.append(CustodyMessage(.busy, text: "a loop does not stop"))
         case .expire(let timer):
             misfortunes += 1
             timers.remove(timer)
@@ -204,6 +210,7 @@ private struct World: Hashable {
             }
             if luckless, processes[id]?.isDead == false {
                 steps += [.die(id, byFault: true), .die(id, byFault: false)]
+                if processes[id]?.state == .active, processes[id]?.orders.first == .freeze { steps.append(.balk(id)) }
             }
         }
         if luckless { steps += DeviceMachine.Timer.allCases.filter(timers.contains).map { .expire($0) } }

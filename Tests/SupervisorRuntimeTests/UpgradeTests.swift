@@ -99,6 +99,42 @@ private func upgrading() -> MachineWorld {
         #expect(world.take().contains(send(.thaw, to: 1)))
     }
 
+    /// A thread of it may be in a system call that does not return: it has the device, and guests are served.
+    @Test func aWorkerThatCannotFreezeServesOn() {
+        var world = upgrading()
+        world.ready(3)
+        world.end(2, .onItsOwn(code: 0))
+        world.say(1, .busy, text: "loop 1 has not stopped")
+        let actions = world.take()
+        #expect(actions.contains(.kill(3)))
+        #expect(world.phase(1) == .active)
+        world.kill(3)
+        #expect(world.outcomes == [.failed("worker 1 cannot give the device up: loop 1 has not stopped")])
+        #expect(!world.take().contains(.kill(1)))
+        #expect(world.living == [1, 4])
+        #expect(world.program(4) == 1)
+        #expect(world.machine.takeOverCount == 0)
+    }
+
+    /// It has not heard the order yet, or is about to answer it: it is not killed for that, and is thawed if it did.
+    @Test(arguments: [false, true]) func aFreezeThatIsAnsweredByNobodyIsTakenBack(answersLate: Bool) {
+        var world = upgrading()
+        world.ready(3)
+        world.end(2, .onItsOwn(code: 0))
+        world.send(.expired(.upgradeStep))
+        world.kill(3)
+        #expect(world.take().contains(send(.thaw, to: 1)))
+        #expect(world.phase(1) == .active)
+        world.send(.expired(.takeOver))
+        #expect(world.living == [1, 4])
+        guard answersLate else { return }
+        world.say(1, .frozen)
+        #expect(world.phase(1) == .standby)
+        world.active(1)
+        #expect(world.phase(1) == .active)
+        #expect(world.machine.takeOverCount == 0)
+    }
+
     /// They speak through channels of their own. Taken for dead, the old worker would never be told to end.
     @Test(arguments: [false, true]) func `the candidate may be heard before the one that froze`(settledFirst: Bool) {
         var world = upgrading()

@@ -7,7 +7,7 @@ internal import Platform
 struct Benchmarks: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "baton-bench", abstract: "Measures Baton against others.",
-        subcommands: [Bench.self, ShareBench.self],
+        subcommands: [Bench.self, ShareBench.self, LogBench.self],
         defaultSubcommand: Bench.self)
 }
 
@@ -73,15 +73,13 @@ struct Bench: ParsableCommand {
     }
 
     func run() throws {
-        let directory = try makeDirectory()
-        defer { removeDirectory(directory) }
-        let image = "\(directory)/image"
+        let room = try BenchDirectory(in: directory)
+        defer { room.remove() }
         let conditions = Conditions(
             serverCPU: serverCPU, clientCPU: clientCPU, warmUpMilliseconds: 300, milliseconds: milliseconds,
-            chainLayout: indirect ? .indirect : .direct, span: UInt64(fileSize) << 20, directory: directory)
+            chainLayout: indirect ? .indirect : .direct, span: UInt64(fileSize) << 20, directory: room.path)
         try printClient(conditions)
-        let points = points(image: image)
-        if points.contains(where: { $0.backing != .null }) { try fillImage(image) }
+        let points = points(image: try room.makeImage(mebibytes: fileSize))
         print(Row.heading)
         var rows: [Row] = []
         for point in points { rows += try measureAll(point, conditions) }
@@ -147,30 +145,5 @@ struct Bench: ParsableCommand {
             CPU for more than \(Int(Row.contentionLimit * 100)) % of the time: for those the machine is too noisy \
             to tell.
             """)
-    }
-
-    // MARK: Files
-
-    private func makeDirectory() throws -> String {
-        let path = "\(directory)/baton-bench-\(getpid())"
-        guard unsafe mkdir(path, 0o700) == 0 else { throw SystemError(cannot: "make", path, .current) }
-        return path
-    }
-
-    private func removeDirectory(_ path: String) {
-        for name in ["image", "bench.sock", "server.log"] { unsafe unlink("\(path)/\(name)") }
-        unsafe rmdir(path)
-    }
-
-    /// Fills the image with numbers, so that it has blocks on the disk and all of it is in the page cache.
-    private func fillImage(_ path: String) throws {
-        let file = try openFile(path, O_RDWR | O_CREAT | O_TRUNC)
-        var random = SeededGenerator(seed: 1)
-        let words = (0..<(1 << 17)).map { _ in random.next() }
-        for _ in 0..<fileSize {
-            let written = unsafe words.withUnsafeBytes { unsafe write(file.number, $0.baseAddress, $0.count) }
-            guard written == 1 << 20 else { throw SystemError(cannot: "fill", path, .current) }
-        }
-        fsync(file.number)
     }
 }

@@ -35,6 +35,8 @@ struct Conditions {
     var span: UInt64
     /// Where sockets and logs go.
     var directory: String
+    /// Whether the client keeps an inflight region, as QEMU does.
+    var usesInflight = true
 
     /// Descriptors of each ring: a direct chain has three.
     func queueSize(_ point: Point) -> Int {
@@ -51,7 +53,9 @@ func measure(_ subject: Subject, _ point: Point, _ conditions: Conditions, seed:
         subject, point.backing, queueCount: point.queueCount, queueSize: size, cpu: conditions.serverCPU,
         directory: conditions.directory)
     try pinCurrentThread(toCPU: conditions.clientCPU)
-    var frontend = try Frontend.connect(to: server.socketPath)
+    var behaviour = FrontendBehaviour.qemu
+    behaviour.usesInflight = conditions.usesInflight
+    var frontend = try Frontend.connect(to: server.socketPath, behaviour: behaviour)
     guard frontend.queueCount >= point.queueCount else {
         throw BenchmarkError("\(subject) has \(frontend.queueCount) queues, \(point.queueCount) are needed")
     }

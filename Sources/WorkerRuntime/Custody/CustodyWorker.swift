@@ -253,13 +253,14 @@ public struct CustodyWorker: ~Copyable {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
         while true {
             let numbers = [tenure.connectionNumber, tenure.channelNumber, memoryLoss.fd.number]
-            switch wait(numbers + tenure.settlingNumbers, milliseconds: tenure.mustAnnounce ? 0 : nil) {
+            switch wait(numbers + tenure.settlingNumbers, milliseconds: tenure.patience) {
             case .order(.quit), .end:
                 tenure.finish()
                 return true
             case .order(.freeze):
-                try tenure.freeze()
-                return false
+                guard let reason = tenure.freeze() else { return false }
+                log.warning("the device is not given up: \(reason)")
+                link.tell(CustodyMessage(.busy, text: reason))
             case .order(.connection): try tenure.takeConnection()
             case .order(.resize(let bytes, let isShrinking)): tenure.resize(to: bytes, isShrinking: isShrinking)
             case .order: break

@@ -25,6 +25,9 @@ struct KeptConnection: ~Copyable {
     private var journal: SessionJournal
     private var ring: JournalRing
     private var serial: UInt64 = 0
+    /// A message waits in the socket until the supervisor is back to keep its descriptors. The device is served
+    /// meanwhile.
+    private(set) var isWaitingForSupervisor = false
 
     /// How long a completion may be owed by the kernel for an operation that does not wait.
     private static let owedMilliseconds = 1_000
@@ -94,14 +97,16 @@ struct KeptConnection: ~Copyable {
 
     /// Reads one message, carries it out, and answers it.
     ///
+    /// - Returns: `nothing` also for a message that has to wait.
     /// - Throws: why the connection has ended.
     mutating func serveOne() throws(ConnectionEnd) -> Served {
+        isWaitingForSupervisor = false
         guard var incoming = try channel.receive(peeking: true) else { return .nothing }
         let message = try incoming.lookedAtRequest()
         let (kind, size) = (incoming.header.kind, MessageHeader.size + incoming.header.payloadSize)
         let needsReply = incoming.header.flags.contains(.needReply)
         var fds = incoming.takeFDs()
-        let slots = try keep(journal.slots(for: message), &fds)
+        guard let slots = try keep(journal.slots(for: message), &fds) else { return waitForSupervisor() }
         let before = journal.slots
         let outcome = carryOut(session.receive(message, needsReply: needsReply), &fds, committing: (message, slots))
         var exchange = ControlState.Exchange(unread: size, serial: serial, index: 0, reply: [])
@@ -110,7 +115,8 @@ struct KeptConnection: ~Copyable {
         case .reply(let reply):
             if case .inflight = reply, let file = outcome.file {
                 exchange.slot = JournalSlot(.inflight)
-                try keep(file.fd, JournalSlot(.inflight))
+                // Asked for once more, it is made once more.
+                guard try keep(file.fd, JournalSlot(.inflight)) else { return waitForSupervisor() }
             }
             exchange.reply = reply.encode(to: kind)
         case .refuse: exchange.reply = BackendReply.failure.encode(to: kind)
@@ -201,22 +207,29 @@ struct KeptConnection: ~Copyable {
 
     // MARK: Custody
 
+    private mutating func waitForSupervisor() -> Served {
+        isWaitingForSupervisor = true
+        return .nothing
+    }
+
     /// Gives a message's descriptors into custody; they stay with the message, too.
-    private func keep(_ slots: [JournalSlot], _ fds: inout ReceivedFDs) throws(ConnectionEnd) -> [JournalSlot] {
+    ///
+    /// - Returns: where they are; nil when the supervisor does not answer.
+    private func keep(_ slots: [JournalSlot], _ fds: inout ReceivedFDs) throws(ConnectionEnd) -> [JournalSlot]? {
         guard !slots.isEmpty else { return [] }
         var all = ReceivedFDs()
         for slot in slots {
             guard let fd = fds.takeFirst() else { break }
-            try keep(fd, slot)
+            guard try keep(fd, slot) else { return nil }
             all.append(fd)
         }
         fds = all
         return slots
     }
 
-    private func keep(_ fd: borrowing OwnedFD, _ slot: JournalSlot) throws(ConnectionEnd) {
+    private func keep(_ fd: borrowing OwnedFD, _ slot: JournalSlot) throws(ConnectionEnd) -> Bool {
         do throws(SystemError) {
-            try link.keep(fd, under: slot.key)
+            return try link.keepIfAnswered(fd, under: slot.key)
         } catch {
             throw .system(error)
         }

@@ -36,7 +36,9 @@ final class SupervisorLink {
     private(set) var isClosed = false
 
     /// How long the supervisor may take to confirm what it keeps, in milliseconds. It may be restarting.
-    private static let patience = 10_000
+    private static let patience: UInt64 = 10_000
+    /// The same for what can be tried again, while this thread has other things to do.
+    private static let shortPatience: UInt64 = 1_000
 
     init(channel: consuming CustodyChannel, log: Logger) {
         self.channel = channel
@@ -108,23 +110,45 @@ final class SupervisorLink {
     ///
     /// - Throws: when nobody keeps it.
     func keep(_ fd: borrowing OwnedFD, under key: CustodyKey) throws(SystemError) {
+        guard try offer(fd, under: key, milliseconds: Self.patience) else {
+            throw SystemError(cannot: "give into custody", "\(key)", nil, advice: "The supervisor does not answer")
+        }
+    }
+
+    /// Gives a descriptor into custody if the supervisor is there.
+    ///
+    /// - Returns: false when it has not confirmed in time: it is to be tried again, from the start. True when it has,
+    ///   and when there is no custody any more: without a supervisor to come there is no successor either, and the
+    ///   device is served as long as this process lives.
+    /// - Throws: when it cannot be given.
+    func keepIfAnswered(_ fd: borrowing OwnedFD, under key: CustodyKey) throws(SystemError) -> Bool {
+        if isClosed { return true }
+        let isKept = try offer(fd, under: key, milliseconds: Self.shortPatience)
+        return isKept || isClosed
+    }
+
+    /// - Returns: whether it was confirmed within the time.
+    private func offer(
+        _ fd: borrowing OwnedFD, under key: CustodyKey, milliseconds: UInt64
+    ) throws(SystemError) -> Bool {
         lastKeep += 1
         isConfirmed = false
         do throws(Errno) {
             guard descriptors.put(try fd.duplicate(), under: key) else { throw Errno(rawValue: EMFILE) }
             try channel.send(CustodyMessage(.keep, key, value: lastKeep), with: fd.number)
         } catch {
+            // Full of what it has not heard yet, or gone.
+            if error == .wouldBlock || error == .brokenPipe { return false }
             throw SystemError(cannot: "give into custody", "\(key)", error)
         }
-        let end = monotonicNanoseconds() + UInt64(Self.patience) * 1_000_000
+        let end = monotonicNanoseconds() + milliseconds * 1_000_000
         while !isConfirmed {
             let now = monotonicNanoseconds()
-            guard now < end, !isClosed else {
-                throw SystemError(cannot: "give into custody", "\(key)", nil, advice: "The supervisor does not answer")
-            }
+            guard now < end, !isClosed else { return false }
             _ = waitForInput(channel.fd.number, milliseconds: Int32(clamping: (end - now) / 1_000_000 + 1))
             receive()
         }
+        return true
     }
 
     /// Lets the supervisor close what is needed no more.

@@ -121,10 +121,22 @@ struct Tenure: ~Copyable {
     var connectionNumber: Int32 {
         if let number = mountNumber { return number }
         switch connection {
-        case .some(let connection): return connection.number
+        case .some(let connection): return connection.isWaitingForSupervisor ? -1 : connection.number
         case .none: return -1
         }
     }
+
+    /// How long to sleep at most, in milliseconds; nil: until something happens. What waits for the supervisor is tried
+    /// again: nothing tells that it is back if it died between hearing what was offered and saying so.
+    var patience: Int32? {
+        if mustAnnounce { return 0 }
+        switch connection {
+        case .some(let connection): return connection.isWaitingForSupervisor ? Self.retryMilliseconds : nil
+        case .none: return nil
+        }
+    }
+
+    private static let retryMilliseconds: Int32 = 1_000
 
     private var mountNumber: Int32? {
         switch mount {
@@ -175,9 +187,13 @@ struct Tenure: ~Copyable {
     /// - Returns: whether there was one.
     private mutating func serveConnection() -> Bool {
         guard var current = connection.take() else { return false }
+        let wasWaiting = current.isWaitingForSupervisor
         do throws(ConnectionEnd) {
             switch try current.serveOne() {
             case .nothing:
+                if current.isWaitingForSupervisor, !wasWaiting {
+                    log.warning("the front-end's message waits: batond does not answer, and has to keep what came with it")
+                }
                 connection = consume current
                 return false
             case .message(let kind): log.debug("\(kind)")
@@ -228,23 +244,41 @@ struct Tenure: ~Copyable {
         link.tell(CustodyMessage(.disconnected, text: reason))
     }
 
+    /// How long the loops may take to stop together, in nanoseconds: less than the supervisor waits.
+    private static let parkLimit: UInt64 = 5_000_000_000
+
     /// Gives the device up: nothing is taken or answered any more, what is finished is published. What the kernel has
     /// of this worker's threads goes on, and completes for the successor; the threads stay, asleep.
     ///
-    /// - Throws: when a loop does not stop: this worker has to end then, and its successor sees to that first.
-    mutating func freeze() throws(SystemError) {
+    /// - Returns: nil; or why it cannot be given up now, as a sentence: then it is served as before. A thread that is
+    ///   in a system call which does not return is no reason to end the others.
+    mutating func freeze() -> String? {
         let start = monotonicNanoseconds()
         for (mailbox, command) in settling { mailbox.abandon(command) }
         settling = []
-        for loop in loops {
-            guard case .refused(let reason) = loop.command(.park) else { continue }
-            throw SystemError(cannot: "freeze", "a loop", nil, advice: reason)
+        let parking = loops.map { $0.post(.park) }
+        for (index, loop) in loops.enumerated() {
+            if let reply = loop.mailbox.answer(to: parking[index], until: start + Self.parkLimit), !reply.isRefusal {
+                continue
+            }
+            takeBack(parking)
+            return "loop \(index) has not stopped within \(Self.parkLimit / 1_000_000_000) s"
         }
         takeOver.statistics.noteStop(at: start)
         connection = nil
         mount = nil
         record.noteFatalSignals(nil)
         record.release(generation)
+        return nil
+    }
+
+    /// Lets the loops serve on. One that does not answer finds both commands, in their order, when it does.
+    private mutating func takeBack(_ parking: [UInt64]) {
+        for (loop, command) in zip(loops, parking) {
+            loop.mailbox.abandon(command)
+            loop.mailbox.abandon(loop.post(.resume))
+        }
+        settling = loops.map { ($0.mailbox, $0.mailbox.post(.settle)) }
     }
 
     /// Finishes what was taken. The front-end sees its connection end when the process does.

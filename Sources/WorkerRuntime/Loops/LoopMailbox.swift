@@ -89,6 +89,8 @@ enum LoopCommand: Sendable {
     /// Stop serving, with everything published that is done, and leave the ring to a successor. What the kernel has of
     /// this thread goes on.
     case park
+    /// Serve on: `park` is taken back, whether it was carried out or not.
+    case resume
     /// Mark elsewhere, or nowhere, from now on.
     case setMarks(queue: Int, QueueMarks?)
     case quit
@@ -102,7 +104,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .change, .setMarks, .takeUp, .begin, .settle, .park, .quit: nil
+        case .keep, .change, .setMarks, .takeUp, .begin, .settle, .park, .resume, .quit: nil
         }
     }
 }

@@ -206,6 +206,7 @@ extension QueueLoop where Service: ~Copyable {
             case .park:
                 if !isHolding { park() }
                 office.mailbox.answer(number, .done)
+            case .resume: office.mailbox.answer(number, resume())
             case .quit:
                 isQuitting = true
                 office.mailbox.answer(number, .done)
@@ -222,13 +223,27 @@ extension QueueLoop where Service: ~Copyable {
         let completions = service.takeUp()
         // The worker before has counted on since this one looked.
         office.reportedFaults = service.faults
-        guard let descriptor = service.pollDescriptor else { return .tookUp(completions: completions) }
+        let reply = watchService()
+        return reply.isRefusal ? reply : .tookUp(completions: completions)
+    }
+
+    private mutating func resume() -> LoopReply {
+        guard isHolding else { return .done }
+        let reply = watchService()
+        isHolding = false
+        startWaiting()
+        return reply
+    }
+
+    /// Has the poller wake this thread for what the kernel has finished. At once, if something is finished already.
+    private func watchService() -> LoopReply {
+        guard let descriptor = service.pollDescriptor else { return .done }
         do throws(Errno) {
             try office.poller.watch(descriptor, token: 0, edge: true)
         } catch {
             return .refused("its kernel ring cannot be waited for: \(error)")
         }
-        return .tookUp(completions: completions)
+        return .done
     }
 
     private mutating func startWaiting() {

@@ -55,6 +55,9 @@ struct TracedThread: ~Copyable {
     /// Lets it run on for good, with a signal on its way to it or none.
     func letGo(signal: Int32 = 0) { _ = ctrace_continue(number, 0, signal) }
 
+    /// Lets it run on for good, and ends without anybody here to take note.
+    consuming func detach() { _ = ctrace_detach(number) }
+
     /// Lets it run on until it stops again.
     func proceed(toCall: Bool, deadline: UInt64) -> Stop {
         guard ctrace_continue(number, toCall ? 1 : 0, 0) == 0 else { return .ended }

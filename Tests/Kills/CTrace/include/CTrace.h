@@ -24,6 +24,9 @@ static inline int ctrace_continue(int thread, int to_call, int signal) {
     return (int)ptrace(to_call ? PTRACE_SYSCALL : PTRACE_CONT, thread, 0, (long)signal);
 }
 
+/// Lets it run on, and does without control of it. It has stopped.
+static inline int ctrace_detach(int thread) { return (int)ptrace(PTRACE_DETACH, thread, 0, 0); }
+
 enum ctrace_stop {
     CTRACE_RUNNING,
     /// Gone.
