@@ -331,7 +331,7 @@ extension DeviceCustody {
     func arrival(_ target: WatchTarget) {
         switch target {
         case .listener: accept()
-        case .channel(_, let id): takeMessages(id)
+        case .channel(_, let id): takeMessages(id, atMost: Self.messagesInTurn)
         case .process(_, let id): takeEnd(id)
         case .mailbox: break
         }
@@ -382,9 +382,13 @@ extension DeviceCustody {
         }
     }
 
+    /// Messages of one worker that are taken before those of others: one that sends without end is heard no faster than
+    /// they are.
+    private static let messagesInTurn = 16
+
     /// Takes what a worker has sent, at most as much as it may have under way.
-    private func takeMessages(_ id: DeviceMachine.WorkerID) {
-        for _ in 0..<WorkerLink.outboxLimit {
+    private func takeMessages(_ id: DeviceMachine.WorkerID, atMost limit: Int = WorkerLink.outboxLimit) {
+        for _ in 0..<limit {
             guard let link = links[id] else { return }
             do throws(Errno) {
                 switch try link.channel.receive(peeking: true) {

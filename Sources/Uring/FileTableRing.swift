@@ -28,6 +28,19 @@ public struct FileTableRing: ~Copyable {
         }
     }
 
+    /// Empties slots, in one call.
+    ///
+    /// - Parameter keeps: whether a slot stays as it is; of `slot` and those after it.
+    /// - Returns: how many slots were looked at; a negative error number.
+    public mutating func empty(from slot: UInt32, keeping keeps: [Bool]) -> Int32 {
+        guard keeps.contains(false) else { return Int32(keeps.count) }
+        // IORING_REGISTER_FILES_SKIP
+        var numbers = keeps.map { $0 ? Int32(-2) : -1 }
+        return unsafe numbers.withUnsafeMutableBufferPointer { buffer in
+            unsafe perform(.updateFiles(buffer.baseAddress!, count: UInt32(buffer.count), slot: slot))
+        }
+    }
+
     /// A new descriptor of the file in a slot (Linux 6.8).
     ///
     /// - Returns: its number; a negative error number: EBADF for an empty slot.

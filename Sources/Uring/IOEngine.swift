@@ -178,8 +178,8 @@ public struct IOCompletion: Sendable {
     /// IORING_OP_FILES_UPDATE of one slot
     ///
     /// - Parameter file: a descriptor, or -1; stays until the operation has been submitted.
-    static func updateFiles(_ file: UnsafeMutablePointer<Int32>, slot: UInt32) -> Self {
-        unsafe Self(.updateFiles, file: -1, buffer: UnsafeMutableRawPointer(file), count: 1, offset: UInt64(slot))
+    static func updateFiles(_ files: UnsafeMutablePointer<Int32>, count: UInt32 = 1, slot: UInt32) -> Self {
+        unsafe Self(.updateFiles, file: -1, buffer: UnsafeMutableRawPointer(files), count: count, offset: UInt64(slot))
     }
 
     /// IORING_OP_FIXED_FD_INSTALL (Linux 6.8)

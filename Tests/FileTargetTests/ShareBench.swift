@@ -19,7 +19,8 @@ final class TableFile {
     let session: ShareSession
     let slots: FuseSlots
     var server: FuseServer<Passthrough, Ring>
-    private var unique: UInt64 = 0
+    /// Of the request that was started last.
+    var unique: UInt64 = 0
     private let input: UnsafeMutableRawPointer
     private let output: UnsafeMutableRawPointer
     /// As whom the driver asks.

@@ -71,6 +71,45 @@ struct TakeOverTests {
         #expect(custody.slots == [])
     }
 
+    @Test("an interrupt that the worker before has heard, and not heeded, is heeded")
+    func interrupts() throws {
+        var description = ShareDescription(tag: "t")
+        description.hasPOSIXLocks = true
+        let custody = TestCustody()
+        let lock = { (bench: ShareBench, handle: UInt64, owner: UInt64) -> [UInt8] in
+            var lock = wire_fuse_lk_in()
+            (lock.fh, lock.owner) = (handle, owner)
+            lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(F_WRLCK), pid: 1)
+            return bench.bytes(lock)
+        }
+        let setup: (TemporaryDirectoryBox, TableFile, UInt64, UInt64, UInt64)
+        do {
+            let bench = try ShareBench(description, custody: custody)
+            let (file, handle) = try bench.create("b")
+            #expect(bench.call(WIRE_FUSE_SETLK, file.nodeid, lock(bench, handle, 7)).error == nil)
+            let step = bench.start(WIRE_FUSE_SETLKW, file.nodeid, lock(bench, handle, 8), slot: 1)
+            guard case .waiting = bench.wait(step, slot: 1) else {
+                Issue.record("it does not wait")
+                return
+            }
+            let unique = bench.slots.with(1) { $0.unique }
+            #expect(bench.call(WIRE_FUSE_INTERRUPT, 0, bench.bytes(wire_fuse_interrupt_in(unique: unique))).isSilent)
+            setup = (bench.directory, bench.tables, file.nodeid, handle, unique)
+        }
+        let (directory, tables, node, handle, unique) = setup
+        let bench = try ShareBench(description, custody: custody, after: (directory, tables))
+        for slot in custody.slots { _ = bench.session.restore(try custody.duplicate(slot), slot: slot) }
+        bench.unique = unique - 1
+        let step = bench.start(WIRE_FUSE_SETLKW, node, lock(bench, handle, 8), slot: 1)
+        guard case .waiting = bench.wait(step, slot: 1) else {
+            Issue.record("it does not wait")
+            return
+        }
+        let end = bench.slots.with(1) { bench.server.resume(&$0) }
+        #expect(bench.reply(end).error == .interrupted)
+        bench.session.reset()
+    }
+
     @Test("a file that custody has and the tables do not is not wanted")
     func orphans() throws {
         let custody = TestCustody()

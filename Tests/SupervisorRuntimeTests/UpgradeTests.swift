@@ -100,7 +100,7 @@ private func upgrading() -> MachineWorld {
     }
 
     /// A thread of it may be in a system call that does not return: it has the device, and guests are served.
-    @Test func aWorkerThatCannotFreezeServesOn() {
+    @Test func `a worker that cannot freeze serves on`() {
         var world = upgrading()
         world.ready(3)
         world.end(2, .onItsOwn(code: 0))
@@ -117,7 +117,7 @@ private func upgrading() -> MachineWorld {
     }
 
     /// It has not heard the order yet, or is about to answer it: it is not killed for that, and is thawed if it did.
-    @Test(arguments: [false, true]) func aFreezeThatIsAnsweredByNobodyIsTakenBack(answersLate: Bool) {
+    @Test(arguments: [false, true]) func `a freeze that nobody answers is taken back`(answersLate: Bool) {
         var world = upgrading()
         world.ready(3)
         world.end(2, .onItsOwn(code: 0))

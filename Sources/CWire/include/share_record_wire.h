@@ -16,12 +16,14 @@ enum {
     /// A file handle that is longer is not kept: its node has a descriptor.
     WIRE_SHARE_HANDLE_BYTES = 40,
     WIRE_SHARE_MAX_MOUNTS = 32,
+    WIRE_SHARE_INTERRUPTS = 32,
 };
 
 /// A mount on which nodes are.
 struct wire_share_mount {
-    /// As statx tells it (STATX_MNT_ID), plus 1; 0: free. It is the host's number: good until the host starts anew.
-    uint64_t identifier;
+    /// A hash of where it hangs, what its root is and how it is mounted, never 0; 0: free. Not the kernel's number, which
+    /// is another for each worker.
+    uint64_t identity;
     /// The file that opens handles on it, as its slot + 1; 0: the share's root does.
     uint64_t file;
 };
@@ -45,7 +47,9 @@ struct wire_share_header {
     uint64_t agreed_minor, agreed_flags;
     /// The lowest file that never was in use.
     uint32_t fresh_file, reserved0;
-    uint64_t reserved[52];
+    uint64_t reserved[20];
+    /// `unique` of requests that were interrupted last; 0: none.
+    uint64_t interrupts[WIRE_SHARE_INTERRUPTS];
     struct wire_share_mount mounts[WIRE_SHARE_MAX_MOUNTS];
 };
 
@@ -99,6 +103,7 @@ enum {
     WIRE_SHARE_AGREED_MINOR = offsetof(struct wire_share_header, agreed_minor),
     WIRE_SHARE_AGREED_FLAGS = offsetof(struct wire_share_header, agreed_flags),
     WIRE_SHARE_FRESH_FILE = offsetof(struct wire_share_header, fresh_file),
+    WIRE_SHARE_FIRST_INTERRUPT = offsetof(struct wire_share_header, interrupts),
     WIRE_SHARE_FIRST_MOUNT = offsetof(struct wire_share_header, mounts),
     WIRE_SHARE_NODE_LOOKUPS = offsetof(struct wire_share_node, lookups),
     WIRE_SHARE_NODE_INODE = offsetof(struct wire_share_node, inode),

@@ -13,6 +13,8 @@ enum HostFlags {
     /// One component, and nothing that leads elsewhere.
     static var resolve: UInt64 { UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_MAGICLINKS) }
     static var basicStatus: UInt32 { UInt32(STATX_BASIC_STATS) }
+    /// Among the attributes of statx.
+    static var mountRoot: UInt64 { UInt64(STATX_ATTR_MOUNT_ROOT) }
     /// What statx is asked for.
     static var status: UInt32 { basicStatus | UInt32(CLINUX_STATX_MNT_ID) }
 }

@@ -53,7 +53,9 @@ extension Passthrough {
         credentials.becomeServer()
         var mountSlot: UInt32?
         var mount = session.root.number
-        if node.mount != 0 {
+        if node.mount != 0, let own = session.mountDirectory(node.mount) {
+            mount = own
+        } else if node.mount != 0 {
             guard let slot = session.mountFile(node.mount),
                 let fd = session.files.take(session.files.handle(of: slot), .mount)
             else { throw Errno(rawValue: ESTALE) }
@@ -230,7 +232,7 @@ extension Passthrough {
         }
         let (number, hasHandle): (UInt64, Bool)
         do throws(Errno) {
-            (number, hasHandle) = try node(of: fd, status)
+            (number, hasHandle) = try node(of: fd, status, in: parent)
         } catch {
             close(fd)
             throw error
@@ -244,15 +246,15 @@ extension Passthrough {
     mutating func takeWithoutKeeping(_ parent: UInt64, _ fd: Int32) throws(Errno) -> FoundNode {
         var status = statx()
         guard unsafe clinux_statx(fd, "", HostFlags.emptyPath, HostFlags.status, &status) == 0 else { throw .current }
-        let (number, _) = try node(of: fd, status, isReal: true)
+        let (number, _) = try node(of: fd, status, in: parent, isReal: true)
         return FoundNode(node: number, status: status, isSubmount: false)
     }
 
     private mutating func node(
-        of fd: Int32, _ status: statx, isReal: Bool = false
+        of fd: Int32, _ status: statx, in parent: UInt64, isReal: Bool = false
     ) throws(Errno) -> (UInt64, hasHandle: Bool) {
         var identity = NodeIdentity()
-        if session.mount(status.stx_mnt_id) == nil { try addMount(status.stx_mnt_id, fd, status) }
+        if session.mount(status.stx_mnt_id) == nil { try meetMount(parent, fd, status) }
         let hasHandle =
             unsafe session.hasHandles && readHandle(fd, "", HostFlags.emptyPath, &identity)
         identity.device = clinux_make_device(status.stx_dev_major, status.stx_dev_minor)
@@ -302,15 +304,34 @@ extension Passthrough {
         return node
     }
 
-    /// Remembers a mount that was met for the first time, with a directory on it that its handles are opened at.
-    private mutating func addMount(_ identifier: UInt64, _ fd: Int32, _ status: statx) throws(Errno) {
-        guard session.hasHandles, UInt32(status.stx_mode) & S_IFMT == S_IFDIR else { return }
+    /// Finds out which mount it is whose root was met: one that workers before know, or another, which is remembered
+    /// with a directory on it that its handles are opened at.
+    private mutating func meetMount(_ parent: UInt64, _ fd: Int32, _ status: statx) throws(Errno) {
+        guard session.hasHandles, UInt32(status.stx_mode) & S_IFMT == S_IFDIR,
+            status.stx_attributes & HostFlags.mountRoot != 0, let identity = mountIdentity(parent, fd, status)
+        else { return }
+        let number = status.stx_mnt_id
         let real = unsafe clinux_openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0)
-        guard real >= 0 else { return }
+        guard real >= 0, !session.recognizeMount(identity, number: number, real) else { return }
         let handle = try session.addFile(real, .mount, node: 0)
         let file = UInt32(truncatingIfNeeded: handle)
-        let place = session.addMount(identifier, file: file)
+        let place = session.addMount(identity, number: number, file: file)
         if place == nil || session.mountFile(place!) != file { session.releaseFile(slot: file) }
+    }
+
+    private func mountIdentity(_ parent: UInt64, _ fd: Int32, _ status: statx) -> MountIdentity? {
+        var information = statvfs()
+        guard unsafe fstatvfs(fd, &information) == 0 else { return nil }
+        var above = (mount: UInt32(0), inode: session.rootInode)
+        if parent != UInt64(NodeTable.rootSlot) {
+            let found = session.withNodes { nodes in nodes.slot(of: parent).map { nodes.identity(of: $0) } }
+            guard let found else { return nil }
+            above = (found.mount, found.inode)
+        }
+        return MountIdentity(
+            parentMount: above.mount, parentInode: above.inode,
+            device: clinux_make_device(status.stx_dev_major, status.stx_dev_minor), inode: status.stx_ino,
+            flags: UInt64(information.f_flag))
     }
 
     private func isSubmount(_ parent: UInt64, _ node: UInt64, _ status: statx) -> Bool {

@@ -26,7 +26,7 @@ enum FileKind: UInt8 {
 /// **The order of stores**:
 ///
 /// - `add`: the slot's fields; custody has the file; **control: open**. A worker that dies before the last leaves a
-///   file   in custody that the tables do not know; `wants` says so.
+///   file in custody that the tables do not know; `wants` says so.
 /// - letting go: **control: closing**; custody lets go; control: free. A worker that dies in between leaves a slot that
 ///   is closing: its successor frees it.
 @safe struct FileTable: @unchecked Sendable {

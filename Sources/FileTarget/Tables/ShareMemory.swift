@@ -133,19 +133,20 @@ extension ShareMemory {
         return unsafe mapping.base + Int(WIRE_SHARE_FIRST_MOUNT) + 16 * Int(index)
     }
 
-    func mount(_ identifier: UInt64) -> UInt32? {
-        for index in 1..<UInt32(WIRE_SHARE_MAX_MOUNTS) where unsafe wire_load64(mountPlace(index)) == identifier + 1 {
+    func mount(_ identity: MountIdentity) -> UInt32? {
+        let value = identity.value
+        for index in 1..<UInt32(WIRE_SHARE_MAX_MOUNTS) where unsafe wire_load64(mountPlace(index)) == value {
             return index
         }
         return nil
     }
 
     /// - Returns: nil when there are too many.
-    func addMount(_ identifier: UInt64, file: UInt32) -> UInt32? {
-        if let known = mount(identifier) { return known }
+    func addMount(_ identity: MountIdentity, file: UInt32) -> UInt32? {
+        if let known = mount(identity) { return known }
         for index in 1..<UInt32(WIRE_SHARE_MAX_MOUNTS) where unsafe wire_load64(mountPlace(index)) == 0 {
             unsafe wire_store64(mountPlace(index) + 8, UInt64(file + 1))
-            unsafe wire_store64(mountPlace(index), identifier + 1)
+            unsafe wire_store64(mountPlace(index), identity.value)
             return index
         }
         return nil

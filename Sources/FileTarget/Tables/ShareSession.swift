@@ -32,6 +32,7 @@ public final class ShareSession: Sendable {
     private let processFilesOwner: OwnedFD?
     private let nodeLock = Mutex<Void>(())
     private let fileLock: Mutex<FileUse>
+    private let mountLock = Mutex(KnownMounts())
     /// Of the share's root: nodes of another device or mount are submounts.
     let rootDevice: UInt64
     let rootMount: UInt64
@@ -43,7 +44,7 @@ public final class ShareSession: Sendable {
     /// Locks that were given up so far, in this process.
     private let releaseCount = Atomic<UInt64>(0)
     /// `unique` of requests that are to give up waiting.
-    let interrupts = InterruptList()
+    let interrupts: InterruptList
 
     private struct FileUse: ~Copyable {
         var firstFree: UInt32 = 0
@@ -86,6 +87,7 @@ public final class ShareSession: Sendable {
             throw SystemError(cannot: "share", "the directory", error)
         }
         nodes = memory.nodes
+        unsafe interrupts = InterruptList(memory.mapping.base + Int(WIRE_SHARE_FIRST_INTERRUPT))
         files = unsafe FileTable(
             header: memory.mapping.base, records: memory.firstFile, places: placeMemory.base, capacity: memory.files)
         var use = FileUse()
@@ -185,6 +187,7 @@ public final class ShareSession: Sendable {
     /// request of it under way but the one that asks for this.
     public func reset() {
         memory.agree(nil)
+        interrupts.removeAll()
         for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) {
             if files.kind(of: slot) == .mount || files.kind(of: slot) == .node { continue }
             releaseFile(slot: slot)
@@ -220,14 +223,41 @@ public final class ShareSession: Sendable {
 extension ShareSession {
     func withNodes<Result>(_ body: (NodeTable) -> Result) -> Result { nodeLock.withLock { _ in body(nodes) } }
 
-    /// The place of a mount in the table of mounts, and the descriptor that opens its handles.
-    func mount(_ identifier: UInt64) -> UInt32? {
-        if identifier == rootMount { return 0 }
-        return nodeLock.withLock { _ in memory.mount(identifier) }
+    /// The place in the table of mounts of one that the kernel numbers so; 0: the root's. nil: it has not been met.
+    func mount(_ number: UInt64) -> UInt32? {
+        if number == rootMount { return 0 }
+        return mountLock.withLock { $0.place(of: number) }
     }
 
-    func addMount(_ identifier: UInt64, file: UInt32) -> UInt32? {
-        nodeLock.withLock { _ in memory.addMount(identifier, file: file) }
+    /// Knows a mount, that a worker before has met, by this worker's number from now on.
+    ///
+    /// - Parameter directory: on it, open for real; this session's if it is known.
+    func recognizeMount(_ identity: MountIdentity, number: UInt64, _ directory: Int32) -> Bool {
+        guard let place = nodeLock.withLock({ _ in memory.mount(identity) }) else { return false }
+        mountLock.withLock { $0.add(number, place: place, pin: directory) }
+        return true
+    }
+
+    /// A directory on a mount of this worker's that opens its handles; nil: the table's file does.
+    func mountDirectory(_ place: UInt32) -> Int32? { mountLock.withLock { $0.directory(at: place) } }
+
+    /// - Parameter file: of the table of files, on the mount.
+    func addMount(_ identity: MountIdentity, number: UInt64, file: UInt32) -> UInt32? {
+        guard let place = nodeLock.withLock({ _ in memory.addMount(identity, file: file) }) else { return nil }
+        if mountFile(place) == file { mountLock.withLock { $0.add(number, place: place, pin: -1) } }
+        return place
+    }
+
+    /// Learns by which numbers the kernel knows the mounts that workers before have met: after `restore`.
+    public func learnMounts() {
+        for place in 1..<UInt32(WIRE_SHARE_MAX_MOUNTS) {
+            guard let file = mountFile(place), let fd = files.take(files.handle(of: file), .mount) else { continue }
+            var status = statx()
+            if unsafe clinux_statx(fd, "", HostFlags.emptyPath, HostFlags.status, &status) == 0 {
+                mountLock.withLock { $0.add(status.stx_mnt_id, place: place, pin: -1) }
+            }
+            giveBack(file)
+        }
     }
 
     /// The file that opens handles of a mount in the table.

@@ -192,7 +192,8 @@ struct Tenure: ~Copyable {
             switch try current.serveOne() {
             case .nothing:
                 if current.isWaitingForSupervisor, !wasWaiting {
-                    log.warning("the front-end's message waits: batond does not answer, and has to keep what came with it")
+                    log.warning(
+                        "the front-end's message waits: batond does not answer, and has to keep what came with it")
                 }
                 connection = consume current
                 return false

@@ -12,7 +12,7 @@ internal import Uring
 /// | Last thing done | What is left | The successor |
 /// |---|---|---|
 /// | file opened | nothing: it was the dead worker's | carries the request out again |
-/// | file in the ring's table | a slot that the share's tables do not know | leaves it: the next file replaces it |
+/// | file in the ring's table | a slot that the share's tables do not know | empties it |
 /// | slot noted in the share's tables | an open file that the driver may not know | it is closed with the driver |
 /// | released in the share's tables | a file in the ring that nobody needs | as the second |
 final class FileRing: OpenFileCustody, @unchecked Sendable {
@@ -35,12 +35,16 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
     /// The ring is this worker's from now on.
     func takeUp() { ring.withLock { $0.takeUp() } }
 
-    /// Gives a share, which has been taken up, the files that its tables know.
+    /// Gives a share, which has been taken up, the files that its tables know, and closes the others: they may hold
+    /// locks, or the room of files that have no name any more.
     ///
     /// - Throws: when this process may open no more, or the kernel does not give them.
     func restore(_ session: ShareSession) throws(SystemError) {
         do throws(Errno) {
-            for slot in session.usedSlots where session.wantsFile(slot: slot) {
+            let wanted = session.usedSlots.map { session.wantsFile(slot: $0) }
+            let result = ring.withLock { $0.empty(from: session.usedSlots.lowerBound, keeping: wanted) }
+            guard result >= 0 else { throw Errno(rawValue: -result) }
+            for (slot, isWanted) in zip(session.usedSlots, wanted) where isWanted {
                 let number = ring.withLock { $0.install(slot: slot) }
                 // It was never put there: its request is carried out again.
                 if number == -EBADF { continue }

@@ -25,6 +25,7 @@ class ShareDevice: ServedDevice {
         openFiles?.takeUp()
         session.takeUp()
         try openFiles?.restore(session)
+        session.learnMounts()
     }
 
     /// A driver that is gone knows no nodes and has no files open. One whose device is another worker's is not gone.
