@@ -77,6 +77,8 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     public static let resized = CustodyMessageKind(rawValue: 109)
     /// Answers `freeze`: the worker cannot give the device up now, and goes on serving it. Text: why.
     public static let busy = CustodyMessageKind(rawValue: 110)
+    /// A worker that takes the device up has to wait, and says so again at least every 2 s. Text: for what.
+    public static let waiting = CustodyMessageKind(rawValue: 111)
 }
 
 /// Why a datagram is no message.

@@ -207,6 +207,7 @@ extension DeviceMachine {
         case .release: release(index, message.key, &actions)
         case .frozen: frozen(index, &actions)
         case .busy: busy(index, message.text, &actions)
+        case .waiting: waiting(index, message.text, &actions)
         case .disconnected: disconnected(index, message.text, &actions)
         case .settled:
             report(.settled, id, "", &actions)
@@ -238,6 +239,14 @@ extension DeviceMachine {
         } else {
             problem = nil
         }
+    }
+
+    /// Whoever takes the device up waits for what no other worker could do without either.
+    private mutating func waiting(_ index: Int, _ text: String, _ actions: inout [Action]) {
+        guard workers[index].phase == .standby else { return }
+        if problem != text { report(.note, workers[index].id, text, &actions) }
+        problem = text
+        if active == nil { actions.append(.setTimer(.takeOver, milliseconds: Patience.takeOver)) }
     }
 
     private mutating func becameActive(

@@ -87,4 +87,48 @@ import VhostUser
         #expect(try supervisor.status("d").active?.pid != pid)
         try supervisor.end()
     }
+
+    /// The kernel cannot end a thread that waits for a frozen file system; whoever served meanwhile would be overtaken
+    /// by what it does when it goes on.
+    @Test func `a dead worker that the storage keeps is waited for, however long it takes`() throws {
+        let file = directory.value.file("fs.img")
+        try TestFile.create(file, count: 32 << 20)
+        let mounted = try MountedFileSystem(file, at: directory.value.file("mnt"))
+        try TestFile.create("\(mounted.path)/gone", count: 1)
+        var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
+        let made = try supervisor.baton("create", "share", "s", "--directory", mounted.path)
+        #expect(made.code == 0, "\(made.output)")
+        let before = try supervisor.wait("s", "a standby") { $0.isStaffed }
+        var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
+        try mounted.freeze()
+        _ = mount.client.begin(.unlink, FileClient.root, arguments: Array("gone".utf8) + [0])
+        let victim = try #require(before.active)
+        let end = monotonicNanoseconds() + 20_000_000_000
+        while !waitsInTheKernel(victim.pid) {
+            try #require(monotonicNanoseconds() < end, "nobody waits for the file system")
+            pause(milliseconds: 1)
+        }
+        kill(victim.pid, SIGKILL)
+        let waiting = try supervisor.wait("s", "the wait") { $0.problem?.contains("waits for the storage") == true }
+        #expect(waiting.problem?.contains("was killed and cannot end: its thread ") == true)
+        // Longer than anybody used to wait: nothing happens, which nothing tells of.
+        pause(milliseconds: 8_000)
+        #expect(try supervisor.status("s").standby?.pid == before.standby?.pid)
+        mounted.thaw()
+        // The dead worker has done it after all, and its successor finds nothing to do (docs/share.md).
+        #expect(throws: FileError.refused(.noEntry)) { try mount.client.finish(.unlink, milliseconds: 60_000) }
+        #expect(!TestFile.exists("\(mounted.path)/gone"))
+        let after = try supervisor.wait("s", "a standby") { $0.isStaffed }
+        #expect(after.active?.pid == before.standby?.pid)
+        #expect(after.problem == nil && after.takeOvers == 1)
+        try mount.end()
+        try supervisor.end()
+    }
+
+    private func waitsInTheKernel(_ process: Int32) -> Bool {
+        TestFile.names(in: "/proc/\(process)/task").contains { thread in
+            let status = readSmallFile("/proc/\(process)/task/\(thread)/stat") ?? ""
+            return status.split(separator: ")").last?.hasPrefix(" D") == true
+        }
+    }
 }

@@ -13,14 +13,18 @@ public final class ThreadSight: Sendable {
         self.fd = fd
     }
 
-    /// All threads that a process has now.
+    /// All threads that a process has now, but for those that the kernel has made to carry out operations of its rings:
+    /// these may be hundreds, and touch nothing of the process's.
     ///
     /// - Parameters:
     ///   - process: as this process's PID namespace numbers it.
     ///   - limit: the most that are looked at.
     /// - Returns: those that could be opened; of one that has just ended there is nothing to open.
     public static func all(of process: Int32, limit: Int = 64) -> [ThreadSight] {
-        directoryNames("/proc/\(process)/task").prefix(limit).compactMap { name in
+        let names = directoryNames("/proc/\(process)/task").lazy.filter { name in
+            readSmallFile("/proc/\(process)/task/\(name)/comm")?.hasPrefix("iou-") == false
+        }
+        return names.prefix(limit).compactMap { name in
             let place = "/proc/\(process)/task/\(name)"
             guard let number = innermostNumber(readSmallFile("\(place)/status")),
                 let file = try? retryingInterrupts({ unsafe open("\(place)/stat", O_RDONLY | O_CLOEXEC) })

@@ -297,20 +297,20 @@ struct Claim {
     /// When this worker learnt that the device is its to take, in nanoseconds of CLOCK_MONOTONIC.
     let time = monotonicNanoseconds()
 
-    /// How long the threads of a dying worker may go on running, or the supervisor may take to show them.
+    /// How long the supervisor may take to show the threads of a dying worker; and how often this one tells that it
+    /// waits for them.
     private static let exitMilliseconds = 2_000
 
-    /// Claims the device and waits until no thread of the worker before runs any more.
+    /// Claims the device and waits until no thread of the worker before runs any more. One that is in a system call of
+    /// a storage that does not answer may take very long: nothing can be done before.
     ///
-    /// - Throws: when another was faster, or a thread of a dead worker does not end.
+    /// - Throws: when another was faster, nobody shows the threads, or this worker is to end.
     init(
         _ record: SessionRecord, _ format: RecordFormat, _ link: SupervisorLink, predecessorDied: Bool
     ) throws(SessionRecordError) {
         let (process, threads, owner) = (record.ownerProcess, record.ownerThreads, record.owner)
         predecessor = predecessorDied && owner != 0 ? process : nil
-        if let predecessor, !link.waitForThreads(threads, of: predecessor, milliseconds: Self.exitMilliseconds) {
-            throw .system("process \(predecessor) was killed, and nothing tells that its threads have stopped")
-        }
+        if let predecessor { try Self.waitForThreads(threads, of: predecessor, link) }
         // On their way out, one of them unmaps all of guest memory: tens of milliseconds for some GiB, on a CPU that is
         // wanted for better things now. A thread that is gone is not found: numbers are not used again so soon.
         if predecessor != nil { threads.forEach(deferThread) }
@@ -318,6 +318,23 @@ struct Claim {
         generation = try record.claim(from: owner, process: link.ownProcess)
         record.noteFatalSignals(generation)
         note = record.takeUp(format)
+    }
+
+    private static func waitForThreads(
+        _ threads: [Int32], of process: Int32, _ link: SupervisorLink
+    ) throws(SessionRecordError) {
+        while true {
+            switch link.waitForThreads(threads, of: process, milliseconds: exitMilliseconds) {
+            case .stopped: return
+            case .unknown:
+                throw .system("process \(process) was killed, and nothing tells that its threads have stopped")
+            case .running(let thread):
+                let text = "process \(process) was killed and cannot end: its thread \(thread) waits for the storage"
+                link.tell(CustodyMessage(.waiting, text: text))
+                link.receive()
+                if link.isToldToQuit { throw .system("this worker was told to end") }
+            }
+        }
     }
 }
 

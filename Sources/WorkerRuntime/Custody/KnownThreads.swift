@@ -36,13 +36,22 @@ final class KnownThreads {
     }
 }
 
+/// How a wait for the threads of a dying process has ended.
+enum ThreadWait: Equatable {
+    /// None of them runs any more.
+    case stopped
+    /// This one still does.
+    case running(Int32)
+    /// Nobody has shown it.
+    case unknown
+}
+
 extension SupervisorLink {
     /// Waits until threads of a dying process run no more: until each is gone or on its way out. They may go on for
     /// milliseconds on another CPU after the sentinel has fallen, and only then is what they leave behind final.
     ///
     /// - Parameter milliseconds: how long at most.
-    /// - Returns: whether all have stopped.
-    func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> Bool {
+    func waitForThreads(_ threads: [Int32], of process: Int32, milliseconds: Int) -> ThreadWait {
         let end = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
         for thread in threads {
             let name = ThreadName(process: process, thread: thread)
@@ -52,19 +61,23 @@ extension SupervisorLink {
                     isShownThreads
                     ? self.threads.isOver(name) : ThreadState(process: process, thread: thread)?.isOver ?? true
                 if isOver == true { break }
-                if monotonicNanoseconds() > end { return false }
+                if monotonicNanoseconds() > end { return isOver == nil ? .unknown : .running(thread) }
                 guard isOver == nil else {
                     looks += 1
                     // It may need this very CPU to end on.
-                    if looks < 10 { sched_yield() } else { pause(nanoseconds: 20_000) }
+                    if looks < 10 {
+                        sched_yield()
+                    } else {
+                        pause(nanoseconds: looks < 10_000 ? 20_000 : 1_000_000)
+                    }
                     continue
                 }
                 // The supervisor has not shown it yet; or it is gone, and the next one will.
-                guard !isClosed else { return false }
+                guard !isClosed else { return .unknown }
                 _ = waitForInput(number, milliseconds: 10)
                 receive()
             }
         }
-        return true
+        return .stopped
     }
 }

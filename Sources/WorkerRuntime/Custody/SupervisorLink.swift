@@ -97,6 +97,9 @@ final class SupervisorLink {
     /// The oldest order that has not been taken.
     func nextOrder() -> SupervisorOrder? { orders.isEmpty ? nil : orders.removeFirst() }
 
+    /// Whether this worker has been told to end, and has not taken the order.
+    var isToldToQuit: Bool { orders.contains(.quit) }
+
     /// Tells the supervisor something; lost when it is gone.
     func tell(_ message: CustodyMessage) {
         do throws(Errno) {
