@@ -32,7 +32,7 @@ public import Virtio
     @usableFromInline var view: GuestMemoryView
     @usableFromInline var rules: RequestRules
     @usableFromInline var marks = WriteMarks.off
-    @usableFromInline let storage: SlotStorage
+    @usableFromInline let storage: BlockSlots
     @usableFromInline let records: RequestRecords
     @usableFromInline var account: QueueAccount
     @usableFromInline var meter: QueueMeter
@@ -60,16 +60,18 @@ public import Virtio
     ///   - features: as agreed with the driver.
     ///   - writesThrough: answer a write only when it is on stable storage.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
+    ///   - slots: as many as the ring has descriptors, unused; nil: they are made.
     /// - Throws: when there is no memory for the slots.
     public init(
         index: Int, ring: consuming Ring, records: consuming RequestRecords = .none,
         account: consuming QueueAccount = .none, statistics: DeviceStatistics? = nil, memory: GuestMemory,
-        disk: DiskDescription, features: UInt64, writesThrough: Bool, call: Int32
+        disk: DiskDescription, features: UInt64, writesThrough: Bool, call: Int32,
+        slots ready: consuming BlockSlots? = nil
     ) throws(Errno) {
         let slots = Int(ring.size)
         let statistics =
             if let statistics { statistics } else { try DeviceStatistics(queueCount: index + 1, queueSize: slots) }
-        storage = try SlotStorage(slots: Int(ring.size))
+        storage = try BlockSlots(ready, count: slots)
         self.index = index
         self.ring = ring
         self.records = records
@@ -395,10 +397,9 @@ public import Virtio
 
 /// Memory for the slots of one queue: all of it is set aside at the start. What each request uses lies close together
 /// and is there from the start; pages for what only long chains and ranges need cost nothing until then.
-@usableFromInline
-@safe struct SlotStorage: ~Copyable {
+@safe public struct BlockSlots: ~Copyable {
     @usableFromInline let slots: UnsafeMutablePointer<RequestSlot>
-    private let count: Int
+    public let count: Int
     private let dense: Mapping
     private let sparse: Mapping
 
@@ -407,7 +408,18 @@ public import Virtio
     private static var rangeBytes: Int { DiskDescription.maximumRanges * MemoryLayout<BlockRange>.stride }
     private static var slotBytes: Int { MemoryLayout<RequestSlot>.stride }
 
-    init(slots count: Int) throws(Errno) {
+    /// Takes slots that are ready, of which there must be so many; or makes them.
+    init(_ ready: consuming BlockSlots?, count: Int) throws(Errno) {
+        switch consume ready {
+        case .some(let ready):
+            precondition(ready.count == count, "a slot for each descriptor")
+            self = ready
+        case .none: try self.init(count: count)
+        }
+    }
+
+    /// - Throws: when there is no memory.
+    public init(count: Int) throws(Errno) {
         let dense = try Mapping(anonymous: count * (Self.slotBytes + Self.shortBytes))
         let sparse = try Mapping(anonymous: count * (Self.longBytes + Self.rangeBytes))
         dense.populate()

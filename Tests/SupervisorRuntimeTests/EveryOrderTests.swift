@@ -18,6 +18,8 @@ private struct World: Hashable {
         var state = State.booting
         var isEquipped = false
         var hasSettled = false
+        /// It has given the device up and is about to say so.
+        var owesFrozen = false
         /// What it was told and has not read.
         var orders: [CustodyMessageKind] = []
         /// What it has said and nobody has heard.
@@ -137,13 +139,16 @@ private struct World: Hashable {
 
     private mutating func act(_ id: ID) {
         guard var process = processes[id] else { return }
-        if let order = process.orders.first {
+        if process.owesFrozen {
+            process.owesFrozen = false
+            process.words.append(CustodyMessage(.frozen))
+        } else if let order = process.orders.first {
             process.orders.removeFirst()
             switch (order, process.state) {
             case (.quit, _): process.state = .dead(.onItsOwn(code: 0))
             case (.freeze, .active):
                 process.state = .frozen
-                process.words.append(CustodyMessage(.frozen))
+                process.owesFrozen = true
             case (.thaw, .frozen): process.state = .waiting
             default: break
             }
@@ -164,7 +169,7 @@ private struct World: Hashable {
 
     private func canAct(_ id: ID) -> Bool {
         guard let process = processes[id], !process.isDead else { return false }
-        if !process.orders.isEmpty { return true }
+        if !process.orders.isEmpty || process.owesFrozen { return true }
         switch process.state {
         case .booting: return process.isEquipped
         case .waiting: return !processes.values.contains { $0.state == .active }

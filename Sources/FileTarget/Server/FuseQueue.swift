@@ -60,16 +60,17 @@ public import Virtio
     ///   - waitingLimit: requests that may wait for a lock at once: the others need room, the unlocking ones too; nil:
     ///     an eighth of the ring, whose requests take some descriptors each.
     ///   - call: the eventfd that interrupts the guest, or -1; its owner keeps it open while it is used here.
+    ///   - slots: as many as the ring has descriptors, unused; nil: they are made.
     /// - Throws: when there is no memory for the slots.
     public init(
         index: Int, ring: consuming Ring, records: consuming RequestRecords = .none,
         account: consuming QueueAccount = .none, statistics: DeviceStatistics? = nil, isUrgent: Bool = false,
-        waitingLimit: Int? = nil, memory: GuestMemory, call: Int32
+        waitingLimit: Int? = nil, memory: GuestMemory, call: Int32, slots ready: consuming FuseSlots? = nil
     ) throws(Errno) {
         let slots = Int(ring.size)
         let statistics =
             if let statistics { statistics } else { try DeviceStatistics(queueCount: index + 1, queueSize: slots) }
-        storage = try FuseSlots(count: slots)
+        storage = try FuseSlots(ready, count: slots)
         self.index = index
         self.ring = ring
         self.records = records

@@ -222,6 +222,16 @@ public import Virtio
         unsafe 2 * segmentCapacity * MemoryLayout<iovec>.stride + ((FuseRequest.nameBytes + 63) & ~63) + 64
     }
 
+    /// Takes slots that are ready, of which there must be so many; or makes them.
+    init(_ ready: consuming FuseSlots?, count: Int) throws(Errno) {
+        switch consume ready {
+        case .some(let ready):
+            precondition(ready.count == count, "a slot for each descriptor")
+            self = ready
+        case .none: try self.init(count: count)
+        }
+    }
+
     /// - Throws: when there is no memory.
     public init(count: Int) throws(Errno) {
         mapping = try Mapping(anonymous: count * Self.stride)

@@ -156,9 +156,12 @@ public struct CustodyWorker: ~Copyable {
                 var tenure = try Tenure(claim, configuration, takeOver, ready, log)
                 let isOver = try serve(&tenure)
                 if isOver { return }
-                // In this order: the successor's `active` must not be heard first, which would mean that we died.
-                link.tell(CustodyMessage(.frozen))
+                // First the device, for which a guest waits. What comes after has time: this process's threads and the
+                // supervisor's would take the CPU that the successor needs. Its `active` may be heard before this.
                 sentinel.release()
+                pause(milliseconds: Self.courtesyMilliseconds)
+                tenure.letGo()
+                link.tell(CustodyMessage(.frozen))
                 guard awaitThaw() else {
                     // All that is left is to unmap guest memory, and the successor needs the CPU.
                     deferProcess()
@@ -173,6 +176,9 @@ public struct CustodyWorker: ~Copyable {
     }
 
     // MARK: Waiting
+
+    /// How long a successor is left alone with the device before anybody hears of it.
+    private static let courtesyMilliseconds: Int32 = 2
 
     /// A session in which nothing has changed for so long is held ready.
     private static let calmMilliseconds: Int32 = 50

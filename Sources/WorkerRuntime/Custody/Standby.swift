@@ -1,6 +1,12 @@
 internal import Custody
 internal import Logging
 internal import Platform
+internal import Uring
+
+/// A ring that is mapped, and that nobody uses yet.
+private final class ReadyRing {
+    var ring: Ring?
+}
 
 /// What a worker has ready before it has the device, so that little is left to be done while a guest waits: loops with
 /// their threads, kernel rings and bounce buffers mapped; and the session as it was committed last, with guest memory
@@ -9,6 +15,7 @@ struct Standby {
     let device: ServedDevice
     private(set) var replay: Replay?
     private let takeOver: TakeOver
+    private let journal = ReadyRing()
     /// The commit that could not be replayed: it is not tried again.
     private var failed: UInt64?
 
@@ -21,12 +28,19 @@ struct Standby {
             log: log, signals: signals, statistics: takeOver.statistics, takeOver: takeOver)
     }
 
+    /// The connection's ring, mapped while nobody waited for that if it is the first time.
+    func takeJournalRing() throws(SystemError) -> Ring {
+        if let ready = journal.ring.take() { return ready }
+        return try takeOver.journalRing()
+    }
+
     /// Nil while something is missing that workers share: whoever has the device makes it, before this one is started.
     init?(
         ifPossible configuration: WorkerConfiguration, _ takeOver: TakeOver, signals: Int32, _ log: Logger
     ) throws(SystemError) {
         guard takeOver.hasAll(for: configuration) else { return nil }
         try self.init(configuration, takeOver, signals: signals, log)
+        journal.ring = try takeOver.journalRing()
         catchUp()
     }
 

@@ -38,6 +38,12 @@ struct TakeOver {
         return try Ring(mapping: copy, parameters: record.ringParameters(index))
     }
 
+    /// The number of the connection's ring.
+    var journalRingNumber: Int { ringNumbers.count - 1 }
+
+    /// Maps the connection's ring.
+    func journalRing() throws(SystemError) -> Ring { try ring(journalRingNumber) }
+
     /// Whether nothing has to be made that workers share: it is made once, by one that has the device.
     func hasAll(for configuration: WorkerConfiguration) -> Bool {
         guard link.descriptors.number(CustodyKey(.inflight)) != nil else { return false }

@@ -38,18 +38,20 @@ struct Tenure: ~Copyable {
         device.takeUp(Ownership(record: record, generation: claim.generation, suspect: claim.suspect))
         try device.takeUpStorage()
         device.lookAtStorage(announcing: false, isTakeOver: true)
-        let connection = try Self.connect(device, takeOver, standby.replay)
+        let connection = try Self.connect(device, takeOver, standby)
         let mount = try Self.mount(device, takeOver)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
         for (index, (mailbox, command)) in takingUp.enumerated() {
             try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
         }
+        var serving: UInt64 = 0
         for (index, (mailbox, command)) in beginning.enumerated() {
-            try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
+            let reply = mailbox.answer(to: command, until: start + Self.answerLimit)
+            if case .began(let time) = reply { serving = max(serving, time) }
+            try Self.see(reply, loop: index, log)
         }
-        takeOver.statistics.noteServing(
-            deathKnownSince: claim.predecessor.map { _ in claim.time }, at: monotonicNanoseconds())
+        takeOver.statistics.noteServing(deathKnownSince: claim.predecessor.map { _ in claim.time }, at: serving)
         device.logRecoveries()
         for note in device.takeNotes() { link.tell(CustodyMessage(.event, text: note)) }
         let summary =
@@ -88,19 +90,19 @@ struct Tenure: ~Copyable {
 
     /// Takes the connection up that is in custody; nil when there is none.
     ///
-    /// - Parameter replay: what was replayed on the device already, if the record says the same still.
+    /// - Parameter standby: what is ready, and was replayed on the device already, if the record says the same still.
     private static func connect(
-        _ device: ServedDevice, _ takeOver: TakeOver, _ replay: Replay? = nil
+        _ device: ServedDevice, _ takeOver: TakeOver, _ standby: Standby? = nil
     ) throws -> KeptConnection? {
         guard device.mount == nil, let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else {
             return nil
         }
-        let ring = takeOver.ringNumbers.count - 1
-        takeOver.record.noteThread(currentThreadNumber(), ring: ring)
-        let replay = try replay ?? Replay(takeOver, on: device)
+        takeOver.record.noteThread(currentThreadNumber(), ring: takeOver.journalRingNumber)
+        let replay = try standby?.replay ?? Replay(takeOver, on: device)
+        let ring = try standby?.takeJournalRing() ?? takeOver.journalRing()
         var connection = try KeptConnection(
             stream: UnixStream(owning: fd), device: device, record: takeOver.record, link: takeOver.link,
-            ring: JournalRing(try takeOver.ring(ring)), replay: replay)
+            ring: JournalRing(ring), replay: replay)
         device.startAwaiting()
         device.forgetStoppedQueues()
         device.expectOwedAcknowledgement()
@@ -113,7 +115,7 @@ struct Tenure: ~Copyable {
         guard let mount = device.mount, let fd = try takeOver.link.descriptors.duplicate(CustodyKey(.connection)) else {
             return nil
         }
-        takeOver.record.noteThread(currentThreadNumber(), ring: takeOver.ringNumbers.count - 1)
+        takeOver.record.noteThread(currentThreadNumber(), ring: takeOver.journalRingNumber)
         return try MountConnection(stream: UnixStream(owning: fd), device: mount, takeOver: takeOver)
     }
 
@@ -266,11 +268,15 @@ struct Tenure: ~Copyable {
             return "loop \(index) has not stopped within \(Self.parkLimit / 1_000_000_000) s"
         }
         takeOver.statistics.noteStop(at: start)
-        connection = nil
-        mount = nil
         record.noteFatalSignals(nil)
         record.release(generation)
         return nil
+    }
+
+    /// The device is another's: closes what goes with a tenure.
+    mutating func letGo() {
+        connection = nil
+        mount = nil
     }
 
     /// Lets the loops serve on. One that does not answer finds both commands, in their order, when it does.

@@ -322,6 +322,9 @@ extension ServedDevice {
     func startQueue(_ index: Int, _ setup: QueueSetup) throws(DeviceRefusal) {
         if isStandingBy {
             queues[index].awaiting = setup
+            if (1...maximumQueueSize).contains(setup.size) {
+                _ = loop(of: index).command(.prepare(queue: index, size: setup.size))
+            }
             return
         }
         guard queues[index].setup == nil else { throw DeviceRefusal("queue \(index) runs already") }
@@ -360,7 +363,7 @@ extension ServedDevice {
         case .attached(let plan) where !plan.heads.isEmpty || plan.struckOff > 0:
             recoveries.append((index, plan))
             if ownership == nil { logRecoveries() }
-        case .attached, .done, .tookUp, .detached: break
+        case .attached, .began, .done, .tookUp, .detached: break
         }
     }
 

@@ -13,13 +13,17 @@ struct DiskService<Backend: StorageBackend & ~Copyable & Sendable>: ~Copyable, L
 
     var backend: Backend
     var disk: DiskDescription
+    fileprivate let readySlots: ReadySlots<BlockSlots>
 
     init(_ backend: consuming Backend, _ disk: DiskDescription) {
         self.backend = backend
         self.disk = disk
+        readySlots = ReadySlots(
+            queues: disk.queueCount, make: { count throws(Errno) in try BlockSlots(count: count) }, count: { $0.count })
     }
 
     var queueCount: Int { disk.queueCount }
+    mutating func prepare(queue: Int, size: Int) { readySlots.prepare(size, queue: queue) }
     mutating func takeUp() -> Int { backend.takeUp() }
     var queuedCount: Int { backend.queuedCount }
     mutating func submit() { backend.submit() }
@@ -49,7 +53,8 @@ struct DiskQueue<Ring: RequestRing & ~Copyable, Backend: StorageBackend & ~Copya
             index: attachment.index, ring: ring, records: records, account: account,
             statistics: attachment.statistics, memory: attachment.memory, disk: service.disk,
             features: attachment.features, writesThrough: attachment.writesThrough,
-            call: attachment.signals.call?.number ?? -1)
+            call: attachment.signals.call?.number ?? -1,
+            slots: service.readySlots.take(Int(attachment.size), queue: attachment.index))
     }
 
     static var breakage: Breakage { .ring }

@@ -71,6 +71,8 @@ struct QueueSignals: Sendable {
 /// What the session's thread asks of a loop.
 enum LoopCommand: Sendable {
     case attach(QueueAttachment)
+    /// Such a queue will be attached, in a take-over.
+    case prepare(queue: Int, size: Int)
     /// Finish what was taken from the ring, then let go of it. Answered when that is done.
     ///
     /// - Parameter parking: requests that the storage has not begun with stay in the inflight log.
@@ -104,7 +106,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .keep, .change, .setMarks, .takeUp, .begin, .settle, .park, .resume, .quit: nil
+        case .prepare, .keep, .change, .setMarks, .takeUp, .begin, .settle, .park, .resume, .quit: nil
         }
     }
 }
@@ -124,6 +126,9 @@ enum LoopReply: Sendable {
     /// So many completions of workers before wait in the ring.
     case tookUp(completions: Int)
     case attached(RecoveryPlan)
+    /// It takes requests from now on, in nanoseconds of CLOCK_MONOTONIC. Whoever has asked may hear of it much later:
+    /// the loop has work.
+    case began(at: UInt64)
     case detached(base: UInt32, QueueReport)
     case refused(String)
 }

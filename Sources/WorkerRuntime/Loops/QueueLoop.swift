@@ -173,6 +173,9 @@ extension QueueLoop where Service: ~Copyable {
                 let reply = attach(attachment)
                 if !isHolding { startWaiting() }
                 office.mailbox.answer(number, reply)
+            case .prepare(let queue, let size):
+                service.prepare(queue: queue, size: size)
+                office.mailbox.answer(number, .done)
             case .detach(let queue, let parking):
                 if contains(queue) {
                     setDetachCommand(of: queue, number, parking: parking)
@@ -201,7 +204,7 @@ extension QueueLoop where Service: ~Copyable {
                 account.rest(false)
                 isHolding = false
                 startWaiting()
-                office.mailbox.answer(number, .done)
+                office.mailbox.answer(number, .began(at: monotonicNanoseconds()))
             case .settle: settleCommand = number
             case .park:
                 if !isHolding { park() }

@@ -16,6 +16,8 @@ protocol LoopService: ~Copyable, Sendable {
     /// Indices of queues are below it.
     var queueCount: Int { get }
 
+    /// A queue with so many descriptors is to be attached later: sets its memory aside. Nobody waits now.
+    mutating func prepare(queue: Int, size: Int)
     /// The device is this worker's from now on: goes on with what it shares with workers before.
     ///
     /// - Returns: completions of theirs that wait.

@@ -51,16 +51,21 @@ struct ShareService<Transport: ShareTransport, Engine: IOEngine & ~Copyable & Se
 
     fileprivate var server: FuseServer<Passthrough, Engine>
     fileprivate let session: ShareSession
+    fileprivate let readySlots: ReadySlots<FuseSlots>
 
     /// - Parameter isAlone: nobody takes over from this worker.
     /// - Throws: when there is no memory.
     init(_ session: ShareSession, engine: consuming Engine, isAlone: Bool) throws(Errno) {
         self.session = session
+        readySlots = ReadySlots(
+            queues: session.description.requestQueueCount + 1,
+            make: { count throws(Errno) in try FuseSlots(count: count) }, count: { $0.count })
         server = try FuseServer(
             session.description, try Passthrough(session, isAlone: isAlone), engine: engine)
     }
 
     var queueCount: Int { session.description.requestQueueCount + 1 }
+    mutating func prepare(queue: Int, size: Int) { readySlots.prepare(size, queue: queue) }
     mutating func takeUp() -> Int { server.takeUp() }
     var queuedCount: Int { server.queuedCount }
     mutating func submit() { server.submit() }
@@ -104,8 +109,9 @@ struct ShareQueue<
         queue = try FuseQueue(
             index: attachment.index, ring: ring, records: records, account: account,
             statistics: attachment.statistics, isUrgent: Transport.hasUrgentQueue && attachment.index == 0,
-            waitingLimit: Transport.waitingLimit, memory: attachment.memory, call: attachment.signals.call?.number ?? -1
-        )
+            waitingLimit: Transport.waitingLimit, memory: attachment.memory,
+            call: attachment.signals.call?.number ?? -1,
+            slots: service.readySlots.take(Int(attachment.size), queue: attachment.index))
     }
 
     var index: Int { queue.index }
