@@ -77,9 +77,10 @@ internal import Glibc
 /// Makes pages present now, changing nothing in them (MADV_POPULATE_WRITE). An advice: where the kernel cannot, they
 /// come when they are touched.
 ///
-/// - Parameter start: of a page that is mapped for writing.
+/// - Parameter start: in a page that is mapped for writing.
 public func makePresent(_ start: UnsafeMutableRawPointer, _ count: Int) {
-    _ = unsafe madvise(start, count, Int32(CLINUX_MADV_POPULATE_WRITE))
+    let lead = Int(UInt(bitPattern: start) & UInt(sysconf(Int32(_SC_PAGESIZE)) - 1))
+    _ = unsafe madvise(start - lead, lead + count, Int32(CLINUX_MADV_POPULATE_WRITE))
 }
 
 /// Makes an anonymous file in memory, close-on-exec, of `count` bytes.

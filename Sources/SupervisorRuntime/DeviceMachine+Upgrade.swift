@@ -187,8 +187,10 @@ extension DeviceMachine {
     mutating func frozen(_ index: Int, _ actions: inout [Action]) {
         switch workers[index].phase {
         case .freezing: workers[index].phase = .frozen
+        // Its successor was heard first.
+        case .frozen: break
         case .superseded:
-            // Its successor was heard first, and it was taken for dead.
+            // As well, and it was taken for dead: the order to freeze was a supervisor's before this one.
             takeOverCount -= 1
             workers[index].phase = .frozen
         case .active:

@@ -255,10 +255,15 @@ extension DeviceMachine {
         // Heard twice when a supervisor died over it.
         guard workers[index].generation != message.value || workers[index].phase != .active else { return }
         for other in workers.indices where other != index {
-            // Whoever else was active has died: nobody takes the mutex from the living.
-            if workers[other].phase == .active || workers[other].phase == .freezing {
+            switch workers[other].phase {
+            // It has died: nobody takes the mutex from the living.
+            case .active:
                 workers[other].phase = .superseded
                 takeOverCount += 1
+            // It has given the device up, and is about to say so; or it has died, which will be heard. Its requests
+            // are waited for.
+            case .freezing: workers[other].phase = .frozen
+            default: break
             }
         }
         workers[index].generation = message.value

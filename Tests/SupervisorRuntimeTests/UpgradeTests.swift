@@ -135,16 +135,22 @@ private func upgrading() -> MachineWorld {
         #expect(world.machine.takeOverCount == 0)
     }
 
-    /// They speak through channels of their own. Taken for dead, the old worker would never be told to end.
+    /// They speak through channels of their own, and a worker gives the device up before it says so. Taken for dead, it
+    /// would never be told to end; not waited for, it would end with its requests under way.
     @Test(arguments: [false, true]) func `the candidate may be heard before the one that froze`(settledFirst: Bool) {
         var world = upgrading()
         world.ready(3)
         world.end(2, .onItsOwn(code: 0))
         world.active(3)
-        if settledFirst { world.say(3, .settled) }
-        _ = world.take()
-        world.say(1, .frozen)
-        if !settledFirst { world.say(3, .settled) }
+        #expect(!world.take().contains(send(.quit, to: 1)), "its requests are under way")
+        if settledFirst {
+            world.say(3, .settled)
+            world.say(1, .frozen)
+        } else {
+            world.say(1, .frozen)
+            #expect(!world.take().contains(send(.quit, to: 1)))
+            world.say(3, .settled)
+        }
         #expect(world.take().contains(send(.quit, to: 1)))
         world.ready(4)
         world.end(1, .onItsOwn(code: 0))

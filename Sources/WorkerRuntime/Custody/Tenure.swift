@@ -34,7 +34,7 @@ struct Tenure: ~Copyable {
         let start = monotonicNanoseconds()
         let (record, link, device) = (takeOver.record, takeOver.link, standby.device)
         let loops = device.loops
-        let takingUp = loops.map { ($0.mailbox, $0.post(.takeUp(record))) }
+        let takenUp = loops.map { $0.takeUp(record) }
         device.takeUp(Ownership(record: record, generation: claim.generation, suspect: claim.suspect))
         try device.takeUpStorage()
         device.lookAtStorage(announcing: false, isTakeOver: true)
@@ -42,9 +42,7 @@ struct Tenure: ~Copyable {
         let mount = try Self.mount(device, takeOver)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
-        for (index, (mailbox, command)) in takingUp.enumerated() {
-            try Self.see(mailbox.answer(to: command, until: start + Self.answerLimit), loop: index, log)
-        }
+        for (index, reply) in takenUp.enumerated() { try Self.see(reply, loop: index, log) }
         var serving: UInt64 = 0
         for (index, (mailbox, command)) in beginning.enumerated() {
             let reply = mailbox.answer(to: command, until: start + Self.answerLimit)

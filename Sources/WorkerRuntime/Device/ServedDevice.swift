@@ -322,9 +322,7 @@ extension ServedDevice {
     func startQueue(_ index: Int, _ setup: QueueSetup) throws(DeviceRefusal) {
         if isStandingBy {
             queues[index].awaiting = setup
-            if (1...maximumQueueSize).contains(setup.size) {
-                _ = loop(of: index).command(.prepare(queue: index, size: setup.size))
-            }
+            prepareQueue(index, setup)
             return
         }
         guard queues[index].setup == nil else { throw DeviceRefusal("queue \(index) runs already") }
@@ -347,10 +345,26 @@ extension ServedDevice {
         queues[index].lastBase = setup.base
     }
 
+    /// Does of `startQueue` what takes time and touches nothing, before this worker has the device. What is wrong with
+    /// the queue is told when it starts.
+    private func prepareQueue(_ index: Int, _ setup: QueueSetup) {
+        guard (1...maximumQueueSize).contains(setup.size) else { return }
+        _ = loop(of: index).command(.prepare(queue: index, size: setup.size))
+        let layout = RingLayout(size: setup.size, features: setup.features)
+        for (address, area) in [
+            (setup.descriptorTable, layout.descriptors), (setup.availableRing, layout.driver),
+            (setup.usedRing, layout.device),
+        ] {
+            let place = unsafe memory.resolve(
+                frontendAddress: address, count: area.byteCount, alignment: area.alignment)
+            if let place = unsafe place { unsafe makePresent(place, area.byteCount) }
+        }
+    }
+
     /// Has the queue's loop serve it.
     func attach(_ attachment: QueueAttachment) throws(DeviceRefusal) {
         let index = attachment.index
-        switch loop(of: index).command(.attach(attachment)) {
+        switch loop(of: index).attach(attachment) {
         case .refused(let reason):
             // A loop that has not answered in time may attach it yet: nobody would ever detach it.
             let mailbox = loop(of: index).mailbox

@@ -82,8 +82,6 @@ enum LoopCommand: Sendable {
     case setSignals(queue: Int, QueueSignals)
     /// Take up a change of the device, or of one queue.
     case change(queue: Int?, DeviceChange)
-    /// A device that was only held ready is this worker's now: look where the worker before has left its ring.
-    case takeUp(SessionRecord)
     /// All queues that were taken over are attached: begin to serve.
     case begin
     /// Answered when nothing is under way any more that a worker before this one has started.
@@ -106,7 +104,7 @@ extension LoopCommand {
             (attachment.index, attachment.signals.bells + [attachment.marks?.event].compactMap(\.self))
         case .setSignals(let queue, let signals): (queue, signals.bells)
         case .detach(let queue, _): (queue, [])
-        case .prepare, .keep, .change, .setMarks, .takeUp, .begin, .settle, .park, .resume, .quit: nil
+        case .prepare, .keep, .change, .setMarks, .begin, .settle, .park, .resume, .quit: nil
         }
     }
 }
@@ -215,6 +213,15 @@ final class LoopMailbox: Sendable {
         }
         wakeUp.signal()
         return number
+    }
+
+    /// A queue was attached without a command.
+    func noteBells(of attachment: QueueAttachment) {
+        guard let change = LoopCommand.attach(attachment).change else { return }
+        contents.withLock { contents in
+            contents.bells[change.queue, default: []] += change.bells
+            contents.settle(change, isRefused: false)
+        }
     }
 
     /// Waits for the answer to a command, and gives it up when it does not come; called by the session's thread.

@@ -62,6 +62,19 @@ final class LoopThread {
         return number
     }
 
+    /// Has the loop serve a queue. One that stands by is not asked by a command: a guest waits.
+    func attach(_ attachment: QueueAttachment) -> LoopReply {
+        guard let held else { return command(.attach(attachment)) }
+        let reply = held.attach(attachment)
+        if !reply.isRefusal { mailbox.noteBells(of: attachment) }
+        return reply
+    }
+
+    /// Has a loop that stands by look where the worker before has left its ring.
+    func takeUp(_ record: SessionRecord) -> LoopReply {
+        held?.takeUp(record) ?? .refused("the loop does not stand by")
+    }
+
     /// Gives a loop that stands by to its thread, which serves from now on.
     ///
     /// - Returns: the number of the command to begin.
@@ -92,6 +105,8 @@ final class LoopThread {
 private protocol HeldLoop: AnyObject {
     /// Carries out the commands that wait.
     func attend()
+    func attach(_ attachment: QueueAttachment) -> LoopReply
+    func takeUp(_ record: SessionRecord) -> LoopReply
     /// Lets its own thread have it.
     func handOver()
 }
@@ -108,6 +123,14 @@ private final class Parcel<Service: LoopService & ~Copyable>: HeldLoop, Sendable
     }
 
     func attend() { contents.withLock { $0?.obey() } }
+
+    func attach(_ attachment: QueueAttachment) -> LoopReply {
+        contents.withLock { $0?.attach(attachment) ?? Self.isGone }
+    }
+
+    func takeUp(_ record: SessionRecord) -> LoopReply { contents.withLock { $0?.takeUp(record) ?? Self.isGone } }
+
+    private static var isGone: LoopReply { .refused("its own thread has the loop") }
 
     func handOver() { signalEvent(ready.number) }
 

@@ -198,7 +198,6 @@ extension QueueLoop where Service: ~Copyable {
                 split.setMarks(of: queue, marks)
                 packed.setMarks(of: queue, marks)
                 office.mailbox.answer(number, .done)
-            case .takeUp(let record): office.mailbox.answer(number, takeUp(record))
             case .begin:
                 record?.noteThread(currentThreadNumber(), ring: office.index)
                 account.rest(false)
@@ -218,7 +217,7 @@ extension QueueLoop where Service: ~Copyable {
     }
 
     /// The order matters: from the first store to the ring on a successor must know whom to wait for.
-    private mutating func takeUp(_ record: SessionRecord) -> LoopReply {
+    mutating func takeUp(_ record: SessionRecord) -> LoopReply {
         self.record = record
         record.noteThread(currentThreadNumber(), ring: office.index)
         account = LoopAccount(record, ring: office.index, poller: office.poller.number)
@@ -261,7 +260,7 @@ extension QueueLoop where Service: ~Copyable {
         packed.setDetachCommand(of: queue, number, parking: parking, office)
     }
 
-    private mutating func attach(_ attachment: QueueAttachment) -> LoopReply {
+    mutating func attach(_ attachment: QueueAttachment) -> LoopReply {
         let index = attachment.index
         guard index < service.queueCount, !contains(index) else {
             return .refused("queue \(index) still has requests under way")
