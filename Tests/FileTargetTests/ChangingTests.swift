@@ -182,6 +182,49 @@ struct ChangingTests {
         #expect(throws: Errno(rawValue: EOVERFLOW)) { try bench.create("c") }
     }
 
+    /// The driver's root is not the host's.
+    @Test("files of users that the driver has not are reached as others reach them")
+    func strangers() throws {
+        var description = ShareDescription(tag: "t")
+        description.userIDs = try IDMap(parsing: "0:100000:1000")
+        description.groupIDs = description.userIDs
+        description.hasExtendedAttributes = true
+        let bench = try ShareBench(description)
+        (bench.user, bench.group) = (0, 0)
+        chmodRoot(bench)
+        for (name, mode) in [("secret", mode_t(0o600)), ("public", 0o644), ("shared", 0o666)] {
+            try bench.put(name, "hello")
+            #expect(unsafe chmod("\(bench.path)/\(name)", mode) == 0)
+        }
+        let refused = Errno.permissionDenied
+        let secret = try bench.lookUp("secret").nodeid
+        #expect(throws: refused) { try bench.open(secret) }
+        #expect(throws: refused) { try bench.create("secret") }
+        let open = try bench.lookUp("public").nodeid
+        #expect(try bench.read(open, try bench.open(open), count: 9) == Array("hello".utf8))
+        #expect(throws: refused) { try bench.open(open, O_RDWR) }
+        #expect(throws: refused) { try bench.open(open, O_RDONLY | O_TRUNC) }
+        func change(_ node: UInt64, _ valid: UInt32) -> Errno? {
+            var arguments = wire_fuse_setattr_in()
+            (arguments.valid, arguments.mode) = (valid, 0o666)
+            return bench.call(WIRE_FUSE_SETATTR, node, bench.bytes(arguments)).error
+        }
+        let size = UInt32(1) << UInt32(WIRE_FUSE_FATTR_SIZE_BIT)
+        let mode = UInt32(1) << UInt32(WIRE_FUSE_FATTR_MODE_BIT)
+        #expect(change(open, mode) == .notPermitted && change(open, size) == refused)
+        let shared = try bench.lookUp("shared").nodeid
+        _ = try bench.write(shared, try bench.open(shared, O_RDWR), Array("HELLO".utf8))
+        #expect(change(shared, size) == nil && change(shared, mode) == .notPermitted)
+        // A directory of theirs.
+        #expect(unsafe mkdir("\(bench.path)/closed", 0o700) == 0 && mkdir("\(bench.path)/sticky", 0o755) == 0)
+        #expect(unsafe chmod("\(bench.path)/sticky", 0o1777) == 0)
+        let closed = try bench.lookUp("closed").nodeid
+        #expect(throws: refused) { try bench.lookUp("x", in: closed) }
+        #expect(throws: refused) { try bench.create("x", in: closed) }
+        let (own, _) = try bench.create("x", in: try bench.lookUp("sticky").nodeid)
+        #expect(own.attr.uid == 0 && change(own.nodeid, mode) == nil)
+    }
+
     @Test("nothing of a read-only share changes")
     func readOnly() throws {
         var description = ShareDescription(tag: "t")

@@ -7,16 +7,21 @@ internal import Platform
 struct LogBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "log",
-        abstract: "Measures what the inflight log costs a request of a cached file, log on against log off.",
+        abstract: "Measures what the inflight log, or all of custody, costs a request of a cached file.",
         discussion: """
-            Pairs of short runs, one without an inflight region and one with, every other pair the other way round, so \
-            that what the machine does meanwhile meets both. What is compared is CPU time of the server per request; \
-            printed is the median over the pairs of how much more it is with the log, and the interval that holds the \
-            true median in 95 of 100 such benchmarks.
+            Pairs of short runs, one of a worker on its own without an inflight region and one with (and in custody, \
+            with --custody), every other pair the other way round, so that what the machine does meanwhile meets both. \
+            What is compared is CPU time of the server per request, a supervisor's included; printed is the median \
+            over the pairs of how much more it is, and the interval that holds the true median in 95 of 100 such \
+            benchmarks.
             """)
 
     @Option(help: ArgumentHelp("Baton's worker.", valueName: "path"))
     var worker: String
+
+    @Option(
+        help: ArgumentHelp("The second in custody: of batond, baton and baton-worker in here.", valueName: "path"))
+    var custody: String?
 
     @Option(help: "How many pairs of runs.")
     var pairs = 200
@@ -53,12 +58,13 @@ struct LogBench: ParsableCommand {
         var conditions = Conditions(
             serverCPU: serverCPU, clientCPU: clientCPU, warmUpMilliseconds: 50, milliseconds: milliseconds,
             chainLayout: .direct, span: UInt64(fileSize) << 20, directory: room.path)
+        let (without, with) = (Subject.baton(worker), custody.map { Subject.custody($0) } ?? .baton(worker))
         var off: [Double] = []
         var on: [Double] = []
         for pair in 0..<pairs {
             for usesInflight in pair % 2 == 0 ? [false, true] : [true, false] {
                 conditions.usesInflight = usesInflight
-                let sample = try measure(.baton(worker), point, conditions, seed: UInt64(pair + 1))
+                let sample = try measure(usesInflight ? with : without, point, conditions, seed: UInt64(pair + 1))
                 guard let cpu = sample.cpuMicrosecondsPerRequest else {
                     throw BenchmarkError("the CPU time of the worker cannot be read")
                 }
@@ -69,9 +75,9 @@ struct LogBench: ParsableCommand {
         let (first, last) = Self.interval(of: pairs)
         print(
             """
-            CPU per request, median of \(pairs) runs each: \(decimal(median(off), 4)) us without the log, \
-            \(decimal(median(on), 4)) us with it
-            with the log, median of the pairs: \(percent(median(ratios))) \
+            CPU per request, median of \(pairs) runs each: \(decimal(median(off), 4)) us on its own without a log, \
+            \(decimal(median(on), 4)) us \(custody == nil ? "with one" : "in custody with one")
+            the median of the pairs: \(percent(median(ratios))) \
             (95 %: \(percent(ratios[first])) to \(percent(ratios[last])))
             """)
     }

@@ -12,6 +12,8 @@ enum Backing: Hashable {
 enum Subject: Hashable, CustomStringConvertible {
     /// Baton's worker, at this path.
     case baton(String)
+    /// The same under a supervisor: of the programs in this folder.
+    case custody(String)
     case storageDaemon
     /// A back-end that runs already, under this name at this socket.
     case peer(name: String, socket: String)
@@ -19,6 +21,7 @@ enum Subject: Hashable, CustomStringConvertible {
     var description: String {
         switch self {
         case .baton: "baton"
+        case .custody: "in custody"
         case .storageDaemon: "qemu-storage-daemon"
         case .peer(let name, _): name
         }
@@ -33,6 +36,11 @@ enum Subject: Hashable, CustomStringConvertible {
             return (worker, common(socket, queueCount, queueSize) + ["--backend=null"])
         case (.baton(let worker), .file(let path)):
             return (worker, common(socket, queueCount, queueSize) + ["--blk-file=\(path)", "--cache=buffered"])
+        case (.custody(let programs), let backing):
+            let storage =
+                if case .file(let path) = backing { ["--file=\(path)", "--cache=buffered"] } else { ["--null"] }
+            let size = ["--queues=\(queueCount)", "--queue-size=\(queueSize)"]
+            return commandInCustody(programs, socket: socket, device: ["disk", "bench"] + storage + size)
         case (.storageDaemon, let backing):
             let driver =
                 switch backing {

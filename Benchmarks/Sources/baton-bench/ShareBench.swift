@@ -168,18 +168,6 @@ enum ShareSubject: Hashable, CustomStringConvertible {
         }
     }
 
-    /// Starts a supervisor and makes the share; ends both when it is told to.
-    private static let script = """
-        programs=$1 place=$2 control=$2/control.sock
-        shift 2
-        rm -rf "$place" && mkdir "$place" || exit
-        "$programs/batond" --control-socket "$control" --state-directory "$place" --worker "$programs/baton-worker" &
-        trap '"$programs/baton" delete bench --control-socket "$control"; kill $!; wait; rm -rf "$place"; exit' TERM
-        until [ -S "$control" ]; do sleep 0.01; done
-        "$programs/baton" create share bench --control-socket "$control" "$@" --xattr
-        while :; do wait; done
-        """
-
     /// Program and arguments.
     func command(socket: String, source: String, queueCount: Int) -> (String, [String]) {
         let common = ["--socket-path=\(socket)", "-o", "source=\(source)", "-o", "xattr,killpriv_v2,cache=auto"]
@@ -187,14 +175,9 @@ enum ShareSubject: Hashable, CustomStringConvertible {
         case .baton(let path):
             return (path, ["--socket-path=\(socket)", "--shared-dir=\(source)", "--xattr", "--queues=\(queueCount)"])
         case .custody(let programs):
-            return (
-                "sh",
-                [
-                    "-c", Self.script, "sh", programs, "\(socket).custody", "--directory=\(source)",
-                    "--socket=\(socket)",
-                    "--queues=\(queueCount)",
-                ]
-            )
+            return commandInCustody(
+                programs, socket: socket,
+                device: ["share", "bench", "--directory=\(source)", "--xattr", "--queues=\(queueCount)"])
         case .virtiofsd: return ("/usr/lib/qemu/virtiofsd", common)
         }
     }
@@ -238,13 +221,4 @@ private func measureShare(
         iops: report.requestsPerSecond, cpuMicrosecondsPerRequest: cpu,
         p50Microseconds: Double(report.latency.quantile(0.5)) / 1000,
         p99Microseconds: Double(report.latency.quantile(0.99)) / 1000, contention: contention)
-}
-
-/// CPU time of a process and of those that it has started: virtiofsd serves in a child of its own.
-private func processTreeCPUNanoseconds(_ process: Int32) -> UInt64? {
-    let children = directoryNames("/proc/\(process)/task").flatMap { thread in
-        (readSmallFile("/proc/\(process)/task/\(thread)/children") ?? "").split(separator: " ").compactMap { Int32($0) }
-    }
-    let others = children.compactMap(processTreeCPUNanoseconds).reduce(0, +)
-    return processCPUNanoseconds(process).map { $0 + others }
 }

@@ -91,5 +91,10 @@ public struct IDMap: Sendable, Equatable {
         return Self.unknown
     }
 
+    /// Whether the driver has a number for a user or group of the host.
+    func contains(host: UInt32) -> Bool {
+        ranges.isEmpty || ranges.contains { host >= $0.host && host - $0.host < $0.count }
+    }
+
     var isIdentity: Bool { ranges.isEmpty }
 }

@@ -159,10 +159,6 @@ extension Passthrough {
 // MARK: - Access lists
 
 extension Passthrough {
-    private var hasIdentityIDs: Bool {
-        session.description.userIDs.isIdentity && session.description.groupIDs.isIdentity
-    }
-
     /// system.posix_acl_access and system.posix_acl_default
     private func isAccessList(_ name: FuseName) -> Bool {
         unsafe strcmp(name.bytes, "system.posix_acl_access") == 0 || strcmp(name.bytes, "system.posix_acl_default") == 0

@@ -112,6 +112,7 @@ extension Passthrough {
         } else {
             found = unsafe try find(request.node, directory.fd, name.bytes)
             do throws(Errno) {
+                try checkStranger(found.node, toOpen: arguments.flags)
                 fd = try reopenKilling(found.node, flags, arguments.open_flags)
             } catch {
                 forgetOne(found.node, 1)
