@@ -33,7 +33,7 @@ public protocol FileSystem: ~Copyable {
     /// Goes on with a request that waits.
     mutating func resume(_ request: inout FuseRequest) -> FileResult
 
-    /// Lets go of what is held for nobody: before a loop sleeps, and now and then.
+    /// Lets go of what is held for nobody: once a turn of the loop, before answers are shown.
     mutating func tidy()
 }
 
@@ -45,21 +45,17 @@ public protocol FileSystem: ~Copyable {
     case done
     /// To requests that get no answer (FORGET).
     case silent
-    case entry(wire_fuse_entry_out)
-    case attributes(wire_fuse_attr_out)
-    case extendedAttributes(wire_fuse_statx_out)
     case opened(wire_fuse_open_out)
-    case created(wire_fuse_entry_out, wire_fuse_open_out)
     case written(UInt32)
     /// So many bytes are in the request's vectors.
     case data(UInt32)
-    /// In memory of the file system, until its next call.
+    /// In memory of the file system, until its next call. Structures, too, but for small ones: results are handed from
+    /// function to function, and a large one is copied each time.
     case bytes(FuseBytes)
     /// How many bytes there would be.
     case size(UInt32)
     case position(UInt64)
     case lock(wire_fuse_file_lock)
-    case statistics(wire_fuse_kstatfs)
     /// The engine is to carry it out; `finish` gets its result.
     case operation(IOOperation)
     /// For something that another request does: `resume` comes.

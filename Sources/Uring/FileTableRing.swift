@@ -41,6 +41,25 @@ public struct FileTableRing: ~Copyable {
         }
     }
 
+    /// Empties up to eight slots, in one call.
+    public mutating func empty(_ slots: Span<UInt32>) {
+        var nothing: Int32 = -1
+        unsafe withUnsafeMutablePointer(to: &nothing) { pointer in
+            var owed = 0
+            for index in slots.indices {
+                token &+= 1
+                if unsafe ring.enqueue(.updateFiles(pointer, slot: slots[index]), token: token) { owed += 1 }
+            }
+            ring.submit()
+            while owed > 0 {
+                ring.runDeferredWork()
+                while ring.nextCompletion() != nil { owed -= 1 }
+                ring.releaseCompletions()
+                if ring.queuedCount > 0 { ring.submit() }
+            }
+        }
+    }
+
     /// A new descriptor of the file in a slot (Linux 6.8).
     ///
     /// - Returns: its number; a negative error number: EBADF for an empty slot.

@@ -36,6 +36,11 @@ struct FileTableRingTests {
         #expect(second.empty(from: 1, keeping: [false, false, false, false, true, false]) == 6)
         #expect(flock(rival.number, LOCK_EX | LOCK_NB) == 0)
         #expect(second.install(slot: 2) == -EBADF)
+        let plainToo = open()
+        #expect(second.put(plainToo.number, slot: 3) == 1)
+        let leaving: [UInt32] = [3, 4]
+        second.empty(leaving.span)
+        #expect(second.install(slot: 3) == -EBADF)
         let number = second.install(slot: 5)
         #expect(number >= 0)
         if number >= 0 { close(number) }

@@ -38,7 +38,7 @@ extension Passthrough {
                 throw error
             }
         }
-        return .entry(entry(found))
+        return told(entry(found))
     }
 
     mutating func makeDirectory(
@@ -157,7 +157,7 @@ extension Passthrough {
             forgetOne(found.node, 1)
             throw error
         }
-        return .created(entry(found), opened(handle, flags))
+        return told(CreatedAnswer(entry: entry(found), open: opened(handle, flags)))
     }
 
     /// An extended attribute that a new file comes with.
@@ -235,7 +235,7 @@ extension Passthrough {
                 session.processFiles, descriptorName(from.fd), directory.fd, name.bytes, AT_SYMLINK_FOLLOW)
         }
         if result != 0 { throw .current }
-        return .entry(entry(unsafe try find(request.node, directory.fd, name.bytes)))
+        return told(entry(unsafe try find(request.node, directory.fd, name.bytes)))
     }
 
     /// Names change by an operation of the engine, whose completion outlives this process, where that was asked for.

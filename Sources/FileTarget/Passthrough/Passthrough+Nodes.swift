@@ -354,7 +354,7 @@ extension Passthrough {
     mutating func lookUp(_ name: FuseName, _ request: inout FuseRequest) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
         defer { drop(directory) }
-        return .entry(entry(unsafe try find(request.node, directory.fd, name.bytes)))
+        return told(entry(unsafe try find(request.node, directory.fd, name.bytes)))
     }
 
     func entry(_ found: borrowing FoundNode) -> wire_fuse_entry_out {

@@ -39,7 +39,7 @@ extension Passthrough {
         var answer = wire_fuse_attr_out()
         answer.attr_valid = session.description.cache.seconds
         answer.attr = attributes(status)
-        return .attributes(answer)
+        return told(answer)
     }
 
     /// A descriptor of the request's node: the open file's, if the driver names one that it has, else the node's.
@@ -74,7 +74,7 @@ extension Passthrough {
         return try withDescriptor(request.node, handle: handle) { (files, fd) throws(Errno) in
             var status = statx()
             guard unsafe clinux_statx(fd, "", flags, mask, &status) == 0 else { throw .current }
-            return .extendedAttributes(files.extended(status))
+            return files.told(files.extended(status))
         }
     }
 
@@ -129,7 +129,7 @@ extension Passthrough {
         answer.bsize = UInt32(truncatingIfNeeded: status.f_bsize)
         answer.namelen = UInt32(truncatingIfNeeded: status.f_namemax)
         answer.frsize = UInt32(truncatingIfNeeded: status.f_frsize)
-        return .statistics(answer)
+        return told(answer)
     }
 
     /// Whether the driver's user may, by the host's rules: asked as that user.

@@ -75,6 +75,7 @@ public import Uring
     }
 
     public mutating func tidy() {
+        session.custody.settle()
         let count = session.forgottenCount.load(ordering: .relaxed)
         guard count != sweptAt else { return }
         sweptAt = count
@@ -181,4 +182,18 @@ struct WaitingLock {
     var start: Int64 = 0
     var length: Int64 = 0
     var isFlock = false
+}
+
+extension Passthrough {
+    /// A structure as the answer: in `answer`, until the next call.
+    func told<Value: BitwiseCopyable>(_ value: Value) -> FileResult {
+        unsafe answer.base.storeBytes(of: value, as: Value.self)
+        return .bytes(unsafe FuseBytes(base: answer.base, count: MemoryLayout<Value>.size))
+    }
+}
+
+/// What CREATE is answered with.
+struct CreatedAnswer: BitwiseCopyable {
+    var entry: wire_fuse_entry_out
+    var open: wire_fuse_open_out
 }

@@ -12,6 +12,11 @@ public import CWire
 @safe public struct FuseBytes {
     public let base: UnsafeRawPointer
     public let count: Int
+
+    public init(base: UnsafeRawPointer, count: Int) {
+        unsafe self.base = base
+        self.count = count
+    }
 }
 
 /// What comes with a request that makes a file.

@@ -204,11 +204,7 @@ public import Virtio
         case .failed(let error): return fail(&request, error)
         case .silent: return .done(written: 0)
         case .done: return .done(written: request.writeHeader(error: nil, count: FuseRequest.headerBytes))
-        case .entry(let value): return reply(&request, value)
-        case .attributes(let value): return reply(&request, value)
-        case .extendedAttributes(let value): return reply(&request, value)
         case .opened(let value): return reply(&request, value)
-        case .created(let entry, let open): return reply(&request, CreatedAnswer(entry: entry, open: open))
         case .written(let count): return reply(&request, wire_fuse_write_out(size: count, padding: 0))
         case .data(let count):
             let total = FuseRequest.headerBytes + Int(count)
@@ -217,7 +213,6 @@ public import Virtio
         case .size(let count): return reply(&request, wire_fuse_getxattr_out(size: count, padding: 0))
         case .position(let offset): return reply(&request, wire_fuse_lseek_out(offset: offset))
         case .lock(let lock): return reply(&request, lock)
-        case .statistics(let value): return reply(&request, value)
         }
     }
 
@@ -243,12 +238,6 @@ public import Virtio
         unsafe request.write(bytes, count: count, at: FuseRequest.headerBytes)
         return .done(written: request.writeHeader(error: nil, count: FuseRequest.headerBytes + count))
     }
-}
-
-/// What CREATE is answered with.
-private struct CreatedAnswer: BitwiseCopyable {
-    var entry: wire_fuse_entry_out
-    var open: wire_fuse_open_out
 }
 
 extension FuseServer: Sendable where Files: Sendable & ~Copyable, Engine: Sendable & ~Copyable {}

@@ -14,4 +14,7 @@ open class OpenFileCustody: @unchecked Sendable {
 
     /// The file of a slot is needed no more. A later `keep` of the slot comes after this has returned.
     open func release(slot: UInt32) {}
+
+    /// When this returns, what was released is closed. Called before the driver is shown any answer.
+    open func settle() {}
 }

@@ -16,24 +16,66 @@ internal import Uring
 /// | slot noted in the share's tables | an open file that the driver may not know | it is closed with the driver |
 /// | released in the share's tables | a file in the ring that nobody needs | as the second |
 final class FileRing: OpenFileCustody, @unchecked Sendable {
-    private let ring: Mutex<FileTableRing>
+    private struct Contents: ~Copyable {
+        var ring: FileTableRing
+        /// Slots to be emptied, together: a call for each would cost as much as the close itself.
+        var leaving = InlineArray<8, UInt32>(repeating: 0)
+        var leavingCount = 0
+
+        init(_ ring: consuming sending FileTableRing) { self.ring = ring }
+
+        mutating func settle() {
+            guard leavingCount > 0 else { return }
+            ring.empty(leaving.span.extracting(first: leavingCount))
+            leavingCount = 0
+        }
+
+        /// Another file comes into a slot, in place of what is there.
+        mutating func forget(_ slot: UInt32) {
+            for index in 0..<leavingCount where leaving[index] == slot {
+                leavingCount -= 1
+                leaving[index] = leaving[leavingCount]
+                return
+            }
+        }
+    }
+
+    private let contents: Mutex<Contents>
+    /// Whether there may be slots to be emptied: most turns of a loop find none.
+    private let mustSettle = Atomic<Bool>(false)
 
     init(_ ring: consuming sending FileTableRing) {
-        self.ring = Mutex(ring)
+        contents = Mutex(Contents(ring))
         super.init()
     }
 
     override func keep(_ file: Int32, slot: UInt32) throws(Errno) {
-        let result = ring.withLock { $0.put(file, slot: slot) }
+        let result = contents.withLock { contents in
+            contents.forget(slot)
+            return contents.ring.put(file, slot: slot)
+        }
         guard result >= 0 else { throw Errno(rawValue: -result) }
     }
 
     override func release(slot: UInt32) {
-        _ = ring.withLock { $0.put(-1, slot: slot) }
+        contents.withLock { contents in
+            if contents.leavingCount == contents.leaving.count { contents.settle() }
+            contents.leaving[contents.leavingCount] = slot
+            contents.leavingCount += 1
+            mustSettle.store(true, ordering: .relaxed)
+        }
+    }
+
+    override func settle() {
+        guard mustSettle.load(ordering: .relaxed) else { return }
+        contents.withLock { contents in
+            mustSettle.store(false, ordering: .relaxed)
+            contents.settle()
+        }
     }
 
     /// The ring is this worker's from now on.
-    func takeUp() { ring.withLock { $0.takeUp() } }
+    func takeUp() { contents.withLock { $0.ring.takeUp() } }
 
     /// Gives a share, which has been taken up, the files that its tables know, and closes the others: they may hold
     /// locks, or the room of files that have no name any more.
@@ -42,10 +84,10 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
     func restore(_ session: ShareSession) throws(SystemError) {
         do throws(Errno) {
             let wanted = session.usedSlots.map { session.wantsFile(slot: $0) }
-            let result = ring.withLock { $0.empty(from: session.usedSlots.lowerBound, keeping: wanted) }
+            let result = contents.withLock { $0.ring.empty(from: session.usedSlots.lowerBound, keeping: wanted) }
             guard result >= 0 else { throw Errno(rawValue: -result) }
             for (slot, isWanted) in zip(session.usedSlots, wanted) where isWanted {
-                let number = ring.withLock { $0.install(slot: slot) }
+                let number = contents.withLock { $0.ring.install(slot: slot) }
                 // It was never put there: its request is carried out again.
                 if number == -EBADF { continue }
                 guard number >= 0 else { throw Errno(rawValue: -number) }
