@@ -101,3 +101,8 @@ public func makeMemoryFile(name: String, count: Int) throws(Errno) -> OwnedFD {
 public func sealSize(of fd: borrowing OwnedFD) throws(Errno) {
     try retryingInterrupts { fcntl(fd.number, Int32(CLINUX_F_ADD_SEALS), Int32(CLINUX_F_SEAL_SIZE)) }
 }
+
+/// Whether a file is of memory alone: of memfd_create, tmpfs or hugetlbfs.
+public func isMemoryFile(_ fd: borrowing OwnedFD) -> Bool {
+    [0x0102_1994, 0x9584_58f6].contains(clinux_file_system_magic(fd.number))
+}

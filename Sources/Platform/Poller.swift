@@ -77,3 +77,10 @@ public func waitForAny(_ numbers: [Int32], waiting: Bool = true, milliseconds: I
         precondition(result == 0 || Errno.current == .interrupted, "poll refused our own descriptors")
     }
 }
+
+/// Whether the other end of a connection is closed, whatever it has sent that nobody has read.
+public func hasHungUp(_ number: Int32) -> Bool {
+    // POLLRDHUP, which glibc shows to _GNU_SOURCE alone.
+    var entry = pollfd(fd: number, events: 0x2000, revents: 0)
+    return unsafe poll(&entry, 1, 0) > 0
+}

@@ -193,6 +193,8 @@ extension DeviceMachine {
             // As well, and it was taken for dead: the order to freeze was a supervisor's before this one.
             takeOverCount -= 1
             workers[index].phase = .frozen
+        // The order was a supervisor's before this one.
+        case .active where upgrade?.phase == .retiring || upgrade?.phase == .freezing: workers[index].phase = .frozen
         case .active:
             // Nobody waits for it any more. A second `thaw` is ignored.
             workers[index].phase = .standby

@@ -189,6 +189,7 @@ struct ChangingTests {
         description.userIDs = try IDMap(parsing: "0:100000:1000")
         description.groupIDs = description.userIDs
         description.hasExtendedAttributes = true
+        description.hasPOSIXLocks = true
         let bench = try ShareBench(description)
         (bench.user, bench.group) = (0, 0)
         chmodRoot(bench)
@@ -221,8 +222,26 @@ struct ChangingTests {
         let closed = try bench.lookUp("closed").nodeid
         #expect(throws: refused) { try bench.lookUp("x", in: closed) }
         #expect(throws: refused) { try bench.create("x", in: closed) }
-        let (own, _) = try bench.create("x", in: try bench.lookUp("sticky").nodeid)
+        let sticky = try bench.lookUp("sticky").nodeid
+        let (own, ownHandle) = try bench.create("x", in: sticky)
         #expect(own.attr.uid == 0 && change(own.nodeid, mode) == nil)
+        try bench.put("sticky/theirs")
+        #expect(bench.call(WIRE_FUSE_UNLINK, sticky, bench.text("theirs")).error == .notPermitted)
+        #expect(bench.call(WIRE_FUSE_UNLINK, sticky, bench.text("x")).error == nil)
+        // What is allowed with one file is not done to another.
+        var take = wire_fuse_setattr_in()
+        let handle = try bench.open(open)
+        take.valid = UInt32(1) << UInt32(WIRE_FUSE_FATTR_UID_BIT) | 1 << UInt32(WIRE_FUSE_FATTR_FH_BIT)
+        take.fh = handle
+        #expect(bench.call(WIRE_FUSE_SETATTR, own.nodeid, bench.bytes(take)).error == Errno(rawValue: EBADF))
+        #expect(bench.call(WIRE_FUSE_SETATTR, open, bench.bytes(take)).error == .notPermitted)
+        // A lock needs what opening the file for it would need.
+        var lock = wire_fuse_lk_in()
+        (lock.owner, lock.lk) = (1, wire_fuse_file_lock(start: 0, end: 9, type: UInt32(F_WRLCK), pid: 1))
+        #expect(bench.call(WIRE_FUSE_SETLK, open, bench.bytes(lock)).error == refused)
+        lock.lk.type = UInt32(F_RDLCK)
+        #expect(bench.call(WIRE_FUSE_SETLK, secret, bench.bytes(lock)).error == refused)
+        try bench.release(own.nodeid, ownHandle)
     }
 
     @Test("nothing of a read-only share changes")

@@ -50,6 +50,8 @@ extension Passthrough {
             let slot = UInt32(truncatingIfNeeded: handle)
             if let fd = session.files.take(handle, .file) ?? session.files.take(handle, .directory) {
                 defer { session.giveBack(slot) }
+                // One of another node's is no way around what was checked of this one.
+                guard session.files.node(of: slot) == node else { throw Errno(rawValue: EBADF) }
                 return try body(&self, fd)
             }
         }

@@ -28,6 +28,12 @@ struct KeptConnection: ~Copyable {
     /// A message waits in the socket until the supervisor is back to keep its descriptors. The device is served
     /// meanwhile.
     private(set) var isWaitingForSupervisor = false
+    /// How long until it is tried again, in milliseconds: longer each time, for each try is one more message that nobody
+    /// reads. When the supervisor is back it answers those, and that is a reason to try at once.
+    private(set) var retryMilliseconds = Self.firstRetry
+
+    private static let firstRetry: Int32 = 1_000
+    private static let longestRetry: Int32 = 30_000
 
     /// How long a completion may be owed by the kernel for an operation that does not wait.
     private static let owedMilliseconds = 1_000
@@ -100,6 +106,8 @@ struct KeptConnection: ~Copyable {
     /// - Returns: `nothing` also for a message that has to wait.
     /// - Throws: why the connection has ended.
     mutating func serveOne() throws(ConnectionEnd) -> Served {
+        // What is looked at stays in the socket, in front of the end.
+        if isWaitingForSupervisor, hasHungUp(number) { throw .peerClosed }
         isWaitingForSupervisor = false
         guard var incoming = try channel.receive(peeking: true) else { return .nothing }
         let message = try incoming.lookedAtRequest()
@@ -122,6 +130,7 @@ struct KeptConnection: ~Copyable {
         case .refuse: exchange.reply = BackendReply.failure.encode(to: kind)
         case .close(let refusal): throw .refused(refusal)
         }
+        retryMilliseconds = Self.firstRetry
         if case .refuse = outcome.last {
         } else {
             journal.note(message, slots: slots, base: outcome.base)
@@ -209,6 +218,7 @@ struct KeptConnection: ~Copyable {
 
     private mutating func waitForSupervisor() -> Served {
         isWaitingForSupervisor = true
+        retryMilliseconds = min(2 * retryMilliseconds, Self.longestRetry)
         return .nothing
     }
 

@@ -125,7 +125,14 @@ final class SupervisorLink {
     ///   device is served as long as this process lives.
     /// - Throws: when it cannot be given.
     func keepIfAnswered(_ fd: borrowing OwnedFD, under key: CustodyKey) throws(SystemError) -> Bool {
-        if isClosed { return true }
+        if isClosed {
+            do throws(Errno) {
+                _ = descriptors.put(try fd.duplicate(), under: key)
+            } catch {
+                throw SystemError(cannot: "keep", "\(key)", error)
+            }
+            return true
+        }
         let isKept = try offer(fd, under: key, milliseconds: Self.shortPatience)
         return isKept || isClosed
     }
@@ -141,7 +148,7 @@ final class SupervisorLink {
             try channel.send(CustodyMessage(.keep, key, value: lastKeep), with: fd.number)
         } catch {
             // Full of what it has not heard yet, or gone.
-            if error == .wouldBlock || error == .brokenPipe { return false }
+            if [.wouldBlock, .brokenPipe, Errno(rawValue: ECONNRESET)].contains(error) { return false }
             throw SystemError(cannot: "give into custody", "\(key)", error)
         }
         let end = monotonicNanoseconds() + milliseconds * 1_000_000

@@ -129,14 +129,17 @@ struct Tenure: ~Copyable {
     /// How long to sleep at most, in milliseconds; nil: until something happens. What waits for the supervisor is tried
     /// again: nothing tells that it is back if it died between hearing what was offered and saying so.
     var patience: Int32? {
-        if mustAnnounce { return 0 }
-        switch connection {
-        case .some(let connection): return connection.isWaitingForSupervisor ? Self.retryMilliseconds : nil
-        case .none: return nil
-        }
+        if let wait = wait { return wait }
+        return mustAnnounce ? 0 : nil
     }
 
-    private static let retryMilliseconds: Int32 = 1_000
+    /// How long until the front-end's message that waits for the supervisor is tried again; nil: none does.
+    private var wait: Int32? {
+        switch connection {
+        case .some(let connection): connection.isWaitingForSupervisor ? connection.retryMilliseconds : nil
+        case .none: nil
+        }
+    }
 
     private var mountNumber: Int32? {
         switch mount {
@@ -166,7 +169,8 @@ struct Tenure: ~Copyable {
     mutating func serveFrontend() {
         if device.mount != nil { return serveMount() }
         device.receiveFromChannel()
-        if serveConnection() || !device.mustAnnounce { return }
+        // Not before what the front-end has sent is answered: it would take the news for the answer.
+        if serveConnection() || !device.mustAnnounce || wait != nil { return }
         device.announce()
         answerResize("")
     }

@@ -73,6 +73,8 @@ class ServedDevice: VhostUserDevice {
     var channel: BackendChannel?
     /// The front-end is to be told that the configuration has changed.
     var mustAnnounce = false
+    /// All memory that was ever mapped is memory: pages of a file system of the front-end's own may never come.
+    private var isMemoryPlain = true
 
     init(_ parts: Parts) {
         precondition(!parts.loops.isEmpty)
@@ -178,6 +180,7 @@ extension ServedDevice {
     }
 
     private func map(_ region: MemoryRegion, _ fd: borrowing OwnedFD) throws(DeviceRefusal) -> MappedRegion {
+        if !isMemoryFile(fd) { isMemoryPlain = false }
         do throws(Errno) {
             return try MappedRegion(region, fd: fd, pinned: pinsMemory)
         } catch {
@@ -350,6 +353,7 @@ extension ServedDevice {
     private func prepareQueue(_ index: Int, _ setup: QueueSetup) {
         guard (1...maximumQueueSize).contains(setup.size) else { return }
         _ = loop(of: index).command(.prepare(queue: index, size: setup.size))
+        guard isMemoryPlain else { return }
         let layout = RingLayout(size: setup.size, features: setup.features)
         for (address, area) in [
             (setup.descriptorTable, layout.descriptors), (setup.availableRing, layout.driver),

@@ -8,8 +8,8 @@ import Testing
 
 @testable import KillKit
 
-/// A real batond is killed at a system call of the thread that keeps custody, while it does something; the next one goes
-/// on. Its places are chosen anew each time; BATON_DEATHS=N tries so many of each kind, 0 all of them in turn.
+/// A real batond is killed at a system call of the thread that keeps custody, while it does something; the next one
+/// goes on. Its places are chosen anew each time; BATON_DEATHS=N tries so many of each kind, 0 all of them in turn.
 @Suite(.serialized, .enabled(if: geteuid() == 0)) struct SupervisorDeathTests {
     private let directory: TemporaryDirectoryBox
 
