@@ -41,7 +41,8 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     /// message of the supervisor, it comes a second time if the supervisor died between sending it and noting that it
     /// has: whoever does not wait for this value ignores it.
     public static let kept = CustodyMessageKind(rawValue: 4)
-    /// Stop taking requests, and give the device up without waiting for those in flight. Answered by `frozen` or `busy`.
+    /// Stop taking requests, and give the device up without waiting for those in flight. Answered by `frozen` or
+    /// `busy`.
     public static let freeze = CustodyMessageKind(rawValue: 5)
     /// Take the device up again.
     public static let thaw = CustodyMessageKind(rawValue: 6)

@@ -168,8 +168,8 @@ extension DeviceMachine {
         }
     }
 
-    /// The worker that was to be replaced takes its device up again, as soon as nobody has it. One that has not given it
-    /// up has it still, and may need longer than anybody waits.
+    /// The worker that was to be replaced takes its device up again, as soon as nobody has it. One that has not given
+    /// it up has it still, and may need longer than anybody waits.
     private mutating func thawFrozen(_ actions: inout [Action]) {
         for index in workers.indices {
             switch workers[index].phase {

@@ -21,8 +21,8 @@ enum {
 
 /// A mount on which nodes are.
 struct wire_share_mount {
-    /// A hash of where it hangs, what its root is and how it is mounted, never 0; 0: free. Not the kernel's number, which
-    /// is another for each worker.
+    /// A hash of where it hangs, what its root is and how it is mounted, never 0; 0: free. Not the kernel's number,
+    /// which is another for each worker.
     uint64_t identity;
     /// The file that opens handles on it, as its slot + 1; 0: the share's root does.
     uint64_t file;

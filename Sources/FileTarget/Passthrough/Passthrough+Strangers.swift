@@ -5,8 +5,8 @@ internal import Platform
 
 // Translated users and groups: a file whose owner or group has no number with the driver is a stranger's. The driver's
 // kernel shows it as nobody's and lets its root do everything with it, and the server could: it is the host's root. So
-// the server holds to what the host's kernel holds to for a user namespace or an idmapped mount: nobody there owns such a
-// file, and nobody's privileges reach it; what is left are the permissions that its mode gives to others.
+// the server holds to what the host's kernel holds to for a user namespace or an idmapped mount: nobody there owns such
+// a file, and nobody's privileges reach it; what is left are the permissions that its mode gives to others.
 
 extension Passthrough {
     /// Users and groups of the driver are the host's: there are no strangers.
@@ -90,8 +90,8 @@ extension Passthrough {
     /// Whose a file is, and what its mode lets the driver do with it.
     private struct Standing {
         var isStranger: Bool
-        /// Of a stranger's: what others may, and the group or the owner if that one is the driver's. Its kernel has told
-        /// these apart. With access lists the bits of the group are not the group's.
+        /// Of a stranger's: what others may, and the group or the owner if that one is the driver's. Its kernel has
+        /// told these apart. With access lists the bits of the group are not the group's.
         var allowed: Wish
         var mode: UInt32
         /// On the host.

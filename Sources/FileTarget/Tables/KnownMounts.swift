@@ -33,7 +33,8 @@ struct KnownMounts: ~Copyable {
     /// it: a name that should lead to one leads to what it hides.
     func directory(at place: UInt32) -> Int32? { known.first { $0.place == place && $0.pin >= 0 }?.pin }
 
-    /// - Parameter pin: a directory on the mount, open for real, which is this table's from now on; -1: another keeps it.
+    /// - Parameter pin: a directory on the mount, open for real, which is this table's from now on; -1: another keeps
+    ///   it.
     mutating func add(_ number: UInt64, place: UInt32, pin: Int32) {
         guard known.count < Self.maximumCount, self.place(of: number) == nil else {
             if pin >= 0 { close(pin) }

@@ -28,8 +28,8 @@ struct KeptConnection: ~Copyable {
     /// A message waits in the socket until the supervisor is back to keep its descriptors. The device is served
     /// meanwhile.
     private(set) var isWaitingForSupervisor = false
-    /// How long until it is tried again, in milliseconds: longer each time, for each try is one more message that nobody
-    /// reads. When the supervisor is back it answers those, and that is a reason to try at once.
+    /// How long until it is tried again, in milliseconds: longer each time, for each try is one more message that
+    /// nobody reads. When the supervisor is back it answers those, and that is a reason to try at once.
     private(set) var retryMilliseconds = Self.firstRetry
 
     private static let firstRetry: Int32 = 1_000
