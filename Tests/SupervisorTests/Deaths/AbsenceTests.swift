@@ -112,7 +112,7 @@ import VhostUser
         let waiting = try supervisor.wait("s", "the wait") { $0.problem?.contains("waits for the storage") == true }
         #expect(waiting.problem?.contains("was killed and cannot end: its thread ") == true)
         // Longer than anybody used to wait: nothing happens, which nothing tells of.
-        pause(milliseconds: 8_000)
+        pause(milliseconds: 6_000)
         #expect(try supervisor.status("s").standby?.pid == before.standby?.pid)
         mounted.thaw()
         // The dead worker has done it after all, and its successor finds nothing to do (docs/share.md).

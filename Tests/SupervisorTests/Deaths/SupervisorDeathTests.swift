@@ -72,7 +72,7 @@ import Testing
     /// Where it is killed, one after the other.
     private func places() -> [Int] {
         let text = ProcessInfo.processInfo.environment["BATON_DEATHS"]
-        let count = text.flatMap { Int($0) } ?? 4
+        let count = text.flatMap { Int($0) } ?? 3
         if count == 0 { return Array(1...Self.furthest) }
         let seed = makeSeed()
         print("seed \(seed)")
