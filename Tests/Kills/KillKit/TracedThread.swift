@@ -61,11 +61,11 @@ struct TracedThread: ~Copyable {
     /// Lets it run on until it stops again.
     func proceed(toCall: Bool, deadline: UInt64) -> Stop {
         guard ctrace_continue(number, toCall ? 1 : 0, 0) == 0 else { return .ended }
-        return Self.wait(for: number, deadline)
+        return Self.wait(for: number, deadline, toCall: toCall)
     }
 
     /// Waits until it stops; signals that come meanwhile are handed on.
-    private static func wait(for number: Int32, _ deadline: UInt64) -> Stop {
+    private static func wait(for number: Int32, _ deadline: UInt64, toCall: Bool = false) -> Stop {
         while monotonicNanoseconds() < deadline {
             var signal: Int32 = 0
             switch unsafe ctrace_look(number, &signal) {
@@ -73,7 +73,7 @@ struct TracedThread: ~Copyable {
             case CTRACE_TRAP: return .trap
             case CTRACE_INTERRUPTED: return .interrupted
             case CTRACE_ENDED: return .ended
-            case CTRACE_SIGNAL: _ = ctrace_continue(number, 0, signal)
+            case CTRACE_SIGNAL: _ = ctrace_continue(number, toCall ? 1 : 0, signal)
             default: usleep(20)
             }
         }

@@ -18,7 +18,7 @@ import Testing
     enum Occasion: String, CaseIterable { case upgrade, death, create, delete }
 
     /// Places that are chosen from, each call being two: at its beginning, and at its end.
-    private static let usual: UInt64 = 120
+    private static let usual: UInt64 = 200
     /// More than any of these has.
     private static let furthest = 400
 
@@ -57,7 +57,9 @@ import Testing
         var isOver = false
         for _ in 0..<place where !isOver {
             // Each is seen at its beginning and at its end. When nothing comes for so long, all is done.
-            isOver = thread.proceed(toCall: true, deadline: monotonicNanoseconds() + 3_000_000_000) != .call
+            let stop = thread.proceed(toCall: true, deadline: monotonicNanoseconds() + 3_000_000_000)
+            isOver = stop == .timeout || stop == .ended
+            if isOver { print("\(occasion.rawValue): over at \(place): \(stop)") }
         }
         if isOver {
             thread.interrupt(deadline: monotonicNanoseconds() + 3_000_000_000)
