@@ -85,15 +85,14 @@ public struct IDMap: Sendable, Equatable {
     /// The driver's number.
     func guest(_ host: UInt32) -> UInt32 {
         if ranges.isEmpty { return host }
-        for range in ranges where host >= range.host && host - range.host < range.count {
-            return range.guest + (host - range.host)
-        }
-        return Self.unknown
+        return range(ofHost: host).map { $0.guest + (host - $0.host) } ?? Self.unknown
     }
 
     /// Whether the driver has a number for a user or group of the host.
-    func contains(host: UInt32) -> Bool {
-        ranges.isEmpty || ranges.contains { host >= $0.host && host - $0.host < $0.count }
+    func contains(host: UInt32) -> Bool { ranges.isEmpty || range(ofHost: host) != nil }
+
+    private func range(ofHost number: UInt32) -> Range? {
+        ranges.first { number >= $0.host && number - $0.host < $0.count }
     }
 
     var isIdentity: Bool { ranges.isEmpty }

@@ -99,7 +99,7 @@ extension Passthrough {
     mutating func setAttribute(of node: UInt64, _ name: FuseName, _ value: FuseBytes, flags: Int32) throws(Errno) {
         let hostName = unsafe try hostName(name)
         var source = unsafe value.base
-        if isAccessList(name), !hasIdentityIDs {
+        if isAccessList(name), !session.hasIdentityIDs {
             // Users and groups in it are the driver's: a copy gets the host's.
             unsafe answer.base.copyMemory(from: value.base, byteCount: min(value.count, Self.answerBytes))
             try translateList(count: value.count, toHost: true)
@@ -115,7 +115,7 @@ extension Passthrough {
         let room = min(Int(size), 65536)
         let count = unsafe try perform(.get(answer.base, room), request.node, hostName)
         if size == 0 { return .size(UInt32(count)) }
-        if isAccessList(name), !hasIdentityIDs { try translateList(count: count, toHost: false) }
+        if isAccessList(name), !session.hasIdentityIDs { try translateList(count: count, toHost: false) }
         return .bytes(unsafe FuseBytes(base: answer.base, count: count))
     }
 

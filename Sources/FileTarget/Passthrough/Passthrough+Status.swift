@@ -165,7 +165,7 @@ extension Passthrough {
 // MARK: - SETATTR
 
 extension Passthrough {
-    private func has(_ arguments: wire_fuse_setattr_in, _ bit: Int) -> Bool {
+    func has(_ arguments: wire_fuse_setattr_in, _ bit: Int) -> Bool {
         arguments.valid & (1 << UInt32(bit)) != 0
     }
 

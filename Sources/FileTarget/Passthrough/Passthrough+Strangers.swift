@@ -9,11 +9,6 @@ internal import Platform
 // a file, and nobody's privileges reach it; what is left are the permissions that its mode gives to others.
 
 extension Passthrough {
-    /// Users and groups of the driver are the host's: there are no strangers.
-    var hasIdentityIDs: Bool {
-        session.description.userIDs.isIdentity && session.description.groupIDs.isIdentity
-    }
-
     /// What a call wants of a file, as `rwx` of a mode; or to be its owner.
     private struct Wish: OptionSet {
         let rawValue: UInt32
@@ -41,7 +36,7 @@ extension Passthrough {
         case .openDirectory: try check(node, .read)
         // Entries with attributes are looked up, each.
         case .readDirectory(_, plus: true): try check(node, [.read, .search])
-        case .setAttributes(let arguments): try check(node, Self.wish(toChange: arguments.valid))
+        case .setAttributes(let arguments): try check(node, wish(toChange: arguments))
         case .setAttribute, .removeAttribute: try check(node, .ownership)
         case .getAttribute, .listAttributes, .getLock: try check(node, .read)
         case .setLock(let arguments, waits: _): try check(node, Self.wish(toLock: arguments))
@@ -51,7 +46,7 @@ extension Passthrough {
 
     /// CREATE has found a file.
     mutating func checkStranger(_ node: UInt64, toOpen flags: UInt32) throws(Errno) {
-        guard !hasIdentityIDs else { return }
+        guard !session.hasIdentityIDs else { return }
         try check(node, wish(toOpen: flags))
     }
 
@@ -68,12 +63,12 @@ extension Passthrough {
     }
 
     /// A length may be set by whoever may write, and the present time; the rest is the owner's.
-    private static func wish(toChange valid: UInt32) -> Wish {
-        func has(_ bit: Int) -> Bool { valid >> UInt32(bit) & 1 != 0 }
-        let times = (has(Int(WIRE_FUSE_FATTR_ATIME_BIT)), has(Int(WIRE_FUSE_FATTR_MTIME_BIT)))
-        let now = (has(Int(WIRE_FUSE_FATTR_ATIME_NOW_BIT)), has(Int(WIRE_FUSE_FATTR_MTIME_NOW_BIT)))
-        let isOwners = [WIRE_FUSE_FATTR_MODE_BIT, WIRE_FUSE_FATTR_UID_BIT, WIRE_FUSE_FATTR_GID_BIT]
-            .contains { has(Int($0)) }
+    private func wish(toChange arguments: wire_fuse_setattr_in) -> Wish {
+        let times = (has(arguments, WIRE_FUSE_FATTR_ATIME_BIT), has(arguments, WIRE_FUSE_FATTR_MTIME_BIT))
+        let now = (has(arguments, WIRE_FUSE_FATTR_ATIME_NOW_BIT), has(arguments, WIRE_FUSE_FATTR_MTIME_NOW_BIT))
+        let isOwners =
+            has(arguments, WIRE_FUSE_FATTR_MODE_BIT) || has(arguments, WIRE_FUSE_FATTR_UID_BIT)
+            || has(arguments, WIRE_FUSE_FATTR_GID_BIT)
         return isOwners || times != now ? .ownership : .write
     }
 

@@ -85,7 +85,7 @@ public import Uring
 
     public mutating func start(_ call: borrowing FuseCall, _ request: inout FuseRequest) -> FileResult {
         do throws(Errno) {
-            if !hasIdentityIDs { try checkStrangers(call, request) }
+            if !session.hasIdentityIDs { try checkStrangers(call, request) }
             return try startNames(call, &request)
         } catch {
             return .failed(error)

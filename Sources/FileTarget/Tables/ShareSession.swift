@@ -39,6 +39,8 @@ public final class ShareSession: Sendable {
     let rootInode: UInt64
     /// Whether file handles work here.
     let hasHandles: Bool
+    /// Users and groups of the driver are the host's: there are no strangers.
+    let hasIdentityIDs: Bool
     /// Nodes that were forgotten so far, in this process: loops look whether they hold descriptors of some.
     let forgottenCount = Atomic<UInt64>(0)
     /// Locks that were given up so far, in this process.
@@ -80,6 +82,7 @@ public final class ShareSession: Sendable {
         rootDevice = clinux_make_device(status.stx_dev_major, status.stx_dev_minor)
         rootMount = status.stx_mnt_id
         rootInode = status.stx_ino
+        hasIdentityIDs = description.userIDs.isIdentity && description.groupIDs.isIdentity
         hasHandles = try Self.checkHandles(description.fileHandles, root)
         do throws(Errno) {
             placeMemory = try Mapping(anonymous: memory.files * FileTable.placeBytes)

@@ -263,9 +263,7 @@ struct Tenure: ~Copyable {
         settling = []
         let parking = loops.map { $0.post(.park) }
         for (index, loop) in loops.enumerated() {
-            if let reply = loop.mailbox.answer(to: parking[index], until: start + Self.parkLimit), !reply.isRefusal {
-                continue
-            }
+            if loop.mailbox.answer(to: parking[index], until: start + Self.parkLimit) != nil { continue }
             takeBack(parking)
             return "loop \(index) has not stopped within \(Self.parkLimit / 1_000_000_000) s"
         }

@@ -218,10 +218,7 @@ final class LoopMailbox: Sendable {
     /// A queue was attached without a command.
     func noteBells(of attachment: QueueAttachment) {
         guard let change = LoopCommand.attach(attachment).change else { return }
-        contents.withLock { contents in
-            contents.bells[change.queue, default: []] += change.bells
-            contents.settle(change, isRefused: false)
-        }
+        contents.withLock { $0.settle(change, isRefused: false) }
     }
 
     /// Waits for the answer to a command, and gives it up when it does not come; called by the session's thread.
