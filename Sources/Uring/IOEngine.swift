@@ -177,8 +177,8 @@ public struct IOCompletion: Sendable {
 
     /// IORING_OP_FILES_UPDATE of `count` slots from `slot` on
     ///
-    /// - Parameter files: descriptors, or -1, or -2 for a slot that stays as it is; they stay until the operation has been
-    ///   submitted.
+    /// - Parameter files: descriptors, or -1, or -2 for a slot that stays as it is; they stay until the operation has
+    ///   been submitted.
     static func updateFiles(_ files: UnsafeMutablePointer<Int32>, count: UInt32 = 1, slot: UInt32) -> Self {
         unsafe Self(.updateFiles, file: -1, buffer: UnsafeMutableRawPointer(files), count: count, offset: UInt64(slot))
     }
