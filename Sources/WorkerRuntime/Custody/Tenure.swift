@@ -130,7 +130,7 @@ struct Tenure: ~Copyable {
     /// again: nothing tells that it is back if it died between hearing what was offered and saying so.
     var patience: Int32? {
         if let wait = wait { return wait }
-        return mustAnnounce ? 0 : nil
+        return device.mustAnnounce ? 0 : nil
     }
 
     /// How long until the front-end's message that waits for the supervisor is tried again; nil: none does.
@@ -223,8 +223,6 @@ struct Tenure: ~Copyable {
         link.tell(CustodyMessage(.resized, value: bytes, text: refusal))
     }
 
-    /// The front-end is to be told of a change, as soon as none of its messages waits.
-    var mustAnnounce: Bool { device.mustAnnounce }
     /// The socket of the device's own requests; -1 when there is none.
     var channelNumber: Int32 { device.channelNumber }
 
