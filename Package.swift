@@ -191,7 +191,9 @@ let package = Package(
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
         .target(
             name: "ChaosKit",
-            dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
+            dependencies: [
+                "CWire", "ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio",
+            ],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
         // A file system compared with the kernel's own: for the tests, and as a program (Scripts/share/check)
         .target(name: "CFileCalls", path: "Tests/Files/CFileCalls"),

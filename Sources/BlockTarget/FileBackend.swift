@@ -74,7 +74,11 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// Bytes of memory for bounce buffers.
     public static var bounceBytes: Int { BouncePool.byteCount }
 
-    public mutating func takeUp() -> Int { engine.takeUp() }
+    public mutating func takeUp() -> Int {
+        let completions = engine.takeUp()
+        engine.keepOpen(file, unalignedFile)
+        return completions
+    }
     @inlinable
     public mutating func submit() { engine.submit() }
     @inlinable

@@ -72,7 +72,7 @@ void clinux_guard_remove(int number) { atomic_store(&guards[number].base, GUARD_
 
 _Static_assert(sizeof(struct io_uring_params) == 120, "what a session record has room for");
 int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
-                     unsigned files, int takes_personalities, unsigned char parameters[120]) {
+                     unsigned files, int registers, unsigned char parameters[120]) {
     enum { LIMIT = 64 };
     struct io_uring_restriction allowed[LIMIT];
     if (operation_count + 2 > LIMIT) {
@@ -89,9 +89,9 @@ int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char
         allowed[operation_count].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
         allowed[operation_count++].sqe_flags = IOSQE_FIXED_FILE;
     }
-    if (takes_personalities) {
+    if (registers >= 0) {
         allowed[operation_count].opcode = IORING_RESTRICTION_REGISTER_OP;
-        allowed[operation_count++].register_op = IORING_REGISTER_PERSONALITY;
+        allowed[operation_count++].register_op = (unsigned char)registers;
     }
     struct io_uring_params made = {
         .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED,

@@ -49,6 +49,7 @@ struct rule {
 static const struct rule rules[] = {
     // The data path
     {CALL(io_uring_enter), ALWAYS, 0, 0},
+    {CALL(io_uring_register), EQUALS, 1, 6 /* IORING_REGISTER_FILES_UPDATE */},
     {CALL(read), ALWAYS, 0, 0},
     {CALL(write), ALWAYS, 0, 0},
     {CALL(preadv2), ALWAYS, 0, 0},

@@ -17,7 +17,7 @@ public struct KernelRing: ~Copyable, Sendable {
 
     /// What workers do with a ring: it refuses everything else.
     public enum Use: Sendable, Hashable {
-        /// A disk's transfers, and a connection's messages.
+        /// A disk's transfers, and a connection's messages. It keeps the two open files of the worker that has it.
         case disk
         /// A shared directory's transfers and changes of names.
         case share
@@ -34,10 +34,9 @@ public struct KernelRing: ~Copyable, Sendable {
     public init(entries: UInt32, completions: UInt32, for use: Use = .disk) throws(SystemError) {
         var parameters = [UInt8](repeating: 0, count: 120)
         let operations = use.operations
-        let files: UInt32 = if case .files(let count) = use { count } else { 0 }
+        let files = use.fileCount
         let number = unsafe clinux_make_ring(
-            entries, completions, operations, UInt32(operations.count), files, use == .share ? 1 : 0,
-            &parameters)
+            entries, completions, operations, UInt32(operations.count), files, use.registration, &parameters)
         if number < 0, case .files = use {
             throw SystemError(
                 cannot: "set up", "a kernel ring that keeps \(files) open files", .current,
@@ -54,6 +53,24 @@ public struct KernelRing: ~Copyable, Sendable {
 }
 
 extension KernelRing.Use {
+    /// Places in the ring's own table of files: a disk has an open file for aligned and one for other transfers.
+    fileprivate var fileCount: UInt32 {
+        switch self {
+        case .disk: 2
+        case .share: 0
+        case .files(let count): count
+        }
+    }
+
+    /// What a worker may register with it, by linux/io_uring.h's number; -1: nothing.
+    fileprivate var registration: Int32 {
+        switch self {
+        case .disk: 6  // IORING_REGISTER_FILES_UPDATE
+        case .share: 9  // IORING_REGISTER_PERSONALITY
+        case .files: -1
+        }
+    }
+
     /// linux/io_uring.h
     fileprivate var operations: [UInt8] {
         switch self {

@@ -44,6 +44,9 @@ public protocol IOEngine: ~Copyable {
     /// - Returns: their number for `IOOperation.personality`; nil where the engine knows none.
     mutating func registerPersonality() -> UInt16?
 
+    /// Advises the engine to keep two files open itself, instead of looking them up for each operation.
+    mutating func keepOpen(_ first: Int32, _ second: Int32)
+
     /// A descriptor that polls readable when a completion has arrived; nil for an engine that completes at once.
     var pollDescriptor: Int32? { get }
 }
@@ -59,6 +62,11 @@ extension IOEngine where Self: ~Copyable {
 /// An engine without credentials.
 extension IOEngine where Self: ~Copyable {
     public mutating func registerPersonality() -> UInt16? { nil }
+}
+
+/// An engine that has files from others.
+extension IOEngine where Self: ~Copyable {
+    public mutating func keepOpen(_ first: Int32, _ second: Int32) {}
 }
 
 /// The result of one operation.

@@ -21,6 +21,8 @@ internal import Synchronization
     private var tail: UInt32
     private var completionHead: UInt32
     private let completionMask: UInt32
+    /// Whoever made the ring has given it a table of files.
+    private let hasTable: Bool
     /// Where the kernel stood in the submission queue when this process took the ring over.
     private var adoptedHead: UInt32
     /// Files that the ring keeps open itself, in the order in which it knows them. Before: what is no operation's file,
@@ -46,7 +48,7 @@ internal import Synchronization
                 cannot: "use io_uring", "", nil,
                 advice: "This kernel's io_uring lacks \(missing). Baton needs Linux 6.1 or newer")
         }
-        unsafe self.init(mapped: ring)
+        unsafe self.init(mapped: ring, hasTable: false)
     }
 
     /// Takes over a ring that somebody else has made: `init(mapping:parameters:)` and `takeUp`.
@@ -72,7 +74,7 @@ internal import Synchronization
         let result = unsafe io_uring_queue_mmap(fd.number, &parameters, &ring)
         guard result == 0 else { throw SystemError(cannot: "take over", "a kernel ring", Errno(rawValue: -result)) }
         _ = fd.release()
-        unsafe self.init(mapped: ring)
+        unsafe self.init(mapped: ring, hasTable: true)
     }
 
     /// Goes on with a ring that workers before this one may have used. None of them uses it any more: their threads are
@@ -86,7 +88,8 @@ internal import Synchronization
         return Int(unsafe Self.atomic(ring.cq.ktail).pointee.load(ordering: .acquiring) &- completionHead)
     }
 
-    private init(mapped ring: io_uring) {
+    private init(mapped ring: io_uring, hasTable: Bool) {
+        self.hasTable = hasTable
         // The same for everybody: no harm where another process uses the ring.
         for position in 0..<(unsafe ring.sq.ring_entries) { unsafe ring.sq.array[Int(position)] = position }
         unsafe self.ring = unsafe ring
@@ -106,12 +109,17 @@ internal import Synchronization
     /// Lets the ring itself keep two files open, so that the kernel need not look them up for each operation. An
     /// advice: a ring that cannot goes on without.
     ///
-    /// Only for a ring that ends with this process. One that outlives it would keep the files open, and with them the
-    /// locks that tell a successor when the last write of this process has landed.
-    public mutating func register(_ first: Int32, _ second: Int32) {
+    /// A ring that outlives its worker has a table already, in which these files take the place of those of the worker
+    /// before: they stay open, with their locks, until the last operation on them has ended.
+    public mutating func keepOpen(_ first: Int32, _ second: Int32) {
         let files = [first, second]
-        guard unsafe io_uring_register_files(&ring, files, 2) == 0 else { return }
-        registered = (first, second)
+        let isKept =
+            if hasTable {
+                unsafe io_uring_register_files_update(&ring, 0, files, 2) == 2
+            } else {
+                unsafe io_uring_register_files(&ring, files, 2) == 0
+            }
+        if isKept { registered = (first, second) }
     }
 
     static func atomic(_ address: UnsafeMutablePointer<UInt32>) -> UnsafeMutablePointer<Atomic<UInt32>> {

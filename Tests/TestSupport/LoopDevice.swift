@@ -7,18 +7,26 @@ public final class LoopDevice: Sendable {
     /// "major:minor".
     public let number: String
 
-    /// - Parameter sectorSize: its logical block, in bytes.
+    /// - Parameters:
+    ///   - sectorSize: its logical block, in bytes.
+    ///   - bypassingCache: its transfers are its file's own, and none waits for another.
     /// - Throws: what losetup says.
     public init(
-        _ image: String, sectorSize: Int = 512, in directory: borrowing TemporaryDirectory
+        _ image: String, sectorSize: Int = 512, bypassingCache: Bool = false, in directory: borrowing TemporaryDirectory
     ) throws(SystemError) {
+        let options = ["--find", "--show", "--sector-size=\(sectorSize)"]
         let result = try run(
-            "losetup", ["--find", "--show", "--sector-size=\(sectorSize)", image], in: try TemporaryDirectory())
+            "losetup", options + (bypassingCache ? ["--direct-io=on"] : []) + [image], in: try TemporaryDirectory())
         guard result.code == 0, let path = result.output.split(separator: "\n").first else {
             throw SystemError(cannot: "make", "a loop device", nil, advice: result.output)
         }
         self.path = String(path)
-        number = readSmallFile("/sys/block/\(path.dropFirst("/dev/".count))/dev") ?? ""
+        let place = "/sys/block/\(path.dropFirst("/dev/".count))"
+        number = readSmallFile("\(place)/dev") ?? ""
+        // losetup is content with less than it was asked for.
+        if bypassingCache, readSmallFile("\(place)/loop/dio")?.hasPrefix("1") != true {
+            throw SystemError(cannot: "bypass the cache of", image, nil, advice: "Its file system does not let a loop")
+        }
     }
 
     /// Bytes that it has written since it was made: those that have landed.

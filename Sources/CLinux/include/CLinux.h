@@ -331,11 +331,11 @@ static inline uint32_t clinux_file_system_magic(int fd) {
 }
 
 /// Makes a kernel ring without mapping it, on which nobody can ever ask for other operations than those named, nor
-/// register anything, but the caller's credentials for operations to be carried out with (`takes_personalities`). With
-/// `files`, it has a table of so many open files, empty at first, that operations may name. `parameters` receives
+/// register anything but by one operation of io_uring_register (`registers`; -1: none). With `files`, it has a table of
+/// so many open files, empty at first, that operations may name. `parameters` receives
 /// struct io_uring_params, which whoever maps it needs. Returns the descriptor (close-on-exec), or -1 and errno.
 int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
-                     unsigned files, int takes_personalities, unsigned char parameters[120]);
+                     unsigned files, int registers, unsigned char parameters[120]);
 
 /// Whether a kernel ring has something for its user that he has not taken: completions, or work that waits for him to
 /// finish it. `rings` is the first page of its mapping at offset 0. Returns 0 for parameters that make no sense.

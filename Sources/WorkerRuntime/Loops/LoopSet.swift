@@ -127,7 +127,7 @@ extension WorkerConfiguration {
         do {
             guard let takeOver else {
                 var engine = try Ring(entries: 256, completions: ringCompletions)
-                engine.register(image.access.file, image.access.unalignedFile)
+                engine.keepOpen(image.access.file, image.access.unalignedFile)
                 return try FileBackend(image, engine: engine, meter: meter)
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)

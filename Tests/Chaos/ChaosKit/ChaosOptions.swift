@@ -27,6 +27,11 @@ public struct ChaosOptions: Sendable {
     /// The disk is a loop device that takes few writes a second: the last queue always has a FLUSH under way that waits
     /// for them. Gaps and pauses are those of the other queues, which read.
     public var isThrottled = false
+    /// How long each request of the disk takes, in milliseconds; 0: as long as the host's page cache takes.
+    public var latencyMilliseconds = 0
+    /// The load has the last CPU for itself, supervisor and workers the others, as hosts do whose guests have CPUs of
+    /// their own.
+    public var separatesCPUs = false
     /// GiB of guest memory, all of it touched; 0: as much as the load needs.
     public var memoryGiB = 0
     /// The driver sleeps until it is interrupted, instead of polling: an interrupt that a successor owes must come.

@@ -50,6 +50,7 @@ extension ChaosReport: CustomStringConvertible {
         [
             ("gap_ms", Spread(gaps)), ("cold_gap_ms", Spread(coldGaps)), ("trap_gap_ms", Spread(trapGaps)),
             ("pause_ms", Spread(pauses)), ("upgrade_standstill_ms", Spread(standstills)),
+            ("upgrade_slowest_ms", Spread(slowestOfUpgrades)),
             ("recovery_90_ms", Spread(recoveries)),
         ]
     }

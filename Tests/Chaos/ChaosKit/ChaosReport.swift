@@ -49,6 +49,8 @@ public struct ChaosReport: Sendable {
     public internal(set) var controls: [ControlRun] = []
     /// The slowest request while workers were killed, in nanoseconds.
     public internal(set) var slowest: UInt64 = 0
+    /// The slowest request from one upgrade until the next thing that happened, in nanoseconds.
+    public internal(set) var slowestOfUpgrades: [UInt64] = []
     /// From the freeze of a worker until its successor takes requests, in nanoseconds.
     public internal(set) var pauses: [UInt64] = []
     /// The longest time without a completion while an upgrade was under way, in nanoseconds: the pause, and what the

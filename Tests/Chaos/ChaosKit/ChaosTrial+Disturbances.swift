@@ -46,7 +46,7 @@ extension ChaosTrial {
         _ = try waitForActive(&disk, after: 0, withStandby: true)
         control(load, watch, &report)
         try disturb(&disk, rig, load, watch, &report)
-        report.slowest = load.monitor.takeSlowest()
+        report.slowest = max(report.slowest, load.monitor.takeSlowest())
         _ = try waitForActive(&disk, after: 0, withStandby: true)
         control(load, watch, &report)
     }
@@ -84,9 +84,15 @@ extension ChaosTrial {
             if case .upgrade = disturbance {
                 victim = try waitForActive(&disk, after: victim, withStandby: true)
                 waitForMoment(load, &random)
+                report.slowest = max(report.slowest, load.monitor.takeSlowest())
                 _ = load.monitor.takeLongestPause()
                 let failure = try disk.upgrade(to: programs[report.upgrades % 2])
                 report.standstills.append(load.monitor.takeLongestPause())
+                // All that were under way, and some more.
+                waitForCompletions(load, 2 * Self.depth)
+                let slowest = load.monitor.takeSlowest()
+                report.slowestOfUpgrades.append(slowest)
+                report.slowest = max(report.slowest, slowest)
                 // From the freeze until the successor takes requests, as both have noted it.
                 if let gap = try disk.status(statistics: true).statistics?.lastGap, gap.cause == "hand-over" {
                     report.pauses.append(gap.nanoseconds)
@@ -163,12 +169,16 @@ extension ChaosTrial {
     /// A moment that nobody chose: some completions later, then some microseconds after requests were made available.
     /// Without these, most kills of fast storage's worker would find nothing in flight.
     private func waitForMoment(_ load: RunningLoad, _ random: inout SeededGenerator) {
-        let due = load.monitor.completedRequests + Int(random.next(below: 1000))
-        while load.monitor.completedRequests < due, !load.hasEnded { usleep(50) }
+        waitForCompletions(load, Int(random.next(below: options.latencyMilliseconds > 0 ? 32 : 1000)))
         let published = load.monitor.publishedRequests
         while load.monitor.publishedRequests == published, !load.hasEnded { spinHint() }
         let end = monotonicNanoseconds() + random.next(below: 300) * 1000
         while monotonicNanoseconds() < end { spinHint() }
+    }
+
+    private func waitForCompletions(_ load: RunningLoad, _ count: Int) {
+        let due = load.monitor.completedRequests + count
+        while load.monitor.completedRequests < due, !load.hasEnded { usleep(50) }
     }
 
     private func waitForGap(_ load: RunningLoad) -> UInt64? {

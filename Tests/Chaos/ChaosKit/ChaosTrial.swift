@@ -37,8 +37,9 @@ public struct ChaosTrial {
             connectingTo: disk.socketPath, behaviour: behaviour, queueCount: options.queueCount,
             memorySize: max(options.memoryGiB << 30, 64 << 20))
         touch(rig.memory)
-        let load = RunningLoad(try makeLoad(&rig))
-        let flushes = options.isThrottled ? RunningLoad(try makeFlushingLoad(&rig)) : nil
+        let cpu = options.separatesCPUs ? onlineCPUCount() - 1 : nil
+        let load = RunningLoad(try makeLoad(&rig), cpu: cpu)
+        let flushes = options.isThrottled ? RunningLoad(try makeFlushingLoad(&rig), cpu: cpu) : nil
         let thread = try JoinableThread(name: "load") { load.run() }
         let flushing = try JoinableThread(name: "flushes") { flushes?.run() }
         let watch = StandstillWatch()
@@ -74,8 +75,10 @@ public struct ChaosTrial {
     /// What all queues do; on a throttled disk, all but the last: they read then.
     private func makeLoad(_ rig: inout Rig) throws -> VerifiedLoad {
         var load = loadOptions(sectors: 0..<Self.sectors)
-        load.depth = 32
+        load.depth = Self.depth
         if options.isThrottled { load.weights = [1, 0, 0, 0, 0] }
+        // A loop device carries out all else one after the other.
+        if options.latencyMilliseconds > 0 { load.weights = [1, 1, 0, 0, 0] }
         return try makeLoad(load, options.isThrottled ? Array(rig.endpoints.dropLast()) : rig.endpoints, &rig)
     }
 
@@ -89,6 +92,9 @@ public struct ChaosTrial {
         load.stallLimit = 120_000
         return try makeLoad(load, Array(rig.endpoints.suffix(1)), &rig)
     }
+
+    /// Requests under way on each queue.
+    static let depth = 32
 
     /// Half of the disk: the other half is for a load that flushes.
     private static let sectors = UInt64(SupervisedDevice.size / 512 / 2)
@@ -134,11 +140,17 @@ extension ChaosReport {
 final class RunningLoad: Sendable {
     let monitor = LoadMonitor()
     private let load: VerifiedLoad
+    private let cpu: Int?
     private let result = Mutex<Result<LoadReport, LoadError>?>(nil)
 
-    init(_ load: VerifiedLoad) { self.load = load }
+    /// - Parameter cpu: the only one that it runs on; nil: any.
+    init(_ load: VerifiedLoad, cpu: Int?) {
+        self.load = load
+        self.cpu = cpu
+    }
 
     func run() {
+        if let cpu { try? pinCurrentThread(toCPU: cpu) }
         do throws(LoadError) {
             let report = try load.run(monitor: monitor)
             result.withLock { $0 = .success(report) }

@@ -14,6 +14,7 @@ struct SupervisedDevice: ~Copyable {
     private let workerPath: String
     private let device: LoopDevice?
     private let throttle: WriteThrottle?
+    private let slow: SlowDisk?
 
     static let name = "chaos"
     static let size = 32 << 20
@@ -27,10 +28,13 @@ struct SupervisedDevice: ~Copyable {
         try TestFile.create(file, count: Self.size)
         let device = options.isThrottled ? try LoopDevice(file, in: directory) : nil
         let throttle = try device.map { try WriteThrottle($0, bytes: 8 << 20, operations: 20) }
+        let latency = UInt64(options.latencyMilliseconds) * 1_000_000
+        let slow = latency > 0 ? try SlowDisk(bytes: Self.size, latency: latency, in: directory) : nil
+        let isDirect = options.isDirect || options.isThrottled || slow != nil
         let disk = DiskParameters(
-            name: Self.name, file: device?.path ?? file, queues: options.queueCount, threads: options.threadCount,
-            cache: options.isDirect || options.isThrottled ? "direct" : "buffered")
-        try self.init(disk, directory, device, throttle)
+            name: Self.name, file: device?.path ?? slow?.path ?? file, queues: options.queueCount,
+            threads: options.threadCount, cache: isDirect ? "direct" : "buffered")
+        try self.init(disk, options, directory, device, throttle, slow)
     }
 
     /// A supervisor with a share.
@@ -43,12 +47,12 @@ struct SupervisedDevice: ~Copyable {
         var device = DiskParameters(
             name: Self.name, file: nil, queues: options.queueCount, threads: options.threadCount)
         device.share = share
-        try self.init(device, directory, nil, nil)
+        try self.init(device, options, directory)
     }
 
     private init(
-        _ device: DiskParameters, _ directory: consuming TemporaryDirectory, _ loop: LoopDevice?,
-        _ throttle: WriteThrottle?
+        _ device: DiskParameters, _ options: ChaosOptions, _ directory: consuming TemporaryDirectory,
+        _ loop: LoopDevice? = nil, _ throttle: WriteThrottle? = nil, _ slow: SlowDisk? = nil
     ) throws {
         let worker = WorkerProcess.executable
         let socket = directory.file("control.sock")
@@ -57,6 +61,11 @@ struct SupervisedDevice: ~Copyable {
             batond, ["--control-socket", socket, "--state-directory", directory.path, "--worker", worker], in: directory
         )
         try supervisor.waitForFile(socket)
+        if options.separatesCPUs {
+            let others = ["--all-tasks", "--cpu-list", "--pid", "0-\(onlineCPUCount() - 2)", "\(supervisor.pid)"]
+            let result = try run("taskset", others, in: directory)
+            guard result.code == 0 else { throw SystemError(cannot: "run", "taskset", nil, advice: result.output) }
+        }
         var control = try ControlConnection(socket)
         let made = try control.call(.create, device, as: DeviceInfo.self)
         guard let socketPath = made.disk.socket else { throw SystemError(cannot: "find", "the device's socket", nil) }
@@ -67,6 +76,7 @@ struct SupervisedDevice: ~Copyable {
         workerPath = worker
         self.device = loop
         self.throttle = throttle
+        self.slow = slow
     }
 
     /// Puts processes under the throttle, if there is one.

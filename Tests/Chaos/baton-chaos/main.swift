@@ -17,6 +17,7 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
         case "--direct": options.isDirect = true
         case "--throttled": options.isThrottled = true
         case "--interrupts": options.usesInterrupts = true
+        case "--apart": options.separatesCPUs = true
         default:
             guard let value = rest.popFirst() else {
                 throw SystemError(cannot: "understand", option, nil, advice: "It is no option, or lacks its value")
@@ -31,6 +32,7 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
             case "--queues": options.queueCount = try number(value, option, 1...64)
             case "--threads": options.threadCount = try number(value, option, 1...15)
             case "--memory": options.memoryGiB = try number(value, option, 0...64)
+            case "--latency": options.latencyMilliseconds = try number(value, option, 1...10_000)
             case "--nodes": options.knownNodes = try number(value, option, 0...2_000_000)
             case "--device":
                 guard let device = ChaosOptions.Device(rawValue: value) else {
@@ -43,9 +45,13 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
         }
     }
     if options.isThrottled { options.queueCount = max(2, options.queueCount) }
+    if options.isThrottled, options.latencyMilliseconds > 0 {
+        throw SystemError(
+            cannot: "understand", "the command line", nil, advice: "--throttled and --latency are two different disks")
+    }
     let isOfDisks =
         options.isPacked || options.isDirect || options.isThrottled || options.usesInterrupts || options.aimed > 0
-        || options.traps > 0 || options.memoryGiB > 0 || options.controlSeconds > 0
+        || options.traps > 0 || options.latencyMilliseconds > 0 || options.separatesCPUs || options.memoryGiB > 0 || options.controlSeconds > 0
     if options.device == .share, isOfDisks {
         throw SystemError(
             cannot: "understand", "the command line", nil,
