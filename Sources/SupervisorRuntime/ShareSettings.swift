@@ -126,7 +126,7 @@ extension DeviceCustody {
                 ring = try KernelRing(
                     entries: ringEntries, completions: configuration.ringCompletions, for: isShare ? .share : .disk)
             } else if let share = configuration.share, index == configuration.threadCount {
-                ring = try KernelRing(entries: 8, completions: 8, for: .files(UInt32(share.maximumFiles)))
+                ring = try KernelRing(entries: 32, completions: 32, for: .files(UInt32(share.maximumFiles)))
             } else {
                 ring = try KernelRing(entries: connectionRingEntries, completions: connectionRingEntries)
             }

@@ -1,19 +1,28 @@
 internal import Glibc
 
 /// A ring for the table of files that goes with it: what is put there stays open for as long as anybody has the ring.
-/// Each operation is done when its call returns.
-public struct FileTableRing: ~Copyable {
+/// Each operation is done when its call returns; those that are queued, when `finish` does.
+@safe public struct FileTableRing: ~Copyable, @unchecked Sendable {
     private var ring: Ring
     private var token: UInt64 = 0
+    /// Descriptors that operations name, in the order in which they were queued.
+    private let numbers: UnsafeMutablePointer<Int32>
+    private var queued = 0
 
     /// - Parameter ring: used for nothing else; its maker has given it a table (IORING_REGISTER_FILES2). Nothing is
     ///   done with it before the first operation or `takeUp`.
-    public init(_ ring: consuming Ring) { self.ring = ring }
+    public init(_ ring: consuming Ring) {
+        unsafe numbers = .allocate(capacity: ring.capacity)
+        self.ring = ring
+    }
+
+    deinit { unsafe numbers.deallocate() }
 
     /// Goes on where a worker before has died.
     public mutating func takeUp() {
         _ = ring.takeUp()
-        forget()
+        while ring.nextCompletion() != nil {}
+        ring.releaseCompletions()
     }
 
     /// Puts a file into a slot, in place of what was there.
@@ -22,10 +31,16 @@ public struct FileTableRing: ~Copyable {
     /// - Returns: 1; a negative error number: EINVAL for a slot that the table does not have, EBADF for an O_PATH
     ///   descriptor.
     public mutating func put(_ file: Int32, slot: UInt32) -> Int32 {
-        var number = file
-        return unsafe withUnsafeMutablePointer(to: &number) { pointer in
-            unsafe perform(.updateFiles(pointer, slot: slot))
-        }
+        queue(file, slot: slot)
+        return finish()
+    }
+
+    /// As `put`, when `finish` is called.
+    public mutating func queue(_ file: Int32, slot: UInt32) {
+        // Completions have as much room as this.
+        if queued == ring.capacity { finish() }
+        unsafe numbers[queued] = file
+        unsafe enqueue(.updateFiles(numbers + queued, slot: slot))
     }
 
     /// Empties slots, in one call.
@@ -37,51 +52,44 @@ public struct FileTableRing: ~Copyable {
         // IORING_REGISTER_FILES_SKIP
         var numbers = keeps.map { $0 ? Int32(-2) : -1 }
         return unsafe numbers.withUnsafeMutableBufferPointer { buffer in
-            unsafe perform(.updateFiles(buffer.baseAddress!, count: UInt32(buffer.count), slot: slot))
-        }
-    }
-
-    /// Empties up to eight slots, in one call.
-    public mutating func empty(_ slots: Span<UInt32>) {
-        var nothing: Int32 = -1
-        unsafe withUnsafeMutablePointer(to: &nothing) { pointer in
-            var owed = 0
-            for index in slots.indices {
-                token &+= 1
-                if unsafe ring.enqueue(.updateFiles(pointer, slot: slots[index]), token: token) { owed += 1 }
-            }
-            ring.submit()
-            while owed > 0 {
-                ring.runDeferredWork()
-                while ring.nextCompletion() != nil { owed -= 1 }
-                ring.releaseCompletions()
-                if ring.queuedCount > 0 { ring.submit() }
-            }
+            unsafe enqueue(.updateFiles(buffer.baseAddress!, count: UInt32(buffer.count), slot: slot))
+            return finish()
         }
     }
 
     /// A new descriptor of the file in a slot (Linux 6.8).
     ///
     /// - Returns: its number; a negative error number: EBADF for an empty slot.
-    public mutating func install(slot: UInt32) -> Int32 { perform(.installFile(slot: slot)) }
-
-    private mutating func perform(_ operation: IOOperation) -> Int32 {
-        token &+= 1
-        guard ring.enqueue(operation, token: token) else { return -EBUSY }
-        ring.submit()
-        while true {
-            ring.runDeferredWork()
-            if let completion = ring.nextCompletion() {
-                ring.releaseCompletions()
-                if completion.token == token { return completion.result }
-                continue
-            }
-            if ring.queuedCount > 0 { ring.submit() }
-        }
+    public mutating func install(slot: UInt32) -> Int32 {
+        enqueue(.installFile(slot: slot))
+        return finish()
     }
 
-    private mutating func forget() {
-        while ring.nextCompletion() != nil {}
-        ring.releaseCompletions()
+    private mutating func enqueue(_ operation: IOOperation) {
+        token &+= 1
+        let isQueued = ring.enqueue(operation, token: token)
+        precondition(isQueued, "nothing else is under way")
+        queued += 1
+    }
+
+    /// Carries out what was queued.
+    ///
+    /// - Returns: what came of the last operation of them.
+    @discardableResult
+    public mutating func finish() -> Int32 {
+        var (owed, result) = (queued, Int32(0))
+        ring.submit()
+        while owed > 0 {
+            ring.runDeferredWork()
+            while let completion = ring.nextCompletion() {
+                // One of a worker before has another number.
+                if token &- completion.token < UInt64(queued) { owed -= 1 }
+                if completion.token == token { result = completion.result }
+            }
+            ring.releaseCompletions()
+            if ring.queuedCount > 0 { ring.submit() }
+        }
+        queued = 0
+        return result
     }
 }

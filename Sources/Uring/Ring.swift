@@ -130,6 +130,9 @@ internal import Synchronization
         Int(tail &- (unsafe Self.atomic(ring.sq.khead).pointee.load(ordering: .acquiring)))
     }
 
+    /// Operations that can be queued before a submit.
+    var capacity: Int { Int(entries) }
+
     public var pollDescriptor: Int32? { unsafe ring.ring_fd }
 
     public mutating func enqueue(_ operation: IOOperation, token: UInt64) -> Bool {

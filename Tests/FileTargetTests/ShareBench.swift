@@ -104,7 +104,10 @@ final class TableFile {
         length: UInt32? = nil, extensions: UInt16 = 0
     ) -> Reply {
         let step = start(opcode, node, body, room: room, length: length, extensions: extensions)
-        return reply(wait(step, slot: 0))
+        let written = wait(step, slot: 0)
+        // As a loop does before it shows its answers.
+        server.tidy()
+        return reply(written)
     }
 
     /// Starts something, in a slot of its own.

@@ -110,6 +110,32 @@ struct TakeOverTests {
         bench.session.reset()
     }
 
+    @Test("files that were opened, and whose answers nobody has seen, are nobody's after a death")
+    func unseenFiles() throws {
+        let custody = TestCustody()
+        let setup: (TemporaryDirectoryBox, TableFile)
+        do {
+            let bench = try ShareBench(custody: custody)
+            let (file, handle) = try bench.create("a")
+            // More than custody takes in one call.
+            for _ in 0..<20 {
+                let step = bench.start(WIRE_FUSE_OPEN, file.nodeid, bench.bytes(wire_fuse_open_in()))
+                #expect(bench.reply(step).error == nil)
+            }
+            #expect(custody.slots.count == 17)
+            #expect(custody.slots.contains(UInt32(truncatingIfNeeded: handle)))
+            setup = (bench.directory, bench.tables)
+        }
+        let bench = try ShareBench(custody: custody, after: setup)
+        for slot in custody.slots { _ = bench.session.restore(try custody.duplicate(slot), slot: slot) }
+        #expect(bench.session.counts.openFiles == 17)
+        // Their slots are free.
+        let reused = try bench.create("b").handle
+        #expect(UInt32(truncatingIfNeeded: reused) < 21)
+        bench.session.reset()
+        #expect(custody.slots == [])
+    }
+
     @Test("a file that custody has and the tables do not is not wanted")
     func orphans() throws {
         let custody = TestCustody()

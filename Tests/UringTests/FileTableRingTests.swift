@@ -41,9 +41,15 @@ struct FileTableRingTests {
         #expect(second.install(slot: 2) == -EBADF)
         let plainToo = open()
         #expect(second.put(plainToo.number, slot: 3) == 1)
-        let leaving: [UInt32] = [3, 4]
-        second.empty(leaving.span)
+        // More than the ring takes at once, and one that is not open.
+        for slot in [3, 4, 3, 4, 3, 4, 3, 4, 3] as [UInt32] { second.queue(-1, slot: slot) }
+        second.queue(plainToo.number, slot: 4)
+        second.queue(9999, slot: 6)
+        #expect(second.finish() == -EBADF)
         #expect(second.install(slot: 3) == -EBADF)
+        let other = second.install(slot: 4)
+        #expect(other >= 0)
+        if other >= 0 { close(other) }
         let number = second.install(slot: 5)
         #expect(number >= 0)
         if number >= 0 { close(number) }

@@ -22,12 +22,56 @@ struct RestrictionTests {
             #expect(unsafe Self.result(of: IORING_OP_OPENAT, on: &ring) == -EACCES)
             #expect(unsafe Self.result(of: IORING_OP_CONNECT, on: &ring) == -EACCES)
             #expect(unsafe Self.result(of: IORING_OP_FSYNC, on: &ring) == -EBADF)
-            // Nor can it lift that: registering is refused altogether.
-            var file: Int32 = 0
-            #expect(unsafe io_uring_register_files(&ring, &file, 1) == -EACCES)
+            // Nor can it lift that: nothing may be registered but its own two open files.
+            var files: [Int32] = [0, 0, 0]
+            #expect(unsafe io_uring_register_files(&ring, &files, 1) == -EACCES)
+            #expect(unsafe io_uring_unregister_files(&ring) == -EACCES)
+            #expect(unsafe io_uring_register_personality(&ring) == -EACCES)
+            #expect(unsafe io_uring_register_files_update(&ring, 0, &files, 3) == -EINVAL)
+            #expect(unsafe io_uring_register_files_update(&ring, 0, &files, 2) == 2)
             unsafe munmap(ring.sq.sqes, 8 * MemoryLayout<io_uring_sqe>.size)
             unsafe munmap(ring.sq.ring_ptr, ring.sq.ring_sz)
         }
+    }
+
+    @Test func `a worker's files stay open with the ring until the next worker's take their place`() throws {
+        let kept = try KernelRing(entries: 8, completions: 8)
+        let name = "/tmp/baton-kept-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+        defer { unsafe unlink(name) }
+        func open() -> OwnedFD { OwnedFD(owning: unsafe Glibc.open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)) }
+        /// A worker that writes, and is gone.
+        func work(_ file: borrowing OwnedFD) throws {
+            var ring = try Ring(adopting: try kept.fd.duplicate(), parameters: kept.parameters)
+            ring.keepOpen(file.number, file.number)
+            var bytes: [UInt8] = [1, 2, 3, 4]
+            let isQueued = unsafe bytes.withUnsafeMutableBytes { buffer in
+                unsafe ring.enqueue(
+                    .write(
+                        file: file.number, buffer: buffer.baseAddress!, count: 4, offset: 0, durable: false), token: 7)
+            }
+            #expect(isQueued)
+            ring.submit()
+            var completion: IOCompletion?
+            while completion == nil {
+                ring.runDeferredWork()
+                completion = ring.nextCompletion()
+            }
+            ring.releaseCompletions()
+            #expect(completion?.token == 7)
+            #expect(completion?.result == 4)
+        }
+        let rival = open()
+        do {
+            let first = open()
+            #expect(flock(first.number, LOCK_EX | LOCK_NB) == 0)
+            try work(first)
+        }
+        #expect(flock(rival.number, LOCK_EX | LOCK_NB) != 0, "the ring keeps it open")
+        try work(open())
+        // A process that a test beside this one starts has all files until it becomes another program.
+        let end = monotonicNanoseconds() + 20_000_000_000
+        while flock(rival.number, LOCK_EX | LOCK_NB) != 0, monotonicNanoseconds() < end { pause(milliseconds: 1) }
+        #expect(flock(rival.number, LOCK_EX | LOCK_NB) == 0)
     }
 
     /// Asks for an operation on a file that is not open, and waits for the answer.

@@ -75,7 +75,7 @@ public import Uring
     }
 
     public mutating func tidy() {
-        session.custody.settle()
+        session.settle()
         let count = session.forgottenCount.load(ordering: .relaxed)
         guard count != sweptAt else { return }
         sweptAt = count

@@ -160,14 +160,17 @@ enum FileKind: UInt8 {
     /// As the file was opened, for `describe`.
     func flags(of slot: UInt32) -> UInt32 { unsafe wire_load32(record(slot) + Int(WIRE_SHARE_FILE_FLAGS)) }
 
-    /// - Returns: the handle.
-    func open(_ slot: UInt32, _ kind: FileKind, _ fd: Int32) -> UInt64 {
-        let generation = max(UInt32(truncatingIfNeeded: control(slot)) &+ 1, 1)
+    private func nextGeneration(_ slot: UInt32) -> UInt32 { max(UInt32(truncatingIfNeeded: control(slot)) &+ 1, 1) }
+
+    /// The handle that the next file in a free slot has.
+    func nextHandle(_ slot: UInt32) -> UInt64 { UInt64(nextGeneration(slot)) << 32 | UInt64(slot) }
+
+    func open(_ slot: UInt32, _ kind: FileKind, _ fd: Int32) {
+        let generation = nextGeneration(slot)
         unsafe number(slot).pointee.store(UInt32(fd + 1), ordering: .relaxed)
         setPosition(of: slot, 0)
         unsafe wire_store64(record(slot), UInt64(generation) | 1 << 32 | UInt64(kind.rawValue) << 40)
         unsafe uses(slot).pointee.store(UInt64(generation) << 32, ordering: .releasing)
-        return UInt64(generation) << 32 | UInt64(slot)
     }
 
     /// A file is about to leave custody; its descriptor is the caller's now, if it has one.

@@ -33,6 +33,10 @@ public final class ShareSession: Sendable {
     private let nodeLock = Mutex<Void>(())
     private let fileLock: Mutex<FileUse>
     private let mountLock = Mutex(KnownMounts())
+    private let newcomers = Mutex(Newcomers())
+    /// Whether there may be newcomers: most turns of a loop find none.
+    private let hasNewcomers = Atomic<Bool>(false)
+    private let answersAtOnce: Bool
     /// Of the share's root: nodes of another device or mount are submounts.
     let rootDevice: UInt64
     let rootMount: UInt64
@@ -65,10 +69,11 @@ public final class ShareSession: Sendable {
     ///   - processFiles: /proc/self/fd, for what older kernels do in no other way: files without handles are opened,
     ///     and extended attributes reached, over it. nil: such requests fail.
     ///   - worksInProcessFiles: it is the process's working directory: there need be no /proc.
+    ///   - answersAtOnce: the driver is shown each answer as soon as it is written.
     /// - Throws: when the root is no directory, or file handles are required and do not work.
     public init(
         _ description: ShareDescription, memory: consuming ShareMemory, root: consuming OwnedFD,
-        processFiles: consuming OwnedFD? = nil, worksInProcessFiles: Bool = false,
+        processFiles: consuming OwnedFD? = nil, worksInProcessFiles: Bool = false, answersAtOnce: Bool = false,
         custody: OpenFileCustody = OpenFileCustody()
     ) throws(SystemError) {
         var status = statx()
@@ -101,6 +106,7 @@ public final class ShareSession: Sendable {
         self.root = root
         self.processFiles = processFiles?.number ?? -1
         self.worksInProcessFiles = worksInProcessFiles
+        self.answersAtOnce = answersAtOnce
         processFilesOwner = processFiles
         self.custody = custody
     }
@@ -183,12 +189,16 @@ public final class ShareSession: Sendable {
         return false
     }
 
+    /// Forgets an open file that custody has not: its handle is stale from now on.
+    public func drop(slot: UInt32) { releaseFile(slot: slot) }
+
     /// Slots that files may be in; the others were never used.
     public var usedSlots: Range<UInt32> { 1..<max(files.fresh, 1) }
 
     /// Forgets all nodes but the root and closes all files: the driver has gone, or starts anew. The loops have no
     /// request of it under way but the one that asks for this.
     public func reset() {
+        settle()
         memory.agree(nil)
         interrupts.removeAll()
         for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) {
@@ -273,6 +283,8 @@ extension ShareSession {
 extension ShareSession {
     /// Takes a file in: custody has it before the driver can know of it. The descriptor is the session's from now on.
     ///
+    /// What the driver opens is in the tables when `settle` returns, the rest at once.
+    ///
     /// - Returns: the handle.
     /// - Throws: ENFILE when the table is full; what custody says. The descriptor is closed then.
     func addFile(
@@ -287,14 +299,24 @@ extension ShareSession {
             throw Errno(rawValue: ENFILE)
         }
         files.describe(slot, node: node, owner: owner, flags: flags)
-        do throws(Errno) {
-            try custody.keep(fd, slot: slot)
-        } catch {
-            close(fd)
-            fileLock.withLock { use in files.free(slot, &use.firstFree) }
-            throw error
+        let handle = files.nextHandle(slot)
+        let waits = !answersAtOnce && (kind == .file || kind == .directory)
+        if waits {
+            newcomers.withLock { newcomers in
+                if newcomers.isFull { newcomers.settle(custody, files) }
+                newcomers.add(KeptFile(fd, slot: slot), kind)
+                hasNewcomers.store(true, ordering: .relaxed)
+            }
+        } else {
+            do throws(Errno) {
+                try custody.keep(fd, slot: slot)
+            } catch {
+                close(fd)
+                fileLock.withLock { use in files.free(slot, &use.firstFree) }
+                throw error
+            }
+            files.open(slot, kind, fd)
         }
-        let handle = files.open(slot, kind, fd)
         fileLock.withLock { use in
             switch kind {
             case .file, .directory: use.openFiles += 1
@@ -303,6 +325,19 @@ extension ShareSession {
             }
         }
         return handle
+    }
+
+    /// Custody has, when this returns, what the driver has opened, and has let go of what it has closed: before the
+    /// driver is shown any answer.
+    func settle() {
+        if hasNewcomers.load(ordering: .acquiring) {
+            newcomers.withLock { newcomers in
+                newcomers.settle(custody, files)
+                // Not before: another loop that sees this shows its answers.
+                hasNewcomers.store(false, ordering: .releasing)
+            }
+        }
+        custody.settle()
     }
 
     /// Lets go of a file as soon as nobody uses it.

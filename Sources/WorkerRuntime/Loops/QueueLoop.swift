@@ -106,6 +106,7 @@ struct QueueReport: Sendable {
     /// Hands over what is ready: started operations to the kernel, finished requests to the guest.
     private mutating func park() {
         if service.queuedCount > 0 { service.submit() }
+        service.runDeferredWork()
         split.publish(service, &office)
         packed.publish(service, &office)
         service.releaseCompletions()

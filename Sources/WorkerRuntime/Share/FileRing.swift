@@ -24,9 +24,12 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
 
         init(_ ring: consuming sending FileTableRing) { self.ring = ring }
 
-        mutating func settle() {
-            guard leavingCount > 0 else { return }
-            ring.empty(leaving.span.extracting(first: leavingCount))
+        /// - Parameter newcomers: to be put into other slots by the same call.
+        mutating func settle(_ newcomers: Span<KeptFile> = Span()) {
+            guard leavingCount + newcomers.count > 0 else { return }
+            for index in 0..<leavingCount { ring.queue(-1, slot: leaving[index]) }
+            for index in newcomers.indices { ring.queue(newcomers[index].file, slot: newcomers[index].slot) }
+            ring.finish()
             leavingCount = 0
         }
 
@@ -57,6 +60,13 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
         guard result >= 0 else { throw Errno(rawValue: -result) }
     }
 
+    override func keep(_ newcomers: Span<KeptFile>) {
+        contents.withLock { contents in
+            for index in newcomers.indices { contents.forget(newcomers[index].slot) }
+            contents.settle(newcomers)
+        }
+    }
+
     override func release(slot: UInt32) {
         contents.withLock { contents in
             if contents.leavingCount == contents.leaving.count { contents.settle() }
@@ -67,10 +77,11 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
     }
 
     override func settle() {
-        guard mustSettle.load(ordering: .relaxed) else { return }
+        guard mustSettle.load(ordering: .acquiring) else { return }
         contents.withLock { contents in
-            mustSettle.store(false, ordering: .relaxed)
             contents.settle()
+            // Not before: another loop that sees this shows its answers.
+            mustSettle.store(false, ordering: .releasing)
         }
     }
 
@@ -88,8 +99,11 @@ final class FileRing: OpenFileCustody, @unchecked Sendable {
             guard result >= 0 else { throw Errno(rawValue: -result) }
             for (slot, isWanted) in zip(session.usedSlots, wanted) where isWanted {
                 let number = contents.withLock { $0.ring.install(slot: slot) }
-                // It was never put there: its request is carried out again.
-                if number == -EBADF { continue }
+                if number == -EBADF {
+                    // It could not be kept, and ended with the worker before.
+                    session.drop(slot: slot)
+                    continue
+                }
                 guard number >= 0 else { throw Errno(rawValue: -number) }
                 _ = session.restore(OwnedFD(owning: number), slot: slot)
             }

@@ -57,7 +57,7 @@ extension WorkerConfiguration {
         let session = try ShareSession(
             description, memory: try shareMemory(share, takeOver), root: try given.duplicateRoot(),
             processFiles: try given.duplicateProcessFiles(), worksInProcessFiles: given.worksInProcessFiles,
-            custody: openFiles ?? OpenFileCustody())
+            answersAtOnce: share.isMounted, custody: openFiles ?? OpenFileCustody())
         if takeOver == nil { session.takeUp() }
         var loops: [LoopThread] = []
         for index in 0..<threadCount {

@@ -36,7 +36,8 @@ final class SlowDisk: Sendable {
         loop = try LoopDevice(mountPoint, bypassingCache: true, in: directory)
     }
 
-    deinit { unsafe umount2(mountPoint, Int32(MNT_DETACH)) }
+    /// Its file is an ordinary one again, so that its folder can be removed.
+    func end() { unsafe umount2(mountPoint, Int32(MNT_DETACH)) }
 }
 
 /// The file: requests of the kernel come in, answers go out, those of transfers late.
@@ -69,6 +70,7 @@ private final class SlowFile: Sendable {
 
     /// Takes requests until the file system is unmounted.
     func receive() {
+        takeShortTurns()
         var buffer = [UInt8](repeating: 0, count: Self.transferLimit + 4096)
         while true {
             let count = unsafe read(device.number, &buffer, buffer.count)
@@ -82,6 +84,8 @@ private final class SlowFile: Sendable {
 
     /// Gives answers when they are due.
     func answer() {
+        // A disk waits for no CPU.
+        takeShortTurns()
         while true {
             let (next, isOver) = state.withLock { state in
                 (state.waiting.isEmpty ? nil : state.waiting.removeFirst(), state.isOver)

@@ -161,6 +161,7 @@ struct SupervisedDevice: ~Copyable {
         while workers.contains(where: isRunning), monotonicNanoseconds() < end { pause(milliseconds: 5) }
         for worker in workers where isRunning(worker) { kill(worker, SIGKILL) }
         supervisor.stop()
+        slow?.end()
     }
 }
 

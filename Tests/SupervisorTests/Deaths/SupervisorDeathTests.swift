@@ -21,6 +21,8 @@ import Testing
     private static let usual: UInt64 = 200
     /// More than any of these has.
     private static let furthest = 400
+    /// All is done after so long, in nanoseconds: what comes then are looks at the clock, which come for ever.
+    private static let longest: UInt64 = 5_000_000_000
 
     private func start(_ arguments: [String], _ supervisor: borrowing SupervisorProcess) throws -> Process {
         let process = Process()
@@ -54,12 +56,13 @@ import Testing
         let thread = try TracedThread(
             named: "custody", ofProcess: supervisor.program.pid, deadline: start + 20_000_000_000)
         let command = try begin(occasion, image, before, supervisor)
+        let end = monotonicNanoseconds() + Self.longest
         var isOver = false
         for _ in 0..<place where !isOver {
-            // Each is seen at its beginning and at its end. When nothing comes for so long, all is done.
-            let stop = thread.proceed(toCall: true, deadline: monotonicNanoseconds() + 3_000_000_000)
+            // Each is seen at its beginning and at its end.
+            let stop = thread.proceed(toCall: true, deadline: end)
             isOver = stop == .timeout || stop == .ended
-            if isOver { print("\(occasion.rawValue): over at \(place): \(stop)") }
+            if isOver { printText("\(occasion.rawValue): over at \(place): \(stop)\n", to: STDERR_FILENO) }
         }
         if isOver {
             thread.interrupt(deadline: monotonicNanoseconds() + 3_000_000_000)
@@ -96,7 +99,7 @@ import Testing
         var driver = rig.makeDriver()
         let places = places()
         var kills = 0
-        defer { print("\(occasion.rawValue): batond was killed \(kills) times") }
+        defer { printText("\(occasion.rawValue): batond was killed \(kills) times\n", to: STDERR_FILENO) }
         for (round, place) in places.enumerated() {
             let what = "killed at \(place) of \(occasion.rawValue)"
             if occasion == .delete {
