@@ -52,7 +52,7 @@ final class RingTests {
         var ring = try Ring(entries: 4, completions: 8)
         let path = path
         let other = OwnedFD(owning: try retryingInterrupts { unsafe open(path, O_RDWR | O_CLOEXEC) })
-        ring.register(file.number, other.number)
+        ring.keepOpen(file.number, other.number)
         let third = OwnedFD(owning: try retryingInterrupts { unsafe open(path, O_RDWR | O_CLOEXEC) })
         for number in [file.number, other.number, third.number] {
             let buffer = TestBuffer(4096)

@@ -34,8 +34,8 @@ public import Virtio
     /// Operations under way that a worker before has started.
     var adopted = 0
     /// Requests that found no room, oldest first, and those that wait for a lock.
-    private var stalled = SlotList()
-    private var waiting = SlotList()
+    @usableFromInline var stalled = SlotList()
+    @usableFromInline var waiting = SlotList()
     /// What the device may have done in a second, and what waits because it is more; nil: no limit holds this queue.
     private let throttle: Throttle
     private var limit = LimitWait()
@@ -107,9 +107,11 @@ public import Virtio
     public mutating func disableKicks() { ring.disableKicks() }
 
     /// Requests wait for room in the engine.
-    public var hasStalled: Bool { stalled.count > 0 }
+    ///
+    /// Looked at in each turn, and inlined: the caller of one that is not is given a copy of the queue.
+    @inlinable public var hasStalled: Bool { stalled.count > 0 }
     /// Requests wait for a lock.
-    public var hasWaiting: Bool { waiting.count > 0 }
+    @inlinable public var hasWaiting: Bool { waiting.count > 0 }
 
     /// Whether nothing that was taken is under way: all of it waits.
     public var isIdleButForStalled: Bool { stalled.count + waiting.count == outstanding }
@@ -340,8 +342,8 @@ public import Virtio
 }
 
 /// Slots in a row, linked through their `nextWaiting`.
-struct SlotList {
-    private(set) var count = 0
+@usableFromInline struct SlotList {
+    @usableFromInline private(set) var count = 0
     private var first: Int32 = -1
     private var last: Int32 = -1
 
