@@ -136,7 +136,7 @@ let package = Package(
             ]),
         tests(of: "VhostUser", ["CWire", "Platform", "Virtio"]),
         .target(
-            name: "TestSupport", dependencies: ["FrontendKit", "Platform"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["CWire", "FrontendKit", "Platform"], path: "Tests/TestSupport",
             swiftSettings: settings),
         // Workers that are killed at chosen moments: for the tests, and as a program (Scripts/kills)
         .target(name: "CTrace", path: "Tests/Kills/CTrace"),
@@ -191,9 +191,7 @@ let package = Package(
         // Workers that are killed and upgraded under a supervisor: for the tests, and as a program (Scripts/chaos)
         .target(
             name: "ChaosKit",
-            dependencies: [
-                "CWire", "ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio",
-            ],
+            dependencies: ["ControlAPI", "Custody", "FrontendKit", "KillKit", "Platform", "TestSupport", "Virtio"],
             path: "Tests/Chaos/ChaosKit", swiftSettings: settings),
         // A file system compared with the kernel's own: for the tests, and as a program (Scripts/share/check)
         .target(name: "CFileCalls", path: "Tests/Files/CFileCalls"),

@@ -321,6 +321,9 @@ public import Virtio
             unsafe records.issue(
                 head, sequence: RequestToken(rawValue: slot.pointee.token).sequence, index: backend.lastIndex,
                 slot.pointee.progress)
+        case .pendingHere:
+            // A completion that led here is let go of: a successor has nothing to wait for.
+            records.begin(head)
         case .stalled:
             setAside(head)
             if stalledTail >= 0 {

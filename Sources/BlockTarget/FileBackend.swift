@@ -11,6 +11,8 @@ public import Uring
 /// says is the guest's I/O error, counted by kind.
 public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBackend {
     @usableFromInline var engine: Engine
+    /// Who carries out FLUSHes in place of the engine, for a device in custody.
+    @usableFromInline let flusher: Flusher?
     /// Keeps the files open; nil when somebody else does.
     private let image: DiskImage?
     @usableFromInline var bounces: BouncePool
@@ -36,25 +38,27 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// - Throws: when there is no memory for the bounce buffers.
     /// - Parameters:
     ///   - bounceMemory: a file of `bounceBytes` that outlives this process, or nil.
+    ///   - flusher: carries out FLUSHes; nil: the engine does.
     ///   - meter: counts what goes wrong.
     public init(
-        _ image: DiskImage, engine: consuming Engine, bounceMemory: borrowing OwnedFD? = nil,
+        _ image: DiskImage, engine: consuming Engine, bounceMemory: borrowing OwnedFD? = nil, flusher: Flusher? = nil,
         meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
     ) throws(Errno) {
-        try self.init(image.access, keepingOpen: image, engine, bounceMemory, meter)
+        try self.init(image.access, keepingOpen: image, engine, bounceMemory, flusher, meter)
     }
 
     /// - Parameter access: to files that stay open for as long as the backend lives.
     /// - Throws: when there is no memory for the bounce buffers.
     public init(
-        _ access: ImageAccess, engine: consuming Engine, meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
+        _ access: ImageAccess, engine: consuming Engine, flusher: Flusher? = nil,
+        meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
     ) throws(Errno) {
-        try self.init(access, keepingOpen: nil, engine, nil, meter)
+        try self.init(access, keepingOpen: nil, engine, nil, flusher, meter)
     }
 
     private init(
         _ access: ImageAccess, keepingOpen image: DiskImage?, _ engine: consuming Engine,
-        _ bounceMemory: borrowing OwnedFD?, _ meter: consuming FaultMeter
+        _ bounceMemory: borrowing OwnedFD?, _ flusher: Flusher?, _ meter: consuming FaultMeter
     ) throws(Errno) {
         let bounces = try BouncePool(memory: bounceMemory)
         let zeroes = try Mapping(anonymous: Self.zeroBytes)
@@ -62,6 +66,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
         self.meter = meter
         self.zeroes = zeroes
         self.engine = engine
+        self.flusher = flusher
         self.image = image
         file = access.file
         unalignedFile = access.unalignedFile
@@ -82,7 +87,10 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     @inlinable
     public mutating func submit() { engine.submit() }
     @inlinable
-    public mutating func nextCompletion() -> IOCompletion? { engine.nextCompletion() }
+    public mutating func nextCompletion() -> IOCompletion? {
+        if let completion = engine.nextCompletion() { return completion }
+        return flusher?.nextCompletion()
+    }
     @inlinable
     public mutating func runDeferredWork() { engine.runDeferredWork() }
     @inlinable
@@ -96,7 +104,7 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     public var faults: StorageFaults { StorageFaults(meter) }
     @inlinable
     public var queuedCount: Int { engine.queuedCount }
-    public var pollDescriptor: Int32? { engine.pollDescriptor }
+    public var pollDescriptors: [Int32] { [engine.pollDescriptor, flusher?.descriptor].compactMap(\.self) }
 
     @inlinable
     public mutating func start(_ slot: inout RequestSlot) -> BackendStep {
@@ -134,7 +142,10 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     @usableFromInline
     mutating func synchronize(_ slot: inout RequestSlot) -> BackendStep {
         if isReadOnly { return .done(.ok) }
-        return enqueue(.synchronizeData(file: file), &slot)
+        guard let flusher else { return enqueue(.synchronizeData(file: file), &slot) }
+        slot.token &+= 1 << 32
+        flusher.ask(slot.token)
+        return .pendingHere
     }
 }
 

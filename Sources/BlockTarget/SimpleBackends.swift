@@ -13,7 +13,7 @@ public struct NullBackend: ~Copyable, StorageBackend, Sendable {
     @inlinable public mutating func nextCompletion() -> IOCompletion? { nil }
     @inlinable public mutating func runDeferredWork() {}
     @inlinable public var queuedCount: Int { 0 }
-    public var pollDescriptor: Int32? { nil }
+    public var pollDescriptors: [Int32] { [] }
     public var faults: StorageFaults { StorageFaults() }
 }
 
@@ -94,6 +94,6 @@ public struct MemoryBackend: ~Copyable, StorageBackend, Sendable {
     public mutating func nextCompletion() -> IOCompletion? { nil }
     public mutating func runDeferredWork() {}
     public var queuedCount: Int { 0 }
-    public var pollDescriptor: Int32? { nil }
+    public var pollDescriptors: [Int32] { [] }
     public var faults: StorageFaults { StorageFaults() }
 }

@@ -57,8 +57,8 @@ public protocol StorageBackend: ~Copyable {
     /// Started operations that the kernel has not taken yet.
     var queuedCount: Int { get }
 
-    /// Readable when completions wait; nil for a backend that always finishes at once.
-    var pollDescriptor: Int32? { get }
+    /// Readable when completions wait; none for a backend that always finishes at once.
+    var pollDescriptors: [Int32] { get }
 
     /// What went wrong so far, counted: since the device was made, for one that is in custody.
     var faults: StorageFaults { get }
@@ -81,6 +81,8 @@ public enum BackendStep: Sendable {
     case done(BlockStatus)
     /// An operation is under way; its completion will come.
     case pending
+    /// The same, and the operation ends with this worker: another one starts the request anew.
+    case pendingHere
     /// There is no room for its operation here now: start it again later.
     case stalled
     /// There is no room for its data on the host, and it is to wait for that: start it again later.

@@ -116,10 +116,9 @@ public final class SimulatedDisk<Backend: StorageBackend & ~Copyable> {
             let worked = turn()
             let waits = backend.queuedCount > 0 || queues.contains { $0.hasStalled }
             if worked || waits { continue }
-            guard queues.contains(where: { $0.outstanding > 0 }), let descriptor = backend.pollDescriptor else {
-                return true
-            }
-            if !waitForInput(descriptor, milliseconds: 10_000) { return false }
+            let descriptors = backend.pollDescriptors
+            guard !descriptors.isEmpty, queues.contains(where: { $0.outstanding > 0 }) else { return true }
+            if waitForAny(descriptors, milliseconds: 10_000).isEmpty { return false }
         }
         return false
     }

@@ -197,7 +197,7 @@ private struct StallingBackend: ~Copyable, StorageBackend, Sendable {
         return IOCompletion(token: tokens.removeFirst(), result: 0)
     }
     var queuedCount: Int { 0 }
-    var pollDescriptor: Int32? { gate.event.fd.number }
+    var pollDescriptors: [Int32] { [gate.event.fd.number] }
     var faults: StorageFaults { StorageFaults() }
 }
 
@@ -217,6 +217,6 @@ private struct FullBackend: ~Copyable, StorageBackend, Sendable {
     mutating func runDeferredWork() {}
     mutating func nextCompletion() -> IOCompletion? { nil }
     var queuedCount: Int { 0 }
-    var pollDescriptor: Int32? { gate.event.fd.number }
+    var pollDescriptors: [Int32] { [gate.event.fd.number] }
     var faults: StorageFaults { StorageFaults() }
 }

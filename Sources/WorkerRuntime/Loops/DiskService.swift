@@ -30,7 +30,7 @@ struct DiskService<Backend: StorageBackend & ~Copyable & Sendable>: ~Copyable, L
     mutating func runDeferredWork() { backend.runDeferredWork() }
     mutating func nextCompletion() -> IOCompletion? { backend.nextCompletion() }
     mutating func releaseCompletions() { backend.releaseCompletions() }
-    var pollDescriptor: Int32? { backend.pollDescriptor }
+    var pollDescriptors: [Int32] { backend.pollDescriptors }
     var faults: StorageFaults { backend.faults }
 
     mutating func apply(_ change: DeviceChange) {

@@ -131,8 +131,9 @@ extension WorkerConfiguration {
                 return try FileBackend(image, engine: engine, meter: meter)
             }
             let bounceMemory: OwnedFD? = try takeOver.bounceMemory(loop: loop)
+            let flusher = isReadOnly ? nil : try Flusher(image, capacity: Int(ringCompletions), loop: loop)
             return try FileBackend(
-                image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory, meter: meter)
+                image, engine: try takeOver.ring(loop), bounceMemory: bounceMemory, flusher: flusher, meter: meter)
         } catch let error as SystemError {
             throw error
         } catch {

@@ -55,7 +55,9 @@ struct QueueReport: Sendable {
         isHolding = standsBy
         let poller = try Poller()
         try poller.watch(mailbox.wakeUp.fd.number, token: 0, edge: true)
-        if !standsBy, let descriptor = service.pollDescriptor { try poller.watch(descriptor, token: 0, edge: true) }
+        if !standsBy {
+            for descriptor in service.pollDescriptors { try poller.watch(descriptor, token: 0, edge: true) }
+        }
         let (faults, queueCount) = (service.faults, service.queueCount)
         self.service = service
         account = LoopAccount(nil, ring: index, poller: poller.number)
@@ -112,7 +114,7 @@ struct QueueReport: Sendable {
         service.releaseCompletions()
         // What the kernel finishes is the successor's business from now on. The kernel wakes this thread itself for the
         // work that it needs it for.
-        if let descriptor = service.pollDescriptor { office.poller.forget(descriptor) }
+        for descriptor in service.pollDescriptors { office.poller.forget(descriptor) }
         isHolding = true
     }
 
@@ -240,11 +242,10 @@ extension QueueLoop where Service: ~Copyable {
 
     /// Has the poller wake this thread for what the kernel has finished. At once, if something is finished already.
     private func watchService() -> LoopReply {
-        guard let descriptor = service.pollDescriptor else { return .done }
         do throws(Errno) {
-            try office.poller.watch(descriptor, token: 0, edge: true)
+            for descriptor in service.pollDescriptors { try office.poller.watch(descriptor, token: 0, edge: true) }
         } catch {
-            return .refused("its kernel ring cannot be waited for: \(error)")
+            return .refused("what it has under way cannot be waited for: \(error)")
         }
         return .done
     }

@@ -32,8 +32,8 @@ protocol LoopService: ~Copyable, Sendable {
     mutating func nextCompletion() -> IOCompletion?
     /// Lets go of the completions taken so far: what they finished has been published.
     mutating func releaseCompletions()
-    /// Readable when completions wait; nil where everything finishes at once.
-    var pollDescriptor: Int32? { get }
+    /// Readable when completions wait; none where everything finishes at once.
+    var pollDescriptors: [Int32] { get }
     /// What went wrong so far, counted.
     var faults: StorageFaults { get }
 

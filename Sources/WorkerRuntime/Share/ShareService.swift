@@ -75,7 +75,7 @@ struct ShareService<Transport: ShareTransport, Engine: IOEngine & ~Copyable & Se
     }
     mutating func nextCompletion() -> IOCompletion? { server.nextCompletion() }
     mutating func releaseCompletions() { server.releaseCompletions() }
-    var pollDescriptor: Int32? { server.pollDescriptor }
+    var pollDescriptors: [Int32] { server.pollDescriptor.map { [$0] } ?? [] }
     // Errors are the host's, and answered as such: they are no faults of a storage.
     var faults: StorageFaults { StorageFaults() }
 

@@ -2,15 +2,18 @@ internal import CWire
 internal import Glibc
 internal import Platform
 internal import Synchronization
-internal import TestSupport
 
-/// A disk each of whose requests takes the same long time, as many as there are at once: a FUSE file system of one file,
-/// whose transfers are answered late, under a loop device that bypasses the page cache. A control group's throttle limits
-/// a rate, in ticks of its own; this is as exact as a thread's wake-up.
-final class SlowDisk: Sendable {
+/// A disk each of whose requests takes the same long time, as many as there are at once, or until it is told: a FUSE
+/// file system of one file, whose transfers are answered late, under a loop device that bypasses the page cache. A
+/// control group's throttle limits a rate, in ticks of its own; this is as exact as a thread's wake-up.
+public final class SlowDisk: Sendable {
+    /// What takes its time.
+    public enum Request: Sendable, CaseIterable { case transfer, flush }
+
     /// The block device.
-    var path: String { loop.path }
+    public var path: String { loop.path }
 
+    private let file: SlowFile
     private let mountPoint: String
     private let loop: LoopDevice
 
@@ -18,7 +21,7 @@ final class SlowDisk: Sendable {
     ///   - bytes: its size, zeros at first.
     ///   - latency: of a read, a write and a flush, in nanoseconds.
     /// - Throws: what is needed and is not there. It needs root.
-    init(bytes: Int, latency: UInt64, in directory: borrowing TemporaryDirectory) throws {
+    public init(bytes: Int, latency: UInt64 = 0, in directory: borrowing TemporaryDirectory) throws {
         let mountPoint = directory.file("slow-file")
         try TestFile.create(mountPoint, count: 0)
         let number = unsafe open("/dev/fuse", O_RDWR | O_CLOEXEC)
@@ -30,14 +33,27 @@ final class SlowDisk: Sendable {
         }
         guard isMounted else { throw SystemError(cannot: "mount", mountPoint, .current, advice: "This needs root") }
         self.mountPoint = mountPoint
+        self.file = file
         // They end with the file system, which ends with the loop device.
         try JoinableThread(name: "slow-receive") { file.receive() }.detach()
         try JoinableThread(name: "slow-answer") { file.answer() }.detach()
         loop = try LoopDevice(mountPoint, bypassingCache: true, in: directory)
     }
 
+    /// Answers none of these any more until they are released.
+    public func hold(_ requests: Request...) { for request in requests { file.hold(request) } }
+
+    /// Answers those that are held, and all that come.
+    public func release(_ request: Request) { file.release(request) }
+
+    /// How many are held.
+    public func heldCount(_ request: Request) -> Int { file.heldCount(request) }
+
     /// Its file is an ordinary one again, so that its folder can be removed.
-    func end() { unsafe umount2(mountPoint, Int32(MNT_DETACH)) }
+    public func end() {
+        for request in Request.allCases { release(request) }
+        unsafe umount2(mountPoint, Int32(MNT_DETACH))
+    }
 }
 
 /// The file: requests of the kernel come in, answers go out, those of transfers late.
@@ -49,6 +65,7 @@ private final class SlowFile: Sendable {
 
     private struct State {
         var waiting: [Answer] = []
+        var held: [SlowDisk.Request: [[UInt8]]] = [:]
         var isOver = false
     }
 
@@ -101,6 +118,18 @@ private final class SlowFile: Sendable {
         }
     }
 
+    func hold(_ request: SlowDisk.Request) { state.withLock { $0.held[request] = $0.held[request] ?? [] } }
+
+    func release(_ request: SlowDisk.Request) {
+        state.withLock { state in
+            let answers = state.held.removeValue(forKey: request) ?? []
+            state.waiting += answers.map { Answer(due: 0, bytes: $0) }
+        }
+        signalEvent(news.number)
+    }
+
+    func heldCount(_ request: SlowDisk.Request) -> Int { state.withLock { $0.held[request]?.count ?? 0 } }
+
     private func handle(_ request: UnsafeRawBufferPointer) {
         let header = unsafe request.loadUnaligned(as: wire_fuse_in_header.self)
         let arguments = unsafe UnsafeRawBufferPointer(
@@ -118,7 +147,7 @@ private final class SlowFile: Sendable {
             let range = unsafe arguments.loadUnaligned(as: wire_fuse_read_in.self)
             let (first, count) = inside(range.offset, range.size)
             let bytes = unsafe UnsafeRawBufferPointer(start: content.base + first, count: count)
-            later(Self.message(header.unique, error: 0, unsafe Array(bytes)))
+            later(.transfer, Self.message(header.unique, error: 0, unsafe Array(bytes)))
         case WIRE_FUSE_WRITE:
             let range = unsafe arguments.loadUnaligned(as: wire_fuse_write_in.self)
             let (first, count) = inside(range.offset, range.size)
@@ -127,8 +156,8 @@ private final class SlowFile: Sendable {
                 .copyBytes(from: data)
             var written = wire_fuse_write_out()
             written.size = UInt32(count)
-            later(Self.message(header.unique, error: 0, Self.bytes(of: written)))
-        case WIRE_FUSE_FSYNC: later(Self.message(header.unique, error: 0, []))
+            later(.transfer, Self.message(header.unique, error: 0, Self.bytes(of: written)))
+        case WIRE_FUSE_FSYNC: later(.flush, Self.message(header.unique, error: 0, []))
         case WIRE_FUSE_RELEASE, WIRE_FUSE_FLUSH, WIRE_FUSE_DESTROY:
             send(Self.message(header.unique, error: 0, []))
         case WIRE_FUSE_FORGET, WIRE_FUSE_BATCH_FORGET, WIRE_FUSE_INTERRUPT: break
@@ -180,8 +209,14 @@ private final class SlowFile: Sendable {
         unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
     }
 
-    private func later(_ message: [UInt8]) {
-        state.withLock { $0.waiting.append(Answer(due: monotonicNanoseconds() + latency, bytes: message)) }
+    private func later(_ request: SlowDisk.Request, _ message: [UInt8]) {
+        state.withLock { state in
+            if state.held[request] != nil {
+                state.held[request]?.append(message)
+            } else {
+                state.waiting.append(Answer(due: monotonicNanoseconds() + latency, bytes: message))
+            }
+        }
         signalEvent(news.number)
     }
 
