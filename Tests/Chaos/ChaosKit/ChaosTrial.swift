@@ -89,6 +89,8 @@ public struct ChaosTrial {
         load.weights = [0, 1, 1, 0, 0]
         // Reading it all would go through, but what is in flight at the end is slow enough.
         load.sweepsAtEnd = false
+        // It waits for the disk nearly always: the CPU is for the load that is measured, and for the workers.
+        load.usesInterrupts = true
         load.stallLimit = 120_000
         return try makeLoad(load, Array(rig.endpoints.suffix(1)), &rig)
     }
