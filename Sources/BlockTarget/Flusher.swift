@@ -5,10 +5,10 @@ public import Uring
 
 /// A thread that puts a disk's data on stable storage for a loop in custody.
 ///
-/// The ring could do it; the kernel would have a thread of its own, that belongs to the loop's, wait for the storage. A loop
-/// that is killed then waits for that thread before anything else, and what else it had asked for completes for nobody
-/// meanwhile: the reads of a guest would wait for a FLUSH that they have nothing to do with. Nobody waits for this thread
-/// when it is killed: a FLUSH changes no data, and the next worker asks for it again.
+/// The ring could do it; the kernel would have a thread of its own, that belongs to the loop's, wait for the storage. A
+/// loop that is killed then waits for that thread before anything else, and what else it had asked for completes for
+/// nobody meanwhile: the reads of a guest would wait for a FLUSH that they have nothing to do with. Nobody waits for
+/// this thread when it is killed: a FLUSH changes no data, and the next worker asks for it again.
 ///
 /// Those that wait together are carried out together: one fdatasync for all that were asked for before it began.
 public final class Flusher: Sendable {

@@ -96,6 +96,9 @@ extension KernelRing.Use {
                 23,  // WRITE
                 35,  // RENAMEAT
                 36,  // UNLINKAT
+                37,  // MKDIRAT
+                38,  // SYMLINKAT
+                39,  // LINKAT
             ]
         case .files:
             [

@@ -30,6 +30,9 @@ public protocol FileSystem: ~Copyable {
     /// - Parameter result: a count, or a negative error number.
     mutating func finish(_ request: inout FuseRequest, result: Int32) -> FileResult
 
+    /// The thread is itself again, after an operation as a driver's user has been handed over.
+    mutating func becomeServer()
+
     /// Goes on with a request that waits.
     mutating func resume(_ request: inout FuseRequest) -> FileResult
 
@@ -58,6 +61,10 @@ public protocol FileSystem: ~Copyable {
     case lock(wire_fuse_file_lock)
     /// The engine is to carry it out; `finish` gets its result.
     case operation(IOOperation)
+    /// The same, as whom the thread works now: it is to be handed over at once, and then `becomeServer`.
+    case operationAsDriver(IOOperation)
+    /// The engine does not take such an operation: `start` is to come again, and does without it.
+    case again
     /// For something that another request does: `resume` comes.
     case waiting
 }

@@ -98,6 +98,7 @@ private struct IdleFiles: ~Copyable, FileSystem {
     mutating func begin(_ agreement: FuseAgreement) { self.agreement = agreement }
     mutating func end() { agreement = nil }
     mutating func tidy() {}
+    mutating func becomeServer() {}
     mutating func finish(_ request: inout FuseRequest, result: Int32) -> FileResult { .failed(.inputOutput) }
     mutating func resume(_ request: inout FuseRequest) -> FileResult { .waiting }
 

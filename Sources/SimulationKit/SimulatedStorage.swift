@@ -129,10 +129,7 @@ public final class SimulatedStorage {
                 unsafe buffers.append(SimulatedBuffer(base: vector.iov_base, count: vector.iov_len))
                 unsafe length += UInt64(vector.iov_len)
             }
-        case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .unlink, .rename, .updateFiles,
-            .installFile:
-
-            break
+        default: break
         }
         return SimulatedOperation(
             token: token, kind: operation.kind, file: operation.file, offset: operation.offset, length: length,
@@ -251,7 +248,7 @@ extension SimulatedStorage {
         }
         switch operation.kind {
         case .synchronizeData, .synchronize: return 0
-        case .unlink, .rename: return -ENOTDIR
+        case .unlink, .rename, .makeDirectory, .symlink, .link: return -ENOTDIR
         case .allocate, .discardDevice: return clear(operation)
         case .updateFiles, .installFile: return -EINVAL
         case .receive, .send: return -ENOTSOCK

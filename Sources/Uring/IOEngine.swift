@@ -20,6 +20,11 @@ public protocol IOEngine: ~Copyable {
     /// Hands what is queued to the kernel, as far as it takes it now. What it does not take stays queued.
     mutating func submit()
 
+    /// Hands all that is queued to the kernel.
+    ///
+    /// - Returns: false when it does not take it all now: what was queued last is not queued any more then.
+    mutating func submitAll() -> Bool
+
     /// Lets the kernel finish completion work that waits for this thread, if there is any. Cheap when there is none.
     mutating func runDeferredWork()
 
@@ -59,6 +64,14 @@ extension IOEngine where Self: ~Copyable {
     @inlinable public func hadTaken(_ index: UInt32) -> Bool { false }
 }
 
+/// An engine that takes whatever it is given.
+extension IOEngine where Self: ~Copyable {
+    public mutating func submitAll() -> Bool {
+        submit()
+        return true
+    }
+}
+
 /// An engine without credentials.
 extension IOEngine where Self: ~Copyable {
     public mutating func registerPersonality() -> UInt16? { nil }
@@ -90,7 +103,7 @@ public struct IOCompletion: Sendable {
         /// Data and everything else of a file.
         case synchronize
         /// Names in directories.
-        case unlink, rename
+        case unlink, rename, makeDirectory, symlink, link
         /// On a socket.
         case receive, send
         /// On the ring's own table of files.
@@ -220,6 +233,35 @@ public struct IOCompletion: Sendable {
         unsafe Self(
             .rename, file: directory, buffer: UnsafeMutableRawPointer(mutating: name),
             count: UInt32(bitPattern: newDirectory), offset: UInt64(UInt(bitPattern: newName)), flags: flags)
+    }
+
+    /// mkdirat
+    public static func makeDirectory(in directory: Int32, _ name: UnsafePointer<CChar>, mode: UInt32) -> Self {
+        unsafe Self(
+            .makeDirectory, file: directory, buffer: UnsafeMutableRawPointer(mutating: name), count: mode)
+    }
+
+    /// symlinkat
+    public static func symlink(
+        to target: UnsafePointer<CChar>, in directory: Int32, _ name: UnsafePointer<CChar>
+    ) -> Self {
+        unsafe Self(
+            .symlink, file: directory, buffer: UnsafeMutableRawPointer(mutating: target),
+            offset: UInt64(UInt(bitPattern: name)))
+    }
+
+    /// linkat
+    ///
+    /// - Parameters:
+    ///   - file: whose name is `name`; with AT_EMPTY_PATH it is the file itself, and that is empty.
+    public static func link(
+        _ file: Int32, _ name: UnsafePointer<CChar>, in directory: Int32, _ newName: UnsafePointer<CChar>,
+        flags: Int32
+    ) -> Self {
+        unsafe Self(
+            .link, file: file, buffer: UnsafeMutableRawPointer(mutating: name),
+            count: UInt32(bitPattern: directory), offset: UInt64(UInt(bitPattern: newName)),
+            flags: UInt32(bitPattern: flags))
     }
 
     /// fdatasync

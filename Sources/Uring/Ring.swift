@@ -155,7 +155,7 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
-        case .unlink, .rename:
+        case .unlink, .rename, .makeDirectory, .symlink, .link:
             unsafe prepareNames(operation, sqe)
         case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .updateFiles, .installFile:
             unsafe prepareRare(operation, sqe)
@@ -211,17 +211,24 @@ internal import Synchronization
         case .installFile:
             unsafe io_uring_prep_rw(Self.installFixedFile, sqe, operation.file, nil, 0, 0)
             unsafe sqe.pointee.flags = Self.fixedFile
-        case .read, .readVectors, .write, .writeVectors, .unlink, .rename:
+        case .read, .readVectors, .write, .writeVectors, .unlink, .rename, .makeDirectory, .symlink, .link:
             preconditionFailure("prepared by enqueue")
         }
     }
 
-    /// Operations on names: `addr` is the first name, `off` (addr2) the second, `len` the second directory.
+    /// Operations on names: `addr` is the first name, `off` (addr2) the second, `len` the second directory or a mode.
     func prepareNames(_ operation: IOOperation, _ sqe: UnsafeMutablePointer<io_uring_sqe>) {
-        let code = operation.kind == .unlink ? IORING_OP_UNLINKAT : IORING_OP_RENAMEAT
+        let code =
+            switch operation.kind {
+            case .unlink: IORING_OP_UNLINKAT
+            case .makeDirectory: IORING_OP_MKDIRAT
+            case .symlink: IORING_OP_SYMLINKAT
+            case .link: IORING_OP_LINKAT
+            default: IORING_OP_RENAMEAT
+            }
         unsafe io_uring_prep_rw(
             Int32(code.rawValue), sqe, operation.file, operation.buffer, operation.count, operation.offset)
-        // rename_flags and unlink_flags are both in this place.
+        // rename_flags, unlink_flags and hardlink_flags are all in this place.
         unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
     }
 
@@ -235,6 +242,20 @@ internal import Synchronization
         guard queuedCount > 0 else { return }
         unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
         enter(submitting: UInt32(queuedCount), flags: 0)
+    }
+
+    public mutating func submitAll() -> Bool {
+        // A call ends behind an operation that the kernel refuses.
+        var (before, left) = (Int.max, queuedCount)
+        while left > 0, left < before {
+            submit()
+            (before, left) = (left, queuedCount)
+        }
+        if left == 0 { return true }
+        // The kernel looks at it in a system call of ours only.
+        tail &-= 1
+        unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
+        return false
     }
 
     public mutating func runDeferredWork() {

@@ -1,8 +1,10 @@
 import CWire
-import FileTarget
+import Custody
 import Glibc
 import Platform
 import Testing
+
+@testable import FileTarget
 
 @Suite("A share: changing")
 struct ChangingTests {
@@ -309,5 +311,64 @@ struct EngineNamesTests {
         #expect(bench.call(WIRE_FUSE_UNLINK, d, bench.text("b")).error == nil)
         #expect(bench.call(WIRE_FUSE_RMDIR, ShareBench.root, bench.text("d")).error == nil)
         #expect(throws: Errno.noEntry) { try bench.status("d") }
+    }
+
+    @Test("MKDIR, SYMLINK and LINK, as the driver's user", .enabled(if: geteuid() == 0))
+    func newNames() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        let (file, _) = try bench.create("a")
+        #expect(unsafe chmod(bench.path, 0o777) == 0)
+        (bench.user, bench.group) = (1234, 2345)
+        let made = try bench.makeDirectory("d", mode: 0o750)
+        #expect(made.attr.uid == 1234 && made.attr.gid == 2345 && made.attr.mode & 0o7777 == 0o750)
+        let target = bench.text("link") + bench.text(String(repeating: "t", count: 3000))
+        let link = try bench.call(WIRE_FUSE_SYMLINK, ShareBench.root, target).value(wire_fuse_entry_out.self)
+        #expect(link.attr.uid == 1234 && link.attr.size == 3000 && link.attr.mode & S_IFMT == S_IFLNK)
+        let hard = bench.bytes(wire_fuse_link_in(oldnodeid: file.nodeid)) + bench.text("b")
+        let named = try bench.call(WIRE_FUSE_LINK, made.nodeid, hard).value(wire_fuse_entry_out.self)
+        #expect(named.nodeid == file.nodeid && named.attr.nlink == 2)
+        for (opcode, body) in [
+            (WIRE_FUSE_MKDIR, bench.bytes(wire_fuse_mkdir_in(mode: 0o700, umask: 0)) + bench.text("d")),
+            (WIRE_FUSE_SYMLINK, target),
+        ] {
+            #expect(bench.call(opcode, ShareBench.root, body).error == Errno(rawValue: EEXIST))
+        }
+        // Not even root's server may do it for somebody who may not.
+        bench.user = 4321
+        let body = bench.bytes(wire_fuse_mkdir_in(mode: 0o700, umask: 0)) + bench.text("e")
+        #expect(bench.call(WIRE_FUSE_MKDIR, made.nodeid, body).error == .permissionDenied)
+        // The thread is the server again.
+        bench.user = 0
+        #expect(try bench.makeDirectory("f", in: made.nodeid).attr.uid == 0)
+    }
+
+    /// What a worker before has had done is not done again.
+    @Test("what has happened is told, what has not is done")
+    func adopted() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        let (file, _) = try bench.create("a")
+        let progress = RequestProgress(done: 0, state: UInt64(Stage.making.rawValue))
+        func adopt(_ opcode: Int, _ body: [UInt8], _ result: Int32) -> ShareBench.Reply {
+            bench.finishAdopted(opcode, ShareBench.root, body, progress, result: result)
+        }
+        func directory(_ name: String) -> [UInt8] {
+            bench.bytes(wire_fuse_mkdir_in(mode: 0o700, umask: 0)) + bench.text(name)
+        }
+        _ = try bench.makeDirectory("d")
+        let d = try adopt(WIRE_FUSE_MKDIR, directory("d"), 0).value(wire_fuse_entry_out.self)
+        #expect(d.nodeid == (try bench.lookUp("d").nodeid))
+        #expect(adopt(WIRE_FUSE_MKDIR, directory("d"), -EINTR).error == Errno(rawValue: EEXIST))
+        #expect(adopt(WIRE_FUSE_MKDIR, directory("e"), -ECANCELED).error == nil)
+        #expect(try bench.lookUp("e").attr.mode & S_IFMT == S_IFDIR)
+        let hard = bench.bytes(wire_fuse_link_in(oldnodeid: file.nodeid)) + bench.text("b")
+        #expect(bench.call(WIRE_FUSE_LINK, ShareBench.root, hard).error == nil)
+        let named = try adopt(WIRE_FUSE_LINK, hard, 0).value(wire_fuse_entry_out.self)
+        #expect(named.nodeid == file.nodeid)
+        #expect(bench.call(WIRE_FUSE_UNLINK, ShareBench.root, bench.text("b")).error == nil)
+        #expect(adopt(WIRE_FUSE_UNLINK, bench.text("b"), 0).error == nil)
     }
 }

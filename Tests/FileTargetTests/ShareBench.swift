@@ -1,10 +1,12 @@
 import CWire
-import FileTarget
+import Custody
 import Glibc
 import Platform
 import TestSupport
 import Uring
 import Virtio
+
+@testable import FileTarget
 
 /// The tables' file, for one session after the other.
 final class TableFile {
@@ -23,6 +25,7 @@ final class TableFile {
     var unique: UInt64 = 0
     private let input: UnsafeMutableRawPointer
     private let output: UnsafeMutableRawPointer
+    private var sent = (count: 0, room: 0)
     /// As whom the driver asks.
     var user: UInt32 = 0
     var group: UInt32 = 0
@@ -115,6 +118,12 @@ final class TableFile {
         _ opcode: Int, _ node: UInt64, _ body: [UInt8] = [], room: Int = FuseRequest.answerBytes,
         length: UInt32? = nil, extensions: UInt16 = 0, slot: Int = 0
     ) -> FuseStep {
+        send(message(opcode, node, body, length: length, extensions: extensions), room: room, slot: slot)
+    }
+
+    private func message(
+        _ opcode: Int, _ node: UInt64, _ body: [UInt8], length: UInt32? = nil, extensions: UInt16 = 0
+    ) -> [UInt8] {
         unique += 1
         var header = wire_fuse_in_header()
         header.len = length ?? UInt32(40 + body.count)
@@ -125,8 +134,7 @@ final class TableFile {
         header.gid = group
         header.pid = UInt32(getpid())
         header.total_extlen = extensions
-        let raw = bytes(header) + body
-        return send(raw, room: room, slot: slot)
+        return bytes(header) + body
     }
 
     /// Sends bytes as they are.
@@ -134,22 +142,41 @@ final class TableFile {
         precondition(raw.count <= FuseRequest.requestBytes)
         unsafe raw.withUnsafeBytes { unsafe input.copyMemory(from: $0.baseAddress!, byteCount: raw.count) }
         unsafe output.initializeMemory(as: UInt8.self, repeating: 0xee, count: 64)
+        sent = (raw.count, room)
         return slots.with(slot) { request in
             request.token =
                 RequestToken(
                     sequence: RequestToken(rawValue: request.token).sequence, queue: 0, head: UInt16(slot)
                 ).rawValue
-            var segments = request.emptySegments
-            unsafe segments.storage[0] = unsafe iovec(iov_base: input, iov_len: raw.count)
-            segments.readableCount = 1
-            segments.readableBytes = UInt64(raw.count)
-            if room > 0 {
-                unsafe segments.storage[1] = unsafe iovec(iov_base: output, iov_len: room)
-                segments.writableCount = 1
-                segments.writableBytes = UInt64(room)
-            }
-            return server.begin(&request, segments)
+            return server.begin(&request, segments(of: request))
         }
+    }
+
+    /// Where the request that was sent last lies.
+    private func segments(of request: borrowing FuseRequest) -> SegmentList {
+        var segments = request.emptySegments
+        unsafe segments.storage[0] = unsafe iovec(iov_base: input, iov_len: sent.count)
+        segments.readableCount = 1
+        segments.readableBytes = UInt64(sent.count)
+        if sent.room > 0 {
+            unsafe segments.storage[1] = unsafe iovec(iov_base: output, iov_len: sent.room)
+            segments.writableCount = 1
+            segments.writableBytes = UInt64(sent.room)
+        }
+        return segments
+    }
+
+    /// Goes on with a request whose operation a worker before has started.
+    func finishAdopted(
+        _ opcode: Int, _ node: UInt64, _ body: [UInt8], _ progress: RequestProgress, result: Int32
+    ) -> Reply {
+        let raw = message(opcode, node, body)
+        unsafe raw.withUnsafeBytes { unsafe input.copyMemory(from: $0.baseAddress!, byteCount: raw.count) }
+        sent = (raw.count, FuseRequest.answerBytes)
+        let step = slots.with(0) { request in
+            server.finishAdopted(&request, segments(of: request), progress, result: result)
+        }
+        return reply(wait(step, slot: 0))
     }
 
     /// Goes round until a request is answered, or waits for a lock.
@@ -159,6 +186,8 @@ final class TableFile {
             switch step {
             case .done, .waiting: return step
             case .stalled: step = slots.with(slot) { server.resume(&$0) }
+            case .submitting: step = slots.with(slot) { server.submitAtOnce(&$0) } ?? .pending
+            case .again: step = slots.with(slot) { request in server.restart(&request, segments(of: request)) }
             case .pending:
                 server.submit()
                 server.runDeferredWork()

@@ -68,8 +68,9 @@ public struct ShareDescription: Sendable, Equatable {
     /// The driver's users and groups as the host's.
     public var userIDs = IDMap.identity
     public var groupIDs = IDMap.identity
-    /// UNLINK, RMDIR and RENAME are operations of the engine, whose completions outlive a worker. Off, they are system
-    /// calls of the loop: the kernel carries them out in a thread of its own else, which takes some 10 µs more.
+    /// Changes of names are operations of the engine, as far as it has them, whose completions outlive a worker. Off,
+    /// they are system calls of the loop: the kernel carries them out in a thread of its own else, which takes some
+    /// 10 µs more.
     public var changesNamesThroughEngine = false
 
     /// Bytes of data of one request, at most.

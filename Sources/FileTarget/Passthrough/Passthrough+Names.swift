@@ -45,6 +45,12 @@ extension Passthrough {
         _ name: FuseName, _ arguments: wire_fuse_mkdir_in, _ extras: FuseExtras, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
+        if makesThroughEngine(request, extras) {
+            try holdToMake(directory, &request, extras)
+            let names = unsafe request.copyName(name)
+            return .operationAsDriver(
+                unsafe .makeDirectory(in: directory.fd, names.0, mode: arguments.mode & 0o7777))
+        }
         defer { drop(directory) }
         _ = try asDriver(request, extras, mask: arguments.umask) {
             unsafe mkdirat(directory.fd, name.bytes, arguments.mode & 0o7777)
@@ -70,6 +76,12 @@ extension Passthrough {
         _ name: FuseName, _ target: FuseName, _ extras: FuseExtras, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
+        if makesThroughEngine(request, extras) {
+            try holdToMake(directory, &request, extras)
+            let names = unsafe request.copyName(name)
+            // The target lies where the request was copied to: the kernel has it before the next one comes there.
+            return .operationAsDriver(unsafe .symlink(to: target.bytes, in: directory.fd, names.0))
+        }
         defer { drop(directory) }
         _ = try asDriver(request, extras, mask: 0) {
             unsafe symlinkat(target.bytes, directory.fd, name.bytes)
@@ -224,10 +236,24 @@ extension Passthrough {
 
     mutating func link(_ node: UInt64, _ name: FuseName, _ request: inout FuseRequest) throws(Errno) -> FileResult {
         let from = try hold(node)
-        defer { drop(from) }
-        let directory = try hold(request.node)
-        defer { drop(directory) }
+        let directory: HeldNode
+        do throws(Errno) {
+            directory = try hold(request.node)
+        } catch {
+            drop(from)
+            throw error
+        }
         credentials.becomeServer()
+        if usesEngine, !request.avoidsEngine {
+            request.hold(directory, from, making: true)
+            let names = unsafe request.copyName(name)
+            return .operation(
+                unsafe .link(from.fd, names.1, in: directory.fd, names.0, flags: HostFlags.emptyPath))
+        }
+        defer {
+            drop(from)
+            drop(directory)
+        }
         var result = unsafe linkat(from.fd, "", directory.fd, name.bytes, HostFlags.emptyPath)
         // Without CAP_DAC_READ_SEARCH the kernel says that there is no such file.
         if result != 0, Errno.current == .noEntry, session.processFiles >= 0 {
@@ -241,11 +267,51 @@ extension Passthrough {
     /// Names change by an operation of the engine, whose completion outlives this process, where that was asked for.
     private var usesEngine: Bool { session.description.changesNamesThroughEngine }
 
+    /// New files go that way, too, but for two kinds. The kernel's threads take the mask of the loop's thread, which
+    /// may be another request's by then. And a security label would have to be kept until the file is there.
+    private func makesThroughEngine(_ request: borrowing FuseRequest, _ extras: FuseExtras) -> Bool {
+        if request.avoidsEngine || extras.label != nil { return false }
+        return usesEngine && session.agreement?.has(FuseFeature.serverMasks) != true
+    }
+
+    /// Works as the driver's user until `becomeServer`, on a directory that is held until `finishMaking`.
+    private mutating func holdToMake(
+        _ directory: HeldNode, _ request: inout FuseRequest, _ extras: FuseExtras
+    ) throws(Errno) {
+        credentials.setMask(0)
+        do throws(Errno) {
+            try becomeDriver(request, extras)
+        } catch {
+            drop(directory)
+            throw error
+        }
+        request.hold(directory, nil, making: true)
+    }
+
+    /// A file has a new name, or has not.
+    mutating func finishMaking(_ request: inout FuseRequest, _ result: Int32) -> FileResult {
+        defer { endNames(&request) }
+        // A ring that was made by a supervisor of before knows fewer operations. Whoever may really not do this hears
+        // the same again.
+        if result == -EACCES { return .again }
+        if result < 0 { return .failed(Errno(rawValue: -result)) }
+        guard let directory = request.held.0 else { return .failed(.inputOutput) }
+        do throws(Errno) {
+            return told(entry(unsafe try find(request.node, directory.fd, UnsafePointer(request.names))))
+        } catch {
+            return .failed(error)
+        }
+    }
+
     mutating func finishNames(_ request: inout FuseRequest, _ result: Int32) -> FileResult {
+        endNames(&request)
+        return result < 0 ? .failed(Errno(rawValue: -result)) : .done
+    }
+
+    private mutating func endNames(_ request: inout FuseRequest) {
         if let held = request.held.0 { drop(held) }
         if let held = request.held.1 { drop(held) }
         request.held = (nil, nil)
         request.stage = Stage.idle.rawValue
-        return result < 0 ? .failed(Errno(rawValue: -result)) : .done
     }
 }

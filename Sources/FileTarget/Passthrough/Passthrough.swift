@@ -83,6 +83,8 @@ public import Uring
         cache.sweep { node in session.withNodes { $0.slot(of: node) != nil } }
     }
 
+    public mutating func becomeServer() { credentials.becomeServer() }
+
     public mutating func start(_ call: borrowing FuseCall, _ request: inout FuseRequest) -> FileResult {
         do throws(Errno) {
             if !session.hasIdentityIDs { try checkStrangers(call, request) }
@@ -160,6 +162,7 @@ public import Uring
         case .writing: finishWrite(&request, result)
         case .synchronizing: finishPlain(&request, result)
         case .names: finishNames(&request, result)
+        case .making: finishMaking(&request, result)
         case .idle, nil: .failed(.inputOutput)
         }
     }
@@ -173,6 +176,8 @@ enum Stage: UInt8 {
     case synchronizing
     /// A change of names.
     case names
+    /// A new name, which is looked for when it is there.
+    case making
 }
 
 /// A lock that is waited for.

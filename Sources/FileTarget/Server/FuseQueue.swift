@@ -297,6 +297,20 @@ public import Virtio
             unsafe records.issue(
                 head, sequence: RequestToken(rawValue: slot.pointee.token).sequence, index: server.lastIndex,
                 slot.pointee.progress)
+        case .submitting:
+            // What the kernel has is in the record before it has it.
+            carryOut(.pending, head, &server)
+            if let step = unsafe server.submitAtOnce(&storage.slots[Int(head)]) {
+                records.begin(head)
+                carryOut(step, head, &server)
+            }
+        case .again:
+            records.begin(head)
+            guard let segments = walk(head) else {
+                giveBack(head, written: 0, isMalformed: true)
+                return
+            }
+            carryOut(unsafe server.restart(&storage.slots[Int(head)], segments), head, &server)
         case .stalled:
             // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
             records.begin(head)

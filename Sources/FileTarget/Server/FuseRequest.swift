@@ -50,6 +50,8 @@ public import Virtio
     var killsIDs = false
     /// Times that the operation was tried again.
     var attempts: UInt8 = 0
+    /// The engine does not take what this would ask of it.
+    var avoidsEngine = false
     /// Directories whose descriptors the operation uses.
     var held: (HeldNode?, HeldNode?) = (nil, nil)
     /// The operation that found no room.
@@ -103,15 +105,24 @@ public import Virtio
     public var progress: RequestProgress { RequestProgress(done: UInt64(transferred), state: UInt64(stage)) }
 
     /// The operation under way uses these directories until it has completed.
-    mutating func hold(_ first: HeldNode, _ second: HeldNode?) {
+    ///
+    /// - Parameter making: a new name, the one of `copyName`, of a file in the first directory.
+    mutating func hold(_ first: HeldNode, _ second: HeldNode?, making: Bool = false) {
         held = (first, second)
-        stage = Stage.names.rawValue
+        stage = making ? Stage.making.rawValue : Stage.names.rawValue
     }
 
     /// Names that lie still until the operation has been submitted.
     func copyNames(_ first: FuseName, _ second: FuseName) -> (UnsafePointer<CChar>, UnsafePointer<CChar>) {
         unsafe names.update(from: first.bytes, count: first.count + 1)
         unsafe (names + 256).update(from: second.bytes, count: second.count + 1)
+        return unsafe (UnsafePointer(names), UnsafePointer(names + 256))
+    }
+
+    /// The same of one name, and an empty one.
+    func copyName(_ name: FuseName) -> (UnsafePointer<CChar>, UnsafePointer<CChar>) {
+        unsafe names.update(from: name.bytes, count: name.count + 1)
+        unsafe names[256] = 0
         return unsafe (UnsafePointer(names), UnsafePointer(names + 256))
     }
 

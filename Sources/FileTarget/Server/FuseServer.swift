@@ -53,6 +53,11 @@ public import Virtio
         begin(&request, segments, adopting: nil)
     }
 
+    /// Reads a request anew and carries it out without the engine, as far as that is possible.
+    mutating func restart(_ request: inout FuseRequest, _ segments: SegmentList) -> FuseStep {
+        begin(&request, segments, adopting: nil, avoidsEngine: true)
+    }
+
     /// Goes on with a request that a worker before had started, whose operation has completed.
     ///
     /// An error says nothing: it may be due to the death of that worker. Such a request is carried out anew. But one of
@@ -72,9 +77,11 @@ public import Virtio
     }
 
     private mutating func begin(
-        _ request: inout FuseRequest, _ segments: SegmentList, adopting adoption: Adoption?
+        _ request: inout FuseRequest, _ segments: SegmentList, adopting adoption: Adoption?,
+        avoidsEngine: Bool = false
     ) -> FuseStep {
         request.take(segments)
+        request.avoidsEngine = avoidsEngine
         request.unique = 0
         var header = wire_fuse_in_header()
         let headerBytes = MemoryLayout<wire_fuse_in_header>.size
@@ -133,12 +140,15 @@ public import Virtio
         if case .read(let arguments) = call { request.aimAtAnswer(count: Int(arguments.size)) }
         if description.isReadOnly, call.changesFiles { return fail(&request, Errno(rawValue: EROFS)) }
         let result = files.start(call, &request)
-        // Its operation has happened: it is not asked for again.
-        if let adoption, case .operation = result {
+        guard let adoption else { return answer(&request, result) }
+        switch result {
+        case .operation, .operationAsDriver:
+            // It has happened: it is not asked for again.
+            files.becomeServer()
             if adoption.done > 0 { request.advance(Int(clamping: adoption.done)) }
             return answer(&request, files.finish(&request, result: adoption.result))
+        default: return answer(&request, result)
         }
-        return answer(&request, result)
     }
 
     private mutating func initialize(_ request: inout FuseRequest, _ input: inout FuseInput) -> FuseStep {
@@ -180,7 +190,27 @@ public import Virtio
         return fail(&request, error)
     }
 
+    /// Hands the operation that was queued last to the kernel, as whom the thread works now. From then on it works as
+    /// the server again.
+    ///
+    /// - Returns: nil; or how the request goes on when the kernel does not take it.
+    mutating func submitAtOnce(_ request: inout FuseRequest) -> FuseStep? {
+        let isTaken = engine.submitAll()
+        files.becomeServer()
+        if isTaken { return nil }
+        return answer(&request, files.finish(&request, result: -ENOMEM))
+    }
+
     // MARK: Answers
+
+    /// Queues an operation that is carried out as whom the thread works now.
+    private mutating func enqueueAsDriver(_ operation: IOOperation, _ request: inout FuseRequest) -> FuseStep {
+        if case .pending = enqueue(operation, &request) { return .submitting }
+        // Later, the thread would be somebody else.
+        request.stalledOperation = nil
+        files.becomeServer()
+        return answer(&request, files.finish(&request, result: -ENOMEM))
+    }
 
     private mutating func enqueue(_ operation: IOOperation, _ request: inout FuseRequest) -> FuseStep {
         // Each operation has a name of its own, so that a late completion is not taken for a newer one's.
@@ -200,6 +230,8 @@ public import Virtio
     private mutating func answer(_ request: inout FuseRequest, _ result: FileResult) -> FuseStep {
         switch result {
         case .operation(let operation): return enqueue(operation, &request)
+        case .operationAsDriver(let operation): return enqueueAsDriver(operation, &request)
+        case .again: return .again
         case .waiting: return .waiting
         case .failed(let error): return fail(&request, error)
         case .silent: return .done(written: 0)

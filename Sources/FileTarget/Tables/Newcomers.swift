@@ -1,8 +1,8 @@
 /// Files that were opened in this turn of a loop: custody takes them together, in one call, before the driver is shown
 /// any answer of the turn.
 ///
-/// Until then nothing knows of them but this: neither the tables, so that what a worker leaves that dies is as if they had
-/// never been opened, nor any request, for their handles are told to nobody.
+/// Until then nothing knows of them but this: neither the tables, so that what a worker leaves that dies is as if they
+/// had never been opened, nor any request, for their handles are told to nobody.
 struct Newcomers {
     static let capacity = 16
 

@@ -44,6 +44,8 @@ extension WorkerConfiguration {
         description.isReadOnly = isReadOnly
         description.maximumQueueSize = maximumQueueSize
         description.requestQueueCount = queueCount - 1
+        // A completion tells a successor what has happened. Alone there is none, and a system call is faster.
+        description.changesNamesThroughEngine = takeOver != nil
         let openFiles = try takeOver?.openFiles()
         if takeOver != nil { try Self.requireHandles(&description) }
         if share.isMounted, maximumQueueSize < FuseDeviceRing.slotCount {

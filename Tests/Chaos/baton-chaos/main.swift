@@ -51,7 +51,8 @@ func parse(_ arguments: [String]) throws(SystemError) -> (ChaosOptions, String?)
     }
     let isOfDisks =
         options.isPacked || options.isDirect || options.isThrottled || options.usesInterrupts || options.aimed > 0
-        || options.traps > 0 || options.latencyMilliseconds > 0 || options.separatesCPUs || options.memoryGiB > 0 || options.controlSeconds > 0
+        || options.traps > 0 || options.latencyMilliseconds > 0 || options.separatesCPUs
+        || options.memoryGiB > 0 || options.controlSeconds > 0
     if options.device == .share, isOfDisks {
         throw SystemError(
             cannot: "understand", "the command line", nil,
