@@ -94,14 +94,16 @@ import VhostUser
         let file = directory.value.file("fs.img")
         try TestFile.create(file, count: 32 << 20)
         let mounted = try MountedFileSystem(file, at: directory.value.file("mnt"))
-        try TestFile.create("\(mounted.path)/gone", count: 1)
         var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
         let made = try supervisor.baton("create", "share", "s", "--directory", mounted.path)
         #expect(made.code == 0, "\(made.output)")
         let before = try supervisor.wait("s", "a standby") { $0.isStaffed }
         var mount = try FileMount(connectingTo: directory.value.file("s.sock"))
         try mounted.freeze()
-        _ = mount.client.begin(.unlink, FileClient.root, arguments: Array("gone".utf8) + [0])
+        // struct fuse_mknod_in of a FIFO: a system call of the loop.
+        let mode = unsafe withUnsafeBytes(of: UInt32(S_IFIFO | 0o600)) { unsafe Array($0) }
+        let arguments = mode + [UInt8](repeating: 0, count: 12) + Array("made".utf8) + [0]
+        _ = mount.client.begin(.makeNode, FileClient.root, arguments: arguments)
         let victim = try #require(before.active)
         let end = monotonicNanoseconds() + 20_000_000_000
         while !waitsInTheKernel(victim.pid) {
@@ -115,9 +117,11 @@ import VhostUser
         pause(milliseconds: 6_000)
         #expect(try supervisor.status("s").standby?.pid == before.standby?.pid)
         mounted.thaw()
-        // The dead worker has done it after all, and its successor finds nothing to do (docs/share.md).
-        #expect(throws: FileError.refused(.noEntry)) { try mount.client.finish(.unlink, milliseconds: 60_000) }
-        #expect(!TestFile.exists("\(mounted.path)/gone"))
+        // The dead worker has done it after all, and its successor finds it there (docs/share.md).
+        #expect(throws: FileError.refused(Errno(rawValue: EEXIST))) {
+            try mount.client.finish(.makeNode, milliseconds: 60_000)
+        }
+        #expect(TestFile.exists("\(mounted.path)/made"))
         let after = try supervisor.wait("s", "a standby") { $0.isStaffed }
         #expect(after.active?.pid == before.standby?.pid)
         #expect(after.problem == nil && after.takeOvers == 1)
