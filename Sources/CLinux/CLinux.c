@@ -111,6 +111,12 @@ int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char
     return ring;
 }
 
+void clinux_forget_files(int ring) {
+    const int32_t none[2] = {-1, -1};
+    const struct io_uring_files_update update = {.fds = (uintptr_t)none};
+    (void)syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES_UPDATE, &update, 2);
+}
+
 int clinux_ring_has_work(const void *rings, const unsigned char parameters[120]) {
     struct io_uring_params made;
     memcpy(&made, parameters, sizeof made);

@@ -109,6 +109,9 @@ extension KernelRing.Use {
     }
 }
 
+/// Has a disk's kernel ring keep no file of a worker open any more. Does nothing to others.
+public func forgetFiles(ofRing number: Int32) { clinux_forget_files(number) }
+
 /// A look at a kernel ring that somebody else uses.
 public struct KernelRingSight: ~Copyable, Sendable {
     private let mapping: Mapping

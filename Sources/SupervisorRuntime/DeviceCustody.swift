@@ -583,6 +583,8 @@ extension DeviceCustody {
         watchListener(false)
         for key in custody.keys { site.store.remove(storeName(Self.storeName(key))) }
         custody = [:]
+        // Rings are freed some time after they are closed: the image is free at once.
+        for ring in rings { forgetFiles(ofRing: ring.number) }
         for name in ["state", "record", "statistics", "listener", "image"] { site.store.remove(storeName(name)) }
         unsafe unlink(configuration.socketPath)
         closeRoom()

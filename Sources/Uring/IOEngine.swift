@@ -22,8 +22,11 @@ public protocol IOEngine: ~Copyable {
 
     /// Hands all that is queued to the kernel.
     ///
-    /// - Returns: false when it does not take it all now: what was queued last is not queued any more then.
+    /// - Returns: false when it does not take it all now.
     mutating func submitAll() -> Bool
+
+    /// What was queued last, and is queued still, is not queued any more.
+    mutating func takeBack()
 
     /// Lets the kernel finish completion work that waits for this thread, if there is any. Cheap when there is none.
     mutating func runDeferredWork()
@@ -70,6 +73,8 @@ extension IOEngine where Self: ~Copyable {
         submit()
         return true
     }
+
+    public mutating func takeBack() {}
 }
 
 /// An engine without credentials.

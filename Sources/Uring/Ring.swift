@@ -119,7 +119,12 @@ internal import Synchronization
             } else {
                 unsafe io_uring_register_files(&ring, files, 2) == 0
             }
-        if isKept { registered = (first, second) }
+        if isKept {
+            registered = (first, second)
+        } else if hasTable {
+            // Of the two, the first may have been put there; and the ones before are nobody's any more.
+            unsafe io_uring_register_files_update(&ring, 0, [-1, -1], 2)
+        }
     }
 
     static func atomic(_ address: UnsafeMutablePointer<UInt32>) -> UnsafeMutablePointer<Atomic<UInt32>> {
@@ -251,11 +256,14 @@ internal import Synchronization
             submit()
             (before, left) = (left, queuedCount)
         }
-        if left == 0 { return true }
+        return left == 0
+    }
+
+    public mutating func takeBack() {
+        guard queuedCount > 0 else { return }
         // The kernel looks at it in a system call of ours only.
         tail &-= 1
         unsafe Self.atomic(ring.sq.ktail).pointee.store(tail, ordering: .releasing)
-        return false
     }
 
     public mutating func runDeferredWork() {

@@ -344,6 +344,33 @@ struct EngineNamesTests {
         #expect(try bench.makeDirectory("f", in: made.nodeid).attr.uid == 0)
     }
 
+    /// The kernel takes a thread's user when an operation is handed to it, not when it is queued.
+    @Test("what the server has queued is not done as the user whose request comes next", .enabled(if: geteuid() == 0))
+    func mixed() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        let (file, _) = try bench.create("a")
+        _ = try bench.create("gone")
+        #expect(unsafe chmod(bench.path, 0o1777) == 0)
+        let gone = bench.start(WIRE_FUSE_UNLINK, ShareBench.root, bench.text("gone"), slot: 1)
+        let hard = bench.bytes(wire_fuse_link_in(oldnodeid: file.nodeid)) + bench.text("b")
+        let named = bench.start(WIRE_FUSE_LINK, ShareBench.root, hard, slot: 2)
+        for step in [gone, named] {
+            guard case .pending = step else {
+                Issue.record("it is not queued: \(step)")
+                return
+            }
+        }
+        bench.user = 1234
+        #expect(try bench.makeDirectory("d").attr.uid == 1234)
+        bench.user = 0
+        let end = monotonicNanoseconds() + 20_000_000_000
+        while (try? bench.status("gone")) != nil, monotonicNanoseconds() < end { pause(milliseconds: 1) }
+        #expect(throws: Errno.noEntry) { try bench.status("gone") }
+        #expect(try bench.status("b").st_ino == bench.status("a").st_ino)
+    }
+
     /// What a worker before has had done is not done again.
     @Test("what has happened is told, what has not is done")
     func adopted() throws {

@@ -337,6 +337,9 @@ static inline uint32_t clinux_file_system_magic(int fd) {
 int clinux_make_ring(unsigned entries, unsigned completions, const unsigned char *operations, unsigned operation_count,
                      unsigned files, int registers, unsigned char parameters[120]);
 
+/// Empties the first two places of a ring's table of files, if it has one and allows that.
+void clinux_forget_files(int ring);
+
 /// Whether a kernel ring has something for its user that he has not taken: completions, or work that waits for him to
 /// finish it. `rings` is the first page of its mapping at offset 0. Returns 0 for parameters that make no sense.
 int clinux_ring_has_work(const void *rings, const unsigned char parameters[120]);

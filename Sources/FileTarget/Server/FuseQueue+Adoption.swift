@@ -113,7 +113,10 @@ extension FuseQueue where Ring: ~Copyable {
         let progress = records.entry(of: head).progress
         let step = unsafe server.finishAdopted(&slot.pointee, segments, progress, result: result)
         // What the record says, that the kernel has it, is not true of the next operation.
-        if case .pending = step { records.begin(head) }
+        switch step {
+        case .pending, .submitting: records.begin(head)
+        default: break
+        }
         carryOut(step, head, &server)
     }
 

@@ -140,6 +140,7 @@ public import Virtio
             if let slot = ring.slotToTake { records.begin(slot) }
             guard let slot = ring.take() else { return taken }
             guard slot < ring.size, !storage.isActive(slot) else {
+                server.tidy()
                 returnUnusable(slot)
                 continue
             }

@@ -139,6 +139,8 @@ public import Virtio
         guard let call else { return fail(&request, .noSuchCall) }
         if case .read(let arguments) = call { request.aimAtAnswer(count: Int(arguments.size)) }
         if description.isReadOnly, call.changesFiles { return fail(&request, Errno(rawValue: EROFS)) }
+        // What the server has queued must not be handed over while the thread is the driver's user.
+        if call.makesName, !engine.submitAll() { request.avoidsEngine = true }
         let result = files.start(call, &request)
         guard let adoption else { return answer(&request, result) }
         switch result {
@@ -190,26 +192,33 @@ public import Virtio
         return fail(&request, error)
     }
 
-    /// Hands the operation that was queued last to the kernel, as whom the thread works now. From then on it works as
-    /// the server again.
+    /// Hands the operation that was queued last to the kernel, as whom the thread works now: nothing else is queued.
+    /// From then on it works as the server again.
     ///
     /// - Returns: nil; or how the request goes on when the kernel does not take it.
     mutating func submitAtOnce(_ request: inout FuseRequest) -> FuseStep? {
         let isTaken = engine.submitAll()
         files.becomeServer()
         if isTaken { return nil }
-        return answer(&request, files.finish(&request, result: -ENOMEM))
+        engine.takeBack()
+        return answer(&request, files.finish(&request, result: Self.refusal))
     }
+
+    /// As a ring says it that does not allow the operation: the request is carried out without.
+    private static var refusal: Int32 { -EACCES }
 
     // MARK: Answers
 
     /// Queues an operation that is carried out as whom the thread works now.
     private mutating func enqueueAsDriver(_ operation: IOOperation, _ request: inout FuseRequest) -> FuseStep {
-        if case .pending = enqueue(operation, &request) { return .submitting }
-        // Later, the thread would be somebody else.
-        request.stalledOperation = nil
-        files.becomeServer()
-        return answer(&request, files.finish(&request, result: -ENOMEM))
+        let token = request.token &+ 1 << 32
+        guard engine.enqueue(operation, token: token) else {
+            // Later, the thread would be somebody else.
+            files.becomeServer()
+            return answer(&request, files.finish(&request, result: Self.refusal))
+        }
+        request.token = token
+        return .submitting
     }
 
     private mutating func enqueue(_ operation: IOOperation, _ request: inout FuseRequest) -> FuseStep {
@@ -275,6 +284,14 @@ public import Virtio
 extension FuseServer: Sendable where Files: Sendable & ~Copyable, Engine: Sendable & ~Copyable {}
 
 extension FuseCall {
+    /// Its operation may be handed to the kernel as the driver's user.
+    var makesName: Bool {
+        switch self {
+        case .makeDirectory, .symlink: true
+        default: false
+        }
+    }
+
     /// It would change the directory, whatever it says.
     var changesFiles: Bool {
         switch self {

@@ -16,7 +16,8 @@ public struct ShareCounts: Sendable, Equatable {
 
 /// One share and its driver, as all loops of a worker see it: tables, root, options.
 ///
-/// Any thread may call it. Locks are held for a few stores and never over a system call.
+/// Any thread may call it. Locks are held for a few stores, but for that of files on their way into custody, which is
+/// held over the call that puts them there.
 public final class ShareSession: Sendable {
     public let description: ShareDescription
     private let memory: ShareMemory

@@ -71,6 +71,9 @@ public struct CustodyWorker: ~Copyable {
         _ = try taking("SIGBUS") { () throws(Errno) in try SharedMemoryGuard.install(event: memoryLoss) }
         _ = try taking("fatal signals") { () throws(Errno) in try noteFatalSignals() }
         for number in [channel] + rings { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
+        // A share's modes are its driver's. The kernel's threads that carry out for a ring have this mask, too: each
+        // takes that of the loop at its own start, which may be long before the loop has made one for itself.
+        if directory != nil { umask(0) }
         self.directory = try Self.settle(directory, confinement, log)
         link = SupervisorLink(channel: CustodyChannel(owning: OwnedFD(owning: channel)), log: log)
         self.signals = signals

@@ -29,6 +29,7 @@ struct DiskService<Backend: StorageBackend & ~Copyable & Sendable>: ~Copyable, L
     mutating func submit() { backend.submit() }
     mutating func runDeferredWork() { backend.runDeferredWork() }
     mutating func nextCompletion() -> IOCompletion? { backend.nextCompletion() }
+    mutating func settle() {}
     mutating func releaseCompletions() { backend.releaseCompletions() }
     var pollDescriptors: [Int32] { backend.pollDescriptors }
     var faults: StorageFaults { backend.faults }

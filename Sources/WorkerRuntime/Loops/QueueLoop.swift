@@ -98,6 +98,7 @@ struct QueueReport: Sendable {
         if service.queuedCount > 0 { service.submit() }
         service.runDeferredWork()
         if reap() { worked = true }
+        service.settle()
         split.publish(service, &office)
         packed.publish(service, &office)
         service.releaseCompletions()
@@ -108,7 +109,7 @@ struct QueueReport: Sendable {
     /// Hands over what is ready: started operations to the kernel, finished requests to the guest.
     private mutating func park() {
         if service.queuedCount > 0 { service.submit() }
-        service.runDeferredWork()
+        service.settle()
         split.publish(service, &office)
         packed.publish(service, &office)
         service.releaseCompletions()
@@ -235,6 +236,8 @@ extension QueueLoop where Service: ~Copyable {
     private mutating func resume() -> LoopReply {
         guard isHolding else { return .done }
         let reply = watchService()
+        // Nobody may be listening: whoever takes a freeze back has given up waiting.
+        if case .refused(let reason) = reply { office.log.error("\(reason)") }
         isHolding = false
         startWaiting()
         return reply

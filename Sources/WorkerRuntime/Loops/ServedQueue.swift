@@ -30,6 +30,8 @@ protocol LoopService: ~Copyable, Sendable {
     mutating func runDeferredWork()
     /// Takes the next completion, or nil.
     mutating func nextCompletion() -> IOCompletion?
+    /// Does what must be done before answers are shown.
+    mutating func settle()
     /// Lets go of the completions taken so far: what they finished has been published.
     mutating func releaseCompletions()
     /// Readable when completions wait; none where everything finishes at once.

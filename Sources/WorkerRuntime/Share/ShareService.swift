@@ -69,10 +69,8 @@ struct ShareService<Transport: ShareTransport, Engine: IOEngine & ~Copyable & Se
     mutating func takeUp() -> Int { server.takeUp() }
     var queuedCount: Int { server.queuedCount }
     mutating func submit() { server.submit() }
-    mutating func runDeferredWork() {
-        server.runDeferredWork()
-        server.tidy()
-    }
+    mutating func runDeferredWork() { server.runDeferredWork() }
+    mutating func settle() { server.tidy() }
     mutating func nextCompletion() -> IOCompletion? { server.nextCompletion() }
     mutating func releaseCompletions() { server.releaseCompletions() }
     var pollDescriptors: [Int32] { server.pollDescriptor.map { [$0] } ?? [] }

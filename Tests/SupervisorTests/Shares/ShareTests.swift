@@ -62,7 +62,10 @@ import Testing
             let line = [UInt8](repeating: UInt8(round), count: 100)
             #expect(try mount.client.write(line, kept.node, open.handle, at: UInt64(100 * round)) == 100)
             #expect(try mount.client.attributes(of: folder.node).inode == folder.attributes.inode)
-            let made = try mount.client.makeDirectory(name("made \(round)"), in: folder.node, mode: 0o755)
+            // The kernel's thread that makes it has been started for this.
+            #expect(throws: FileError.refused(.noEntry)) { try mount.client.unlink(name("none"), in: folder.node) }
+            let made = try mount.client.makeDirectory(name("made \(round)"), in: folder.node, mode: 0o777)
+            #expect(made.attributes.mode & 0o7777 == 0o777, "the worker's mask is no matter of the guest's")
             #expect(made.node != folder.node && made.node != kept.node)
             #expect(isLocked("\(tree)/folder/kept"))
         }

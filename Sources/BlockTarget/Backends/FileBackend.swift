@@ -88,8 +88,9 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     public mutating func submit() { engine.submit() }
     @inlinable
     public mutating func nextCompletion() -> IOCompletion? {
-        if let completion = engine.nextCompletion() { return completion }
-        return flusher?.nextCompletion()
+        // First: a busy engine always has more than is taken in one turn.
+        if let completion = flusher?.nextCompletion() { return completion }
+        return engine.nextCompletion()
     }
     @inlinable
     public mutating func runDeferredWork() { engine.runDeferredWork() }
