@@ -68,10 +68,7 @@ struct RestrictionTests {
         }
         #expect(flock(rival.number, LOCK_EX | LOCK_NB) != 0, "the ring keeps it open")
         try work(open())
-        // A process that a test beside this one starts has all files until it becomes another program.
-        let end = monotonicNanoseconds() + 20_000_000_000
-        while flock(rival.number, LOCK_EX | LOCK_NB) != 0, monotonicNanoseconds() < end { pause(milliseconds: 1) }
-        #expect(flock(rival.number, LOCK_EX | LOCK_NB) == 0)
+        #expect(comesToLock(rival.number))
     }
 
     /// Asks for an operation on a file that is not open, and waits for the answer.

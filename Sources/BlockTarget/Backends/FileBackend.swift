@@ -50,10 +50,9 @@ public struct FileBackend<Engine: IOEngine & ~Copyable>: ~Copyable, StorageBacke
     /// - Parameter access: to files that stay open for as long as the backend lives.
     /// - Throws: when there is no memory for the bounce buffers.
     public init(
-        _ access: ImageAccess, engine: consuming Engine, flusher: Flusher? = nil,
-        meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
+        _ access: ImageAccess, engine: consuming Engine, meter: consuming FaultMeter = FaultMeter(nil, loop: 0)
     ) throws(Errno) {
-        try self.init(access, keepingOpen: nil, engine, nil, flusher, meter)
+        try self.init(access, keepingOpen: nil, engine, nil, nil, meter)
     }
 
     private init(

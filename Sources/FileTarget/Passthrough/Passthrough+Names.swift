@@ -199,14 +199,7 @@ extension Passthrough {
     mutating func rename(
         _ name: FuseName, to parent: UInt64, _ newName: FuseName, _ flags: UInt32, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
-        let from = try hold(request.node)
-        let to: HeldNode
-        do throws(Errno) {
-            to = try hold(parent)
-        } catch {
-            drop(from)
-            throw error
-        }
+        let (from, to) = try holdBoth(request.node, parent)
         // A whiteout is a new file: the driver's user's.
         if flags & 4 != 0 {
             do throws(Errno) {
@@ -235,14 +228,7 @@ extension Passthrough {
     }
 
     mutating func link(_ node: UInt64, _ name: FuseName, _ request: inout FuseRequest) throws(Errno) -> FileResult {
-        let from = try hold(node)
-        let directory: HeldNode
-        do throws(Errno) {
-            directory = try hold(request.node)
-        } catch {
-            drop(from)
-            throw error
-        }
+        let (from, directory) = try holdBoth(node, request.node)
         credentials.becomeServer()
         if usesEngine, !request.avoidsEngine {
             request.hold(directory, from, making: true)
@@ -262,6 +248,16 @@ extension Passthrough {
         }
         if result != 0 { throw .current }
         return told(entry(unsafe try find(request.node, directory.fd, name.bytes)))
+    }
+
+    private mutating func holdBoth(_ first: UInt64, _ second: UInt64) throws(Errno) -> (HeldNode, HeldNode) {
+        let held = try hold(first)
+        do throws(Errno) {
+            return (held, try hold(second))
+        } catch {
+            drop(held)
+            throw error
+        }
     }
 
     /// Names change by an operation of the engine, whose completion outlives this process, where that was asked for.

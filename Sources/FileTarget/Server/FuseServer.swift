@@ -201,38 +201,42 @@ public import Virtio
         files.becomeServer()
         if isTaken { return nil }
         engine.takeBack()
-        return answer(&request, files.finish(&request, result: Self.refusal))
+        return doWithoutEngine(&request)
     }
 
-    /// As a ring says it that does not allow the operation: the request is carried out without.
-    private static var refusal: Int32 { -EACCES }
+    /// As if the ring did not allow the operation.
+    private mutating func doWithoutEngine(_ request: inout FuseRequest) -> FuseStep {
+        answer(&request, files.finish(&request, result: -EACCES))
+    }
 
     // MARK: Answers
 
     /// Queues an operation that is carried out as whom the thread works now.
     private mutating func enqueueAsDriver(_ operation: IOOperation, _ request: inout FuseRequest) -> FuseStep {
+        if tryToEnqueue(operation, &request) { return .submitting }
+        // Later, the thread would be somebody else.
+        files.becomeServer()
+        return doWithoutEngine(&request)
+    }
+
+    /// - Returns: false when there is no room.
+    private mutating func tryToEnqueue(_ operation: IOOperation, _ request: inout FuseRequest) -> Bool {
+        // Each operation has a name of its own, so that a late completion is not taken for a newer one's.
         let token = request.token &+ 1 << 32
-        guard engine.enqueue(operation, token: token) else {
-            // Later, the thread would be somebody else.
-            files.becomeServer()
-            return answer(&request, files.finish(&request, result: Self.refusal))
-        }
+        guard engine.enqueue(operation, token: token) else { return false }
         request.token = token
-        return .submitting
+        return true
     }
 
     private mutating func enqueue(_ operation: IOOperation, _ request: inout FuseRequest) -> FuseStep {
-        // Each operation has a name of its own, so that a late completion is not taken for a newer one's.
-        let token = request.token &+ 1 << 32
-        if !engine.enqueue(operation, token: token) {
+        if !tryToEnqueue(operation, &request) {
             engine.submit()
-            guard engine.enqueue(operation, token: token) else {
+            guard tryToEnqueue(operation, &request) else {
                 request.stalledOperation = operation
                 return .stalled
             }
         }
         request.stalledOperation = nil
-        request.token = token
         return .pending
     }
 

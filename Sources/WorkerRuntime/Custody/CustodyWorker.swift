@@ -35,7 +35,8 @@ public struct WorkerBuild: Sendable {
 ///
 /// Start, recovery and upgrade are the same routine: a clean start takes up a device whose record is empty.
 ///
-/// Threads: this one, which owns the channel, the connection and the session; the sentinel; and the loops.
+/// Threads: this one, which owns the channel, the connection and the session; the sentinel; and the loops, each of a
+/// disk with a thread for its FLUSHes.
 public struct CustodyWorker: ~Copyable {
     private let link: SupervisorLink
     private let directory: GivenDirectory?

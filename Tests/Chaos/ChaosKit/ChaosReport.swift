@@ -49,7 +49,8 @@ public struct ChaosReport: Sendable {
     public internal(set) var controls: [ControlRun] = []
     /// The slowest request while workers were killed, in nanoseconds.
     public internal(set) var slowest: UInt64 = 0
-    /// The slowest request from one upgrade until the next thing that happened, in nanoseconds.
+    /// The slowest request of each upgrade, in nanoseconds: from its beginning until all have completed that were under
+    /// way when it ended.
     public internal(set) var slowestOfUpgrades: [UInt64] = []
     /// From the freeze of a worker until its successor takes requests, in nanoseconds.
     public internal(set) var pauses: [UInt64] = []
@@ -93,6 +94,8 @@ public struct ChaosReport: Sendable {
         }
         findings.append("\(error)")
     }
+
+    mutating func note(slowest nanoseconds: UInt64) { slowest = max(slowest, nanoseconds) }
 
     mutating func fail(_ sentence: String) {
         errors += 1

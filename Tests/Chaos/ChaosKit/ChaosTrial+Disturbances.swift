@@ -46,7 +46,7 @@ extension ChaosTrial {
         _ = try waitForActive(&disk, after: 0, withStandby: true)
         control(load, watch, &report)
         try disturb(&disk, rig, load, watch, &report)
-        report.slowest = max(report.slowest, load.monitor.takeSlowest())
+        report.note(slowest: load.monitor.takeSlowest())
         _ = try waitForActive(&disk, after: 0, withStandby: true)
         control(load, watch, &report)
     }
@@ -84,7 +84,7 @@ extension ChaosTrial {
             if case .upgrade = disturbance {
                 victim = try waitForActive(&disk, after: victim, withStandby: true)
                 waitForMoment(load, &random)
-                report.slowest = max(report.slowest, load.monitor.takeSlowest())
+                report.note(slowest: load.monitor.takeSlowest())
                 _ = load.monitor.takeLongestPause()
                 let failure = try disk.upgrade(to: programs[report.upgrades % 2])
                 report.standstills.append(load.monitor.takeLongestPause())
@@ -92,7 +92,7 @@ extension ChaosTrial {
                 waitForCompletions(load, 2 * Self.depth)
                 let slowest = load.monitor.takeSlowest()
                 report.slowestOfUpgrades.append(slowest)
-                report.slowest = max(report.slowest, slowest)
+                report.note(slowest: slowest)
                 // From the freeze until the successor takes requests, as both have noted it.
                 if let gap = try disk.status(statistics: true).statistics?.lastGap, gap.cause == "hand-over" {
                     report.pauses.append(gap.nanoseconds)
