@@ -171,7 +171,7 @@ struct finding fence(struct place place) {
     need(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0, "prctl");
     close(fd);
     return found(granted && refused && count == WRITES ? HOLDS : FAILS,
-                 "gone after %.1f ms with %d of %d landed; refused %d times, granted after %.0f ms with %d landed", gone,
+                 "gone after %.1f ms, %d of %d landed; refused %d times, granted after %.0f ms, %d landed", gone,
                  landed_when_gone, WRITES, refused, granted, count);
 }
 
