@@ -38,7 +38,7 @@ let package = Package(
         .executable(name: "baton-worker", targets: ["baton-worker"]),
         .executable(name: "batond", targets: ["batond"]),
         .executable(name: "baton", targets: ["baton"]),
-        // Both for the benchmarks, a package of their own.
+        // The first two for the benchmarks, the third for the fuzzers: packages of their own.
         .library(name: "FrontendKit", targets: ["FrontendKit"]),
         .library(name: "Platform", targets: ["Platform"]),
         .library(name: "FuzzTargets", targets: ["FuzzTargets"]),

@@ -53,7 +53,7 @@ public import Virtio
     /// Takes up a queue.
     ///
     /// - Parameters:
-    ///   - ring: lies in `memory`; `resubmit` what its log had.
+    ///   - ring: lies in `memory`; `adopt` what its log had.
     ///   - records: of the operations under way.
     ///   - account: where it shows what it does.
     ///   - statistics: where it counts; nil: in memory of its own.

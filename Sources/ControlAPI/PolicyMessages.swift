@@ -19,9 +19,6 @@ public struct LimitInfo: Codable, Hashable, Sendable {
         self.bandwidth = bandwidth
         self.bandwidthBurst = bandwidthBurst
     }
-
-    /// Nothing is limited.
-    public var isEmpty: Bool { iops == nil && bandwidth == nil }
 }
 
 /// Other limits for a device.

@@ -7,13 +7,6 @@ public func monotonicNanoseconds() -> UInt64 {
     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
 }
 
-/// CPU time that the calling thread has used, in nanoseconds.
-public func threadCPUNanoseconds() -> UInt64 {
-    var now = timespec()
-    unsafe clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
-    return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
-}
-
 /// CPU time that all threads of a process have used, in nanoseconds; nil when there is no such process.
 public func processCPUNanoseconds(_ process: Int32) -> UInt64? {
     var clock = clockid_t()

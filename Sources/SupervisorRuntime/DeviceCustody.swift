@@ -20,6 +20,8 @@ final class DeviceCustody {
     var fallback: DeviceConfiguration?
     /// What of the configuration has no effect here, as sentences.
     var notices: [String] = []
+    /// Names of what the store has no room for.
+    var unkept: Set<String> = []
     private(set) var machine: DeviceMachine
     let record: SessionRecord
     private let recordFile: SharedFD
@@ -87,11 +89,11 @@ final class DeviceCustody {
         }
         machine = DeviceMachine(program: program, recordVersion: record.version)
         if let image { secure(image) }
-        site.store.put(recordFile.number, as: storeName("record"))
-        site.store.put(statisticsFile.number, as: storeName("statistics"))
-        site.store.put(listener.fd.number, as: storeName("listener"))
+        store(recordFile.number, as: "record")
+        store(statisticsFile.number, as: "statistics")
+        store(listener.fd.number, as: "listener")
         saveState()
-        site.store.put(stateFile.file.number, as: storeName("state"))
+        store(stateFile.file.number, as: "state")
     }
 
     /// Takes a device over from a supervisor that has died, with the workers that live.
@@ -123,7 +125,6 @@ final class DeviceCustody {
         } else {
             statisticsFile = try Self.makeStatistics(configuration)
             statistics = try Self.read(statisticsFile, configuration)
-            site.store.put(statisticsFile.number, as: "device/\(name)/statistics")
         }
         Self.killUnknownWorkers(of: state, from: found)
         let links = Self.links(of: state, from: found)
@@ -141,6 +142,7 @@ final class DeviceCustody {
         room = WorkerRoom(state.room, from: found)
         for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
+        if found["statistics"] !== statisticsFile { store(statisticsFile.number, as: "statistics") }
     }
 
     /// A worker that was started, and not noted, before the supervisor died: nobody may take the device up unknown to
@@ -208,9 +210,6 @@ final class DeviceCustody {
         }
     }
 
-    func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
-    private static func storeName(_ key: CustodyKey) -> String { "key/\(key.role.rawValue).\(key.index)" }
-
     func saveState() {
         let state = DeviceState(
             configuration: configuration, machine: machine, ringNumbers: links.mapValues(\.ringNumbers),
@@ -221,7 +220,7 @@ final class DeviceCustody {
     private func secure(_ image: SharedFD) {
         imageCustody = image
         isCold = !configuration.isReadOnly
-        site.store.put(image.number, as: storeName("image"))
+        store(image.number, as: "image")
     }
 
     /// What a worker may rely on before it is started: nobody else has the image, and nobody's requests are under way.
@@ -279,7 +278,7 @@ final class DeviceCustody {
             isConnected: machine.isConnected, takeOvers: machine.takeOverCount, connections: machine.connectionCount,
             generation: record.lastGeneration, completed: record.life(of: record.owner)?.returned ?? 0,
             upgrade: machine.upgrade?.phase.rawValue, lastDeath: machine.lastDeath, givenUp: record.givenUpCount,
-            notices: notices, statistics: statistics)
+            notices: notices + weaknesses, statistics: statistics)
     }
 
     /// The number of the worker that a report is about: of the one that has died, or that has the device.
@@ -454,7 +453,7 @@ extension DeviceCustody {
         case .store(let key): keep(arrived, under: key)
         case .drop(let key):
             custody[key] = nil
-            site.store.remove(storeName(Self.storeName(key)))
+            unstore(Self.storeName(key))
         case .kill(let id): links[id]?.process.send(signal: SIGKILL)
         case .forget(let id): forget(id)
         case .accept(let accepts): watchListener(accepts)
@@ -474,9 +473,7 @@ extension DeviceCustody {
     private func keep(_ descriptor: SharedFD?, under key: CustodyKey) {
         guard let descriptor else { return }
         custody[key] = descriptor
-        if !site.store.put(descriptor.number, as: storeName(Self.storeName(key))) {
-            note(.failed, "there is no room to keep \(key) outside of the supervisor: its death would disconnect")
-        }
+        store(descriptor.number, as: Self.storeName(key))
     }
 
     private func send(_ message: CustodyMessage, to id: DeviceMachine.WorkerID, _ key: CustodyKey?) {
@@ -505,7 +502,7 @@ extension DeviceCustody {
         }
         // Before the worker is there: a successor of ours that finds it without its channel closes it, and the worker
         // ends.
-        site.store.put(ours.number, as: storeName("worker/\(id)/channel"))
+        store(ours.number, as: "worker/\(id)/channel")
         let ringNumbers = rings.map(\.number)
         let room = try roomForWorker()
         let directory = try directoryForWorker()
@@ -532,7 +529,7 @@ extension DeviceCustody {
         links[id] = link
         images[id] = files
         isCold = false
-        site.store.put(link.process.pidfd.number, as: storeName("worker/\(id)/process"))
+        store(link.process.pidfd.number, as: "worker/\(id)/process")
         saveState()
         watch(.channel(device: configuration.name, id), link.channel.fd.number)
         watch(.process(device: configuration.name, id), link.process.pidfd.number)
@@ -561,8 +558,8 @@ extension DeviceCustody {
         unwatch(.process(device: configuration.name, id), link.process.pidfd.number)
         forgetThreads(of: link.process.pid)
         images[id] = nil
-        site.store.remove(storeName("worker/\(id)/channel"))
-        site.store.remove(storeName("worker/\(id)/process"))
+        unstore("worker/\(id)/channel")
+        unstore("worker/\(id)/process")
     }
 
     private func watchListener(_ accepts: Bool) {
@@ -581,11 +578,11 @@ extension DeviceCustody {
 
     private func dissolve() {
         watchListener(false)
-        for key in custody.keys { site.store.remove(storeName(Self.storeName(key))) }
+        for key in custody.keys { unstore(Self.storeName(key)) }
         custody = [:]
         // Rings are freed some time after they are closed: the image is free at once.
         for ring in rings { forgetFiles(ofRing: ring.number) }
-        for name in ["state", "record", "statistics", "listener", "image"] { site.store.remove(storeName(name)) }
+        for name in ["state", "record", "statistics", "listener", "image"] { unstore(name) }
         unsafe unlink(configuration.socketPath)
         closeRoom()
         site.workerGroups?.remove(device: configuration.name)

@@ -208,6 +208,8 @@ extension DeviceMachine {
             case upgrading, upgraded, rolledBack, failed, note, resizing, resized
             /// Requests wait for room on the host; none does any more.
             case outOfRoom, hasRoom
+            /// It is served, with less between it and a fault than there should be.
+            case weakened
         }
         public var kind: Kind
         /// The worker that it is about; nil for the device.

@@ -177,12 +177,14 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
         }
         configuration.serial = serial
     }
-    if let queues = try options.number(.queues, 1...WorkerConfiguration.maximumQueueCount) {
+    var hiprio = 0
+    if case .directory = configuration.storage { hiprio = 1 }
+    if let queues = try options.number(.queues, 1...WorkerConfiguration.maximumQueueCount - hiprio) {
         configuration.queueCount = queues
     }
     if case .directory = configuration.storage {
-        // hiprio comes before the request queues.
-        configuration.queueCount = min(configuration.queueCount + 1, WorkerConfiguration.maximumQueueCount)
+        // It comes before the request queues.
+        configuration.queueCount += hiprio
         if case .directory(_, let share) = configuration.storage {
             configuration.sandbox = share.isolation == .auto ? .auto : share.isolation == .namespace ? .on : .off
         }
@@ -197,7 +199,8 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
     if let threads = try options.number(.threads, 1...WorkerConfiguration.maximumQueueCount) {
         guard threads <= configuration.queueCount else {
             throw UsageError(
-                "--threads=\(threads) is more than the \(configuration.queueCount) queues there are: raise --queues")
+                "--threads=\(threads) is more than the \(configuration.queueCount) queues there are"
+                    + (hiprio == 0 ? "" : ", hiprio among them") + ": raise --queues")
         }
         configuration.threadCount = threads
     }

@@ -58,7 +58,8 @@ struct CreateDisk: ParsableCommand {
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
-        if (file == nil) != keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
+        if file == nil, !keepsNothing { throw ValidationError("Say what to serve: --file PATH") }
+        if file != nil, keepsNothing { throw ValidationError("Give --file PATH or --null, not both") }
     }
 
     private var disk: DiskParameters {
@@ -130,7 +131,7 @@ struct ListDevices: ParsableCommand {
             for device in devices {
                 rows.append([
                     device.disk.name, device.state, device.pid(of: "active"), device.pid(of: "standby"),
-                    device.disk.limit?.text ?? "-", device.disk.share?.directory ?? device.disk.file ?? "-",
+                    device.disk.limit?.text ?? "-", device.whatItServes,
                 ])
             }
             printText(table(rows), to: STDOUT_FILENO)
@@ -140,7 +141,7 @@ struct ListDevices: ParsableCommand {
 
 struct Status: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Say how devices are. Exit status 3 when one is not served.")
+        abstract: "Say how devices are. Exit status 3 when one has failed: no worker can have it.")
 
     @Argument(help: "The device; all if absent.")
     var name: String?
@@ -177,6 +178,12 @@ extension Status {
 }
 
 extension DeviceInfo {
+    /// The image or the directory, and where that is mounted; "-": nothing.
+    var whatItServes: String {
+        guard let share = disk.share else { return disk.file ?? "-" }
+        return share.directory + (share.mountPoint.map { " at \($0)" } ?? "")
+    }
+
     func pid(of phase: String) -> String { workers.first { $0.phase == phase }.map { "\($0.pid)" } ?? "-" }
 
     /// For people.

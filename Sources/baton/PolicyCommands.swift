@@ -71,7 +71,8 @@ struct Limit: ParsableCommand {
             What is given holds at once, what is not stays as it was; without any option the limits are shown. A limit \
             is held over every death and upgrade of a worker. Requests above it wait in the guest's queue: the guest \
             sees a slower disk, no errors. Reads and writes count together. Flushes and discards count as requests, \
-            not as bytes. A device of the configuration has what that says again after `baton reload`.
+            not as bytes. A device of the configuration has what that says again after `baton reload`, and after a \
+            restart of batond, an upgrade of the package included: write it there to keep it.
             """)
 
     @Argument(help: "The device.")
@@ -107,7 +108,8 @@ struct SetDevice: ParsableCommand {
         discussion: """
             --on-enospc=hold: a write that finds no room on the host waits until there is some; its guest sees a slow \
             request. --on-enospc=report: it is answered with an I/O error, also if it waits already. A device of the \
-            configuration has what that says again after `baton reload`.
+            configuration has what that says again after `baton reload`, and after a restart of batond, an upgrade of \
+            the package included: write it there to keep it.
             """)
 
     @Argument(help: "The device.")

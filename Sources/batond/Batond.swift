@@ -298,7 +298,7 @@ extension DeviceMachine.Report.Kind {
     fileprivate var level: Logger.Level {
         switch self {
         case .refused, .failed: .error
-        case .died, .rolledBack, .outOfRoom: .warning
+        case .died, .rolledBack, .outOfRoom, .weakened: .warning
         case .active, .upgraded, .created, .deleted: .notice
         default: .info
         }

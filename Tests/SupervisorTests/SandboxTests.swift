@@ -91,6 +91,23 @@ import Testing
         try supervisor.end()
     }
 
+    @Test func `a wall that could not be built is a notice of the device, and a warning`() throws {
+        guard canConfine else { return print("not tried: this takes root") }
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        var supervisor = try SupervisorProcess(
+            worker: WorkerProcess.executable, ["--worker-sandbox", "auto"],
+            startedBy: [
+                "/usr/bin/unshare", "--user", "--map-root-user", "--", "/bin/sh", "-c",
+                #"echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" "$@""#,
+            ], in: directory)
+        _ = try makeDisk(supervisor)
+        let info = try supervisor.wait("d", "a standby") { $0.isStaffed }
+        let sentence = "workers share the supervisor's user and PID namespaces"
+        #expect(info.notices?.contains { $0.hasPrefix(sentence) } == true, "\(info.notices ?? [])")
+        #expect(try supervisor.baton("events").output.contains("weakened"))
+        try supervisor.end()
+    }
+
     @Test func `a room ends with its device, and with all who know of it`() throws {
         guard canConfine else { return print("not tried: this takes root") }
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())

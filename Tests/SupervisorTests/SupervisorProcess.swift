@@ -111,5 +111,6 @@ struct SupervisorProcess: ~Copyable {
 extension DeviceInfo {
     var active: WorkerInfo? { workers.first { $0.phase == "active" } }
     var standby: WorkerInfo? { workers.first { $0.phase == "standby" } }
-    var isStaffed: Bool { active != nil && standby != nil }
+    /// One serves, one stands by, and whoever served before has been reaped, which may be after its heir has answered.
+    var isStaffed: Bool { active != nil && standby != nil && workers.count == 2 }
 }

@@ -40,7 +40,12 @@ extension Passthrough {
         case .setAttribute, .removeAttribute: try check(node, .ownership)
         case .getAttribute, .listAttributes, .getLock: try check(node, .read)
         case .setLock(let arguments, waits: _): try check(node, Self.wish(toLock: arguments))
-        default: break
+        // What anybody may, and what goes by an open file: that was looked at when it was opened. All of them, so that
+        // the next call that there will be has to say what it wants.
+        case .forget, .batchForget, .getAttributes, .statx, .readLink, .read, .write, .statistics, .release, .flush,
+            .synchronize, .readDirectory, .releaseDirectory, .synchronizeDirectory, .synchronizeAll, .access,
+            .allocate, .seek, .copyRange, .interrupt:
+            break
         }
     }
 

@@ -305,7 +305,11 @@ extension FuseCall {
         case .open(let arguments):
             arguments.flags & UInt32(O_ACCMODE | O_TRUNC) != 0
         case .access(let mask): mask & 2 != 0
-        default: false
+        // All of them, so that the next call that there will be has to say which it is.
+        case .lookUp, .forget, .batchForget, .getAttributes, .statx, .readLink, .read, .statistics, .release, .flush,
+            .synchronize, .openDirectory, .readDirectory, .releaseDirectory, .synchronizeDirectory, .synchronizeAll,
+            .getAttribute, .listAttributes, .getLock, .setLock, .seek, .interrupt:
+            false
         }
     }
 }

@@ -56,7 +56,7 @@ public final class ShareSession: Sendable {
     private struct FileUse: ~Copyable {
         var firstFree: UInt32 = 0
         var openFiles = 0
-        /// Slots of files that hold locks; the first `lockCount` count.
+        /// Slots of files that hold locks.
         var locks: [UInt32] = []
         var isTakenUp = false
     }

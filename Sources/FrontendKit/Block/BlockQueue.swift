@@ -122,9 +122,6 @@ internal import Platform
 
     /// Tells the device that completions are polled.
     public mutating func silenceInterrupts() { driver.silenceInterrupts() }
-
-    /// Kicks the device whatever it asked for.
-    public borrowing func kickAlways() { driver.endpoint.kick.signal() }
 }
 
 /// Where a slot's descriptors lie.

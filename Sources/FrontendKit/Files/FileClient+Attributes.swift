@@ -77,11 +77,6 @@ extension FileClient {
         FileSystemStatus(try call(.fileSystemStatus, node, [], answering: wire_fuse_statfs_out.self).st)
     }
 
-    /// Whether the caller may read (4), write (2), execute (1) it, by the device's own judgement (ACCESS).
-    public mutating func checkAccess(_ node: UInt64, mask: UInt32) throws(FileError) {
-        try call(.access, node, Self.bytes(of: wire_fuse_access_in(mask: mask, padding: 0)))
-    }
-
     // MARK: Extended attributes
 
     /// - Parameter flags: 0, or XATTR_CREATE (1), XATTR_REPLACE (2).
@@ -103,15 +98,6 @@ extension FileClient {
         return unsafe try perform(.getExtendedAttribute, node, arguments: arguments, answer: .data(capacity)) {
             unsafe Array($0)
         }
-    }
-
-    /// How long an attribute's value is.
-    public mutating func extendedAttributeSize(_ node: UInt64, _ name: [UInt8]) throws(FileError) -> Int {
-        let wire = wire_fuse_getxattr_in(size: 0, padding: 0)
-        return Int(
-            try call(
-                .getExtendedAttribute, node, wire, names: [name], answering: wire_fuse_getxattr_out.self
-            ).size)
     }
 
     /// The names of a node's extended attributes, in the device's order.

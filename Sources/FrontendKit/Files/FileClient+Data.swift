@@ -172,13 +172,6 @@ extension FileClient {
         try call(.setLock, node, Self.bytes(of: lock.wire(handle)))
     }
 
-    /// Begins to wait for a lock (SETLKW); see `finish`.
-    ///
-    /// - Returns: the request's number.
-    public mutating func beginLock(_ lock: Lock, _ node: UInt64, _ handle: UInt64) -> UInt64 {
-        begin(.setLockAndWait, node, arguments: Self.bytes(of: lock.wire(handle)))
-    }
-
     /// The lock that is in the way of another (GETLK); nil when none is.
     public mutating func conflict(
         with lock: Lock, _ node: UInt64, _ handle: UInt64

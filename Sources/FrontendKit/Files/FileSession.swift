@@ -103,12 +103,4 @@ extension FrontendBehaviour {
         features: VirtioFeatures.ring, protocolFeatures: [.mq, .logSharedMemory, .replyAck, .backendRequests, .status],
         acknowledgement: .memory, memoryMessages: .table(times: 1), enabling: .last, configurationSize: 60,
         usesInflight: false)
-
-    /// The same, and asks for everything else that a file system may offer.
-    public static let curiousFileSystem: FrontendBehaviour = {
-        var behaviour = qemuFileSystem
-        behaviour.protocolFeatures.formUnion([.configuration, .inflight])
-        behaviour.usesInflight = true
-        return behaviour
-    }()
 }

@@ -42,6 +42,8 @@ public struct WorkerSandbox: Sendable, Hashable {
 /// device passes on names its holder by a number in it: docs/decisions/custody/0015.
 final class WorkerRoom {
     private let room: ProcessRoom
+    static let advice = "See kernel.unprivileged_userns_clone, user.max_user_namespaces, and what AppArmor restricts"
+
     /// Workers in it can become user 1.
     let hasOwnUser: Bool
 
@@ -110,18 +112,18 @@ extension DeviceCustody {
             let new = try WorkerRoom(sandbox, isShare: configuration.share != nil)
             try? site.workerGroups?.take(new.pid, device: configuration.name)
             room = new
-            site.store.put(new.pidfd, as: storeName("room/process"))
-            site.store.put(new.lifeline, as: storeName("room/lifeline"))
+            store(new.pidfd, as: "room/process")
+            store(new.lifeline, as: "room/lifeline")
             if sandbox.user != nil, !new.hasOwnUser, configuration.share == nil {
-                note(.note, "workers keep the supervisor's user: it may not give them another")
+                note(.weakened, "workers keep the supervisor's user: it may not give them another")
             }
             return new
         } catch {
             let problem = SystemError(
                 cannot: "make", "namespaces for workers", error,
-                advice: "See kernel.unprivileged_userns_clone, user.max_user_namespaces, and what AppArmor restricts")
+                advice: WorkerRoom.advice)
             if sandbox.demand == .full { throw problem }
-            note(.note, "\(problem). Workers share the supervisor's user and PID namespaces")
+            note(.weakened, "\(problem). Workers share the supervisor's user and PID namespaces")
             return nil
         }
     }
@@ -129,7 +131,7 @@ extension DeviceCustody {
     func closeRoom() {
         room?.end()
         room = nil
-        for name in ["room/process", "room/lifeline"] { site.store.remove(storeName(name)) }
+        for name in ["room/process", "room/lifeline"] { unstore(name) }
     }
 
     // MARK: Sights of threads

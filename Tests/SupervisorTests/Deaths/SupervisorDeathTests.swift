@@ -114,7 +114,7 @@ import Testing
             #expect(try driver.read(sector: 8, count: 4096).data == data, "\(what)")
             #expect(try driver.write(data, sector: 16).status == .ok, "\(what)")
             let after = try supervisor.wait("d", "a standby") {
-                $0.isStaffed && $0.workers.count == 2 && $0.upgrade == nil
+                $0.isStaffed && $0.upgrade == nil
             }
             #expect(after.connections == 1 && after.problem == nil, "\(what): \(after)")
             if occasion == .create || occasion == .delete { try checkOther(other, what, supervisor) }
