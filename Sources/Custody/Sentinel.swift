@@ -16,6 +16,8 @@ public final class Sentinel: Sendable {
     private final class Orders: Sendable {
         let wakeUp: OwnedFD
         let wantsToHold = Atomic<Bool>(false)
+        /// Times that it was told to let go. Told to let go and to hold, it may be woken once.
+        let releases = Atomic<UInt64>(0)
         let predecessorDied = Atomic<Bool>(false)
         let failure = Atomic<Int32>(0)
 
@@ -61,23 +63,27 @@ public final class Sentinel: Sendable {
     /// Lets go of the mutex.
     public func release() {
         orders.wantsToHold.store(false, ordering: .releasing)
+        orders.releases.add(1, ordering: .releasing)
         signalEvent(orders.wakeUp.number)
     }
 
     private static func run(_ record: SessionRecord, _ orders: Orders, acquired: Int32) {
         var holds = false
+        var releases: UInt64 = 0
         while true {
             waitForEvent(orders.wakeUp.number)
-            let wants = orders.wantsToHold.load(ordering: .acquiring)
-            if wants, !holds {
+            let newReleases = orders.releases.load(ordering: .acquiring)
+            if newReleases != releases, holds {
+                _ = unsafe clinux_sentinel_unlock(record.sentinel)
+                holds = false
+            }
+            releases = newReleases
+            if !holds, orders.wantsToHold.load(ordering: .acquiring) {
                 let result = unsafe clinux_sentinel_lock(record.sentinel)
                 holds = result == 0 || result == EOWNERDEAD
                 orders.predecessorDied.store(result == EOWNERDEAD, ordering: .releasing)
                 orders.failure.store(holds ? 0 : result, ordering: .releasing)
                 signalEvent(acquired)
-            } else if !wants, holds {
-                _ = unsafe clinux_sentinel_unlock(record.sentinel)
-                holds = false
             }
         }
     }

@@ -446,6 +446,8 @@ extension DeviceCustody {
             do throws(SystemError) {
                 return .spawned(id, process: try spawn(id, program: program))
             } catch {
+                // Its number does not come again.
+                unstore("worker/\(id)/channel")
                 return .notSpawned(id, reason: "\(error)")
             }
         case .equip(let id): equip(id)

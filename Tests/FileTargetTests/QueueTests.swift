@@ -148,6 +148,43 @@ struct FuseQueueTests {
         #expect(try turn() == [unlock.head] + waiting)
     }
 
+    @Test func `a request that waits for a lock is not finished by the completion of an earlier one`() throws {
+        var description = ShareDescription(tag: "t")
+        description.hasPOSIXLocks = true
+        let bench = try QueueBench(description)
+        let (file, handle) = try bench.share.create("a")
+        func lock(_ opcode: Int, _ owner: UInt64, _ type: Int32) -> (head: UInt16, places: [(UInt64, Int)]) {
+            var lock = wire_fuse_lk_in()
+            (lock.fh, lock.owner) = (handle, owner)
+            lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(type), pid: 1)
+            return bench.submit(bench.header(opcode, file.nodeid, bench.share.bytes(lock)), cut: 4096, writable: [16])
+        }
+        func turn() throws -> [UInt16] {
+            _ = bench.queue.service(&bench.share.server)
+            _ = bench.queue.resumeWaiting(&bench.share.server)
+            bench.queue.publish()
+            var heads: [UInt16] = []
+            while let element = try bench.guest.takeUsed() { heads.append(element.head) }
+            return heads
+        }
+        let first = lock(WIRE_FUSE_SETLK, 1, F_WRLCK)
+        #expect(try turn() == [first.head])
+        let waiting = lock(WIRE_FUSE_SETLKW, 2, F_WRLCK)
+        #expect(bench.queue.service(&bench.share.server) == 1)
+        // As a worker that died may have left it, of a request that it has answered, with the sequence number that its
+        // record ends with.
+        let earlier = RequestToken(sequence: 0, queue: 1, head: waiting.head)
+        bench.queue.finish(token: earlier, result: 4096, &bench.share.server)
+        let stale = bench.queue.counts.staleCompletions
+        #expect(stale == 1)
+        #expect(try turn() == [])
+        let unlock = lock(WIRE_FUSE_SETLK, 1, F_UNLCK)
+        #expect(try turn() == [unlock.head, waiting.head])
+        #expect(Array(bench.read(waiting.places)[4..<8]) == [0, 0, 0, 0])
+        let outstanding = bench.queue.outstanding
+        #expect(outstanding == 0)
+    }
+
     @Test("a chain that makes no sense comes back empty, and the queue goes on")
     func broken() throws {
         let bench = try QueueBench()

@@ -21,6 +21,21 @@ import Testing
         #expect(seconds { LoopWatch.Look(turns: $0, isResting: false, hasArrivals: true) } == nil)
     }
 
+    @Test func `whoever goes from one request to the next is alive, however long a round takes`() {
+        #expect(
+            seconds {
+                LoopWatch.Look(
+                    turns: 7, handling: HandledRequest(queue: 1, slot: UInt16($0 / 8)), isResting: false,
+                    hasArrivals: true)
+            } == nil)
+    }
+
+    @Test func `whoever handles one request for ever is hung`() {
+        let handling = HandledRequest(queue: 1, slot: 3)
+        #expect(
+            seconds { _ in LoopWatch.Look(turns: 7, handling: handling, isResting: false, hasArrivals: true) } == 10)
+    }
+
     @Test func `whoever sleeps with nothing to do is idle`() {
         #expect(seconds { _ in LoopWatch.Look(turns: 7, isResting: true, hasArrivals: false) } == nil)
     }

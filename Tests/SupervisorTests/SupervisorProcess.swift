@@ -105,6 +105,18 @@ struct SupervisorProcess: ~Copyable {
             }
         }
         program.stop()
+        try waitForKeeper()
+    }
+
+    /// The keeper ends when it has nothing more to keep: what no device was let go with would stay for ever.
+    private func waitForKeeper() throws {
+        let end = monotonicNanoseconds() + 60_000_000_000
+        while (try? UnixStream(connectingTo: keeperSocket, milliseconds: 1_000)) != nil {
+            guard monotonicNanoseconds() < end else {
+                throw SystemError(cannot: "end", "the keeper", nil, advice: "Something is kept of no device")
+            }
+            pause(milliseconds: 5)
+        }
     }
 }
 

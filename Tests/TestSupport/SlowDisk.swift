@@ -46,6 +46,9 @@ public final class SlowDisk: Sendable {
     /// Answers those that are held, and all that come.
     public func release(_ request: Request) { file.release(request) }
 
+    /// Answers those that are held, and holds what comes.
+    public func answerHeld(_ request: Request) { file.answerHeld(request) }
+
     /// How many are held.
     public func heldCount(_ request: Request) -> Int { file.heldCount(request) }
 
@@ -123,6 +126,14 @@ private final class SlowFile: Sendable {
     func release(_ request: SlowDisk.Request) {
         state.withLock { state in
             let answers = state.held.removeValue(forKey: request) ?? []
+            state.waiting += answers.map { Answer(due: 0, bytes: $0) }
+        }
+        signalEvent(news.number)
+    }
+
+    func answerHeld(_ request: SlowDisk.Request) {
+        state.withLock { state in
+            let answers = state.held.updateValue([], forKey: request) ?? []
             state.waiting += answers.map { Answer(due: 0, bytes: $0) }
         }
         signalEvent(news.number)

@@ -87,7 +87,8 @@ public import Uring
 
     public mutating func start(_ call: borrowing FuseCall, _ request: inout FuseRequest) -> FileResult {
         do throws(Errno) {
-            if !session.hasIdentityIDs { try checkStrangers(call, request) }
+            // One that has happened was allowed, and has changed what would be looked at.
+            if !session.hasIdentityIDs, !request.hasHappened { try checkStrangers(call, request) }
             return try startNames(call, &request)
         } catch {
             return .failed(error)

@@ -323,6 +323,8 @@ public import Virtio
             carryOut(unsafe server.endWait(of: &slot.pointee, Errno(rawValue: ENOLCK)), head, &server)
         case .waiting:
             records.begin(head)
+            // The completion of a request that had this slot before may be there yet: it is not this one's.
+            unsafe storage.slots[Int(head)].token &+= 1 << 32
             waiting.putLast(head, storage)
         }
     }

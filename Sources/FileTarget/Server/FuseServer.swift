@@ -82,6 +82,7 @@ public import Virtio
     ) -> FuseStep {
         request.take(segments)
         request.avoidsEngine = avoidsEngine
+        request.hasHappened = adoption != nil
         request.unique = 0
         var header = wire_fuse_in_header()
         let headerBytes = MemoryLayout<wire_fuse_in_header>.size
@@ -140,7 +141,7 @@ public import Virtio
         if case .read(let arguments) = call { request.aimAtAnswer(count: Int(arguments.size)) }
         if description.isReadOnly, call.changesFiles { return fail(&request, Errno(rawValue: EROFS)) }
         // What the server has queued must not be handed over while the thread is the driver's user.
-        if call.makesName, !engine.submitAll() { request.avoidsEngine = true }
+        if call.makesName, adoption == nil, !engine.submitAll() { request.avoidsEngine = true }
         let result = files.start(call, &request)
         guard let adoption else { return answer(&request, result) }
         switch result {

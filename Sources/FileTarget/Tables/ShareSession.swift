@@ -210,6 +210,8 @@ public final class ShareSession: Sendable {
         for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) && files.kind(of: slot) == .node {
             releaseFile(slot: slot)
         }
+        // Nobody may come for long, and custody has locks of the last ones until then.
+        settle()
         forgottenCount.add(1, ordering: .relaxed)
     }
 

@@ -47,7 +47,8 @@ extension DeviceCustody {
         for loop in current.loops.indices {
             let sight = record.loop(loop)
             let look = LoopWatch.Look(
-                turns: sight.turns, isResting: sight.isResting, hasArrivals: hasArrivals(loop, current.pollers[loop]))
+                turns: sight.turns, handling: sight.handling, isResting: sight.isResting,
+                hasArrivals: hasArrivals(loop, current.pollers[loop]))
             let stuck = current.loops[loop].observe(look, at: now, limit: limit)
             guard stuck >= limit, !waitsForStorage(loop, link) else { continue }
             // Before it is killed: its successor must know that it was no kill from outside.

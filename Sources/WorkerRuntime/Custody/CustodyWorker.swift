@@ -152,13 +152,14 @@ public struct CustodyWorker: ~Copyable {
             populateProgram()
             var standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             link.tell(build.announcement)
+            var parked = ParkedLoops()
             while let claim = try awaitDevice(record, sentinel, &standby) {
                 journal.setGeneration(claim.generation)
                 // What workers share is made by the first one that has the device.
                 var ready = try standby.take() ?? Standby(configuration, takeOver, signals: signals.number, log)
                 ready.forgetOldSession()
                 var tenure = try Tenure(claim, configuration, takeOver, ready, log)
-                let isOver = try serve(&tenure)
+                let isOver = try serve(&tenure, &parked)
                 if isOver { return }
                 // First the device, for which a guest waits. What comes after has time: this process's threads and the
                 // supervisor's would take the CPU that the successor needs. Its `active` may be heard before this.
@@ -171,6 +172,7 @@ public struct CustodyWorker: ~Copyable {
                     deferProcess()
                     return
                 }
+                parked.add(tenure.loops)
                 standby = try Standby(ifPossible: configuration, takeOver, signals: signals.number, log)
             }
         } catch {
@@ -259,7 +261,7 @@ public struct CustodyWorker: ~Copyable {
     /// Serves the device.
     ///
     /// - Returns: false when it was given up and this worker goes on living; true when this worker is to end.
-    private borrowing func serve(_ tenure: inout Tenure) throws -> Bool {
+    private borrowing func serve(_ tenure: inout Tenure, _ parked: inout ParkedLoops) throws -> Bool {
         link.tell(CustodyMessage(.active, value: tenure.generation, text: tenure.summary))
         while true {
             let numbers = [tenure.connectionNumber, tenure.channelNumber, memoryLoss.fd.number]
@@ -268,14 +270,17 @@ public struct CustodyWorker: ~Copyable {
                 tenure.finish()
                 return true
             case .order(.freeze):
-                guard let reason = tenure.freeze() else { return false }
+                guard let reason = parked.refusal ?? tenure.freeze() else { return false }
                 log.warning("the device is not given up: \(reason)")
                 link.tell(CustodyMessage(.busy, text: reason))
             case .order(.connection): try tenure.takeConnection()
             case .order(.resize(let bytes, let isShrinking)): tenure.resize(to: bytes, isShrinking: isShrinking)
             case .order: break
             case .other:
-                if tenure.hasJustSettled() { link.tell(CustodyMessage(.settled)) }
+                if tenure.hasJustSettled() {
+                    link.tell(CustodyMessage(.settled))
+                    parked.end()
+                }
                 if memoryLoss.clear() {
                     tenure.disconnect("the front-end has taken away memory that it shares")
                 } else {
@@ -283,6 +288,26 @@ public struct CustodyWorker: ~Copyable {
                 }
             }
         }
+    }
+}
+
+/// Loops of tenures that were given up and came back. Their threads live until nothing is under way that they have
+/// handed to the kernel, which would cancel it: until the present tenure has nothing left of those before it.
+private struct ParkedLoops: ~Copyable {
+    private var tenures: [[LoopThread]] = []
+    /// Each keeps the guest's memory mapped, and files open.
+    private static let most = 3
+
+    /// Why the device is not given up now; nil: it may be.
+    var refusal: String? {
+        tenures.count < Self.most ? nil : "requests of before the last \(Self.most) failed upgrades are under way still"
+    }
+
+    mutating func add(_ loops: [LoopThread]) { tenures.append(loops) }
+
+    mutating func end() {
+        for loops in tenures { for loop in loops { _ = loop.stop() } }
+        tenures = []
     }
 }
 

@@ -12,7 +12,7 @@ struct Tenure: ~Copyable {
     /// What was found, for the log.
     let summary: String
     private let device: ServedDevice
-    private let loops: [LoopThread]
+    let loops: [LoopThread]
     private let record: SessionRecord
     private let link: SupervisorLink
     private let takeOver: TakeOver

@@ -23,6 +23,7 @@ struct DiskService<Backend: StorageBackend & ~Copyable & Sendable>: ~Copyable, L
     }
 
     var queueCount: Int { disk.queueCount }
+    static var startMayWait: Bool { false }
     mutating func prepare(queue: Int, size: Int) { readySlots.prepare(size, queue: queue) }
     mutating func takeUp() -> Int { backend.takeUp() }
     var queuedCount: Int { backend.queuedCount }

@@ -40,6 +40,8 @@ struct QueueReport: Sendable {
     private static var completionBatch: Int { 256 }
     /// How long to sleep when something must be tried again that nobody will wake us for.
     private static var retryMilliseconds: Int32 { 1 }
+    /// How long what a log has is started before what is finished is shown.
+    private static var startNanoseconds: UInt64 { 20_000_000 }
     /// How long a loop sleeps at most whose requests wait for a limit or for room on the host.
     private static var longestWaitMilliseconds: UInt64 { 100 }
 
@@ -106,16 +108,16 @@ struct QueueReport: Sendable {
         return worked
     }
 
-    /// Hands over what is ready: started operations to the kernel, finished requests to the guest.
     private mutating func park() {
-        if service.queuedCount > 0 { service.submit() }
-        service.settle()
-        split.publish(service, &office)
-        packed.publish(service, &office)
-        service.releaseCompletions()
+        handOver()
         // What the kernel finishes is the successor's business from now on. The kernel wakes this thread itself for the
         // work that it needs it for.
         for descriptor in service.pollDescriptors { office.poller.forget(descriptor) }
+        // So are kicks, and what the record says of this loop.
+        split.forgetKicks(office)
+        packed.forgetKicks(office)
+        account.rest(true)
+        account = LoopAccount(nil, ring: office.index, poller: office.poller.number)
         isHolding = true
     }
 
@@ -175,8 +177,11 @@ extension QueueLoop where Service: ~Copyable {
             switch command {
             case .attach(let attachment):
                 let reply = attach(attachment)
-                if !isHolding { startWaiting() }
-                office.mailbox.answer(number, reply)
+                if isHolding || reply.isRefusal {
+                    office.mailbox.answer(number, reply)
+                } else {
+                    startWaiting { $0.answer(number, reply) }
+                }
             case .prepare(let queue, let size):
                 service.prepare(queue: queue, size: size)
                 office.mailbox.answer(number, .done)
@@ -206,8 +211,7 @@ extension QueueLoop where Service: ~Copyable {
                 record?.noteThread(currentThreadNumber(), ring: office.index)
                 account.rest(false)
                 isHolding = false
-                startWaiting()
-                office.mailbox.answer(number, .began(at: monotonicNanoseconds()))
+                startWaiting { $0.answer(number, .began(at: monotonicNanoseconds())) }
             case .settle: settleCommand = number
             case .park:
                 if !isHolding { park() }
@@ -236,10 +240,14 @@ extension QueueLoop where Service: ~Copyable {
     private mutating func resume() -> LoopReply {
         guard isHolding else { return .done }
         let reply = watchService()
+        split.watchKicks(office)
+        packed.watchKicks(office)
+        account = LoopAccount(record, ring: office.index, poller: office.poller.number)
+        account.rest(false)
         // Nobody may be listening: whoever takes a freeze back has given up waiting.
         if case .refused(let reason) = reply { office.log.error("\(reason)") }
         isHolding = false
-        startWaiting()
+        startWaiting { _ in }
         return reply
     }
 
@@ -253,9 +261,33 @@ extension QueueLoop where Service: ~Copyable {
         return .done
     }
 
-    private mutating func startWaiting() {
-        split.startWaiting(&service)
-        packed.startWaiting(&service)
+    /// Starts what the logs of queues have. Where that may wait for the storage, for each of them, whoever waits for this
+    /// loop is answered before, and what is finished is shown meanwhile, so that a successor need not begin anew. Else
+    /// the requests go first: whoever is answered wakes up, and takes the CPU.
+    ///
+    /// - Parameter answer: called once.
+    private mutating func startWaiting(_ answer: (LoopMailbox) -> Void) {
+        if Service.startMayWait { answer(office.mailbox) }
+        while !startSome() {
+            account.turn()
+            handOver()
+        }
+        if !Service.startMayWait { answer(office.mailbox) }
+    }
+
+    /// - Returns: whether all of them are started.
+    private mutating func startSome() -> Bool {
+        let end = monotonicNanoseconds() + Self.startNanoseconds
+        return split.startWaiting(&service, until: end) && packed.startWaiting(&service, until: end)
+    }
+
+    /// Started operations to the kernel, finished requests to the guest.
+    private mutating func handOver() {
+        if service.queuedCount > 0 { service.submit() }
+        service.settle()
+        split.publish(service, &office)
+        packed.publish(service, &office)
+        service.releaseCompletions()
     }
 
     private func contains(_ queue: Int) -> Bool { split.contains(queue) || packed.contains(queue) }

@@ -231,12 +231,19 @@ extension QueueTable where Queue: ~Copyable {
     }
 
     /// Starts what the logs of queues have and the kernel has not. Nothing else may be taken before.
-    mutating func startWaiting(_ service: inout Queue.Service) {
+    ///
+    /// - Parameter end: when no more is to be begun with, in nanoseconds of CLOCK_MONOTONIC.
+    /// - Returns: whether all is started.
+    mutating func startWaiting(_ service: inout Queue.Service, until end: UInt64) -> Bool {
         for place in 0..<count {
-            let heads = unsafe places[place].waiting
-            unsafe places[place].waiting = []
-            unsafe places[place].queue.start(heads, &service)
+            while unsafe !places[place].waiting.isEmpty {
+                if monotonicNanoseconds() >= end { return false }
+                let heads = unsafe Array(places[place].waiting.prefix(Queue.Service.startMayWait ? 1 : .max))
+                unsafe places[place].waiting.removeFirst(heads.count)
+                unsafe places[place].queue.start(heads, &service)
+            }
         }
+        return true
     }
 
     /// Takes no more requests of a queue and lets go of it when it has finished, or takes that back.
@@ -285,19 +292,36 @@ extension QueueTable where Queue: ~Copyable {
         let old = unsafe places[place].signals
         if old.kick !== signals.kick {
             if let kick = old.kick { office.poller.forget(kick.number) }
-            if let kick = signals.kick {
-                do throws(Errno) {
-                    try office.poller.watch(kick.number, token: 0, edge: true)
-                } catch {
-                    office.log.error("cannot wait for kicks: \(error)", metadata: ["queue": "\(queue)"])
-                }
-            }
+            if let kick = signals.kick { watch(kick, of: queue, office) }
         }
         let callChanged = old.call !== signals.call
         unsafe places[place].signals = signals
         if callChanged {
             unsafe places[place].queue.setCall(signals.call?.number ?? -1)
             unsafe places[place].queue.interrupt()
+        }
+    }
+
+    private func watch(_ kick: SharedFD, of queue: Int, _ office: borrowing LoopOffice) {
+        do throws(Errno) {
+            try office.poller.watch(kick.number, token: 0, edge: true)
+        } catch {
+            office.log.error("cannot wait for kicks: \(error)", metadata: ["queue": "\(queue)"])
+        }
+    }
+
+    /// Nobody is woken by a kick any more, or again: what has come meanwhile wakes at once.
+    func forgetKicks(_ office: borrowing LoopOffice) {
+        for place in 0..<count {
+            if let kick = unsafe places[place].signals.kick { office.poller.forget(kick.number) }
+        }
+    }
+
+    func watchKicks(_ office: borrowing LoopOffice) {
+        for place in 0..<count {
+            if let kick = unsafe places[place].signals.kick {
+                unsafe watch(kick, of: places[place].queue.index, office)
+            }
         }
     }
 

@@ -15,6 +15,8 @@ protocol LoopService: ~Copyable, Sendable {
 
     /// Indices of queues are below it.
     var queueCount: Int { get }
+    /// To start a request may be to carry it out, in a system call that waits for the storage.
+    static var startMayWait: Bool { get }
 
     /// A queue with so many descriptors is to be attached later: sets its memory aside. Nobody waits now.
     mutating func prepare(queue: Int, size: Int)

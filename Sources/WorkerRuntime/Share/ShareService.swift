@@ -65,6 +65,7 @@ struct ShareService<Transport: ShareTransport, Engine: IOEngine & ~Copyable & Se
     }
 
     var queueCount: Int { session.description.requestQueueCount + 1 }
+    static var startMayWait: Bool { true }
     mutating func prepare(queue: Int, size: Int) { readySlots.prepare(size, queue: queue) }
     mutating func takeUp() -> Int { server.takeUp() }
     var queuedCount: Int { server.queuedCount }

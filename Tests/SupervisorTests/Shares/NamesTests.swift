@@ -84,6 +84,7 @@ import Testing
         let (calls, failures) = programs.end()
         #expect(failures.isEmpty, "seed \(seed), after \(calls) changes: \(failures)")
         #expect(calls > 0)
+        #expect(try supervisor.baton("umount", place).code == 0)
         try supervisor.end()
     }
 }
