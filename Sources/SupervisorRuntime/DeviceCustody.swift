@@ -41,7 +41,7 @@ final class DeviceCustody {
     private(set) var imageCustody: SharedFD?
     /// No worker of this device has ever run that we know of: what others left under way is waited for first.
     private var isCold = false
-    private var custody: [CustodyKey: SharedFD] = [:]
+    private(set) var custody: [CustodyKey: SharedFD] = [:]
     private(set) var links: [DeviceMachine.WorkerID: WorkerLink] = [:]
     /// The namespaces that the workers share; nil: those of the supervisor.
     var room: WorkerRoom?
@@ -143,6 +143,7 @@ final class DeviceCustody {
         for key in state.machine.keys { custody[key] = found[Self.storeName(key)] }
         custody[CustodyKey(.connection)] = found[Self.storeName(CustodyKey(.connection))]
         if found["statistics"] !== statisticsFile { store(statisticsFile.number, as: "statistics") }
+        forgetUnknown(found.keys)
     }
 
     /// A worker that was started, and not noted, before the supervisor died: nobody may take the device up unknown to
@@ -584,7 +585,7 @@ extension DeviceCustody {
         custody = [:]
         // Rings are freed some time after they are closed: the image is free at once.
         for ring in rings { forgetFiles(ofRing: ring.number) }
-        for name in ["state", "record", "statistics", "listener", "image"] { unstore(name) }
+        for name in Self.ownNames { unstore(name) }
         unsafe unlink(configuration.socketPath)
         closeRoom()
         site.workerGroups?.remove(device: configuration.name)

@@ -24,6 +24,17 @@ extension DeviceCustody {
         unkept.remove(name)
     }
 
+    /// Names of descriptors that the device has of its own, whatever it does.
+    static let ownNames = ["state", "record", "statistics", "listener", "image"]
+
+    /// Lets go of what a supervisor before has stored and not noted before it died: a worker that was not started yet,
+    /// a descriptor that the worker gives again.
+    func forgetUnknown(_ names: some Sequence<String>) {
+        var known = Set(Self.ownNames + WorkerRoom.names + custody.keys.map(Self.storeName))
+        for worker in machine.workers { known.formUnion(["worker/\(worker.id)/channel", "worker/\(worker.id)/process"]) }
+        for name in names where !known.contains(name) { unstore(name) }
+    }
+
     private static let unkeptWarning =
         "the supervisor alone has descriptors of this device: a restart or the death of it would disconnect the "
         + "front-end. Fewer devices, or devices of fewer queues, make room"

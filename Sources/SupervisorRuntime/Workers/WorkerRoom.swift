@@ -42,6 +42,8 @@ public struct WorkerSandbox: Sendable, Hashable {
 /// device passes on names its holder by a number in it: docs/decisions/custody/0015.
 final class WorkerRoom {
     private let room: ProcessRoom
+    /// Of its descriptors, in the store.
+    static let names = ["room/process", "room/lifeline"]
     static let advice = "See kernel.unprivileged_userns_clone, user.max_user_namespaces, and what AppArmor restricts"
 
     /// Workers in it can become user 1.
@@ -131,7 +133,7 @@ extension DeviceCustody {
     func closeRoom() {
         room?.end()
         room = nil
-        for name in ["room/process", "room/lifeline"] { unstore(name) }
+        for name in WorkerRoom.names { unstore(name) }
     }
 
     // MARK: Sights of threads
