@@ -4,6 +4,7 @@ internal import ControlAPI
 internal import Foundation
 internal import Glibc
 internal import Logging
+internal import NIOCore
 internal import Platform
 internal import SupervisorRuntime
 internal import Synchronization
@@ -92,6 +93,8 @@ struct Batond: ParsableCommand {
     }
 
     private func serve(_ log: Logger, _ journal: JournalSocket) throws {
+        // What was asked for makes sense, or nothing is begun with.
+        let (sandbox, access, metricsPlace) = (try sandbox(), try access(), try metricsPlace())
         raiseLimits()
         // Before any thread starts, so that all of them leave these signals to this one.
         let signals = try makeSignalDescriptor(for: [SIGTERM, SIGINT, SIGHUP])
@@ -101,7 +104,7 @@ struct Batond: ParsableCommand {
             workerGroups: workerCgroup.map { WorkerGroups(in: $0) })
         options.hangMilliseconds = hangLimit * 1000
         options.journal = journal.number
-        options.sandbox = try sandbox()
+        options.sandbox = sandbox
         options.sandbox.adviceForShares = adviceForShares
         let supervisor = try Supervisor(options)
         _ = supervisor.follow { event in
@@ -122,9 +125,13 @@ struct Batond: ParsableCommand {
         let service = ControlService(
             supervisor: supervisor, saved: saved, configured: configured, directory: stateDirectory, log: log,
             isStartedAgain: fdStore == .systemd, replace: { successor.call($0) })
-        let metrics = try startMetrics(supervisor)
+        let metrics = try metricsPlace.map { place in
+            try MetricsServer(
+                path: metricsSocket, access: place.access, address: place.address, supervisor: supervisor,
+                version: Self.configuration.version)
+        }
         if let metrics { log.info("metrics at \(metrics.places)") }
-        let server = try ControlServer(path: controlSocket, access: try access(), service: service)
+        let server = try ControlServer(path: controlSocket, access: access, service: service)
         log.info("listening at \(controlSocket)")
         ServiceManager.tell("READY=1")
         try keepWatchdogQuiet(supervisor)
@@ -156,7 +163,8 @@ struct Batond: ParsableCommand {
         }
     }
 
-    private func startMetrics(_ supervisor: Supervisor) throws -> MetricsServer? {
+    /// Where metrics are to be had; nil: nowhere.
+    private func metricsPlace() throws -> (access: SocketAccess, address: SocketAddress?)? {
         let address = try metricsListen.map { text in
             guard let address = MetricsServer.loopback(text) else {
                 throw ValidationError(
@@ -173,10 +181,7 @@ struct Batond: ParsableCommand {
             }
             access.group = group
         }
-        guard address != nil || metricsSocket != nil else { return nil }
-        return try MetricsServer(
-            path: metricsSocket, access: access, address: address, supervisor: supervisor,
-            version: Self.configuration.version)
+        return address == nil && metricsSocket == nil ? nil : (access, address)
     }
 
     private func makeStore() throws(SystemError) -> any FDStore {
