@@ -15,11 +15,11 @@ public struct ConfigurationText: Hashable, Sendable {
 
 /// A device that a configuration asks for.
 public struct ConfiguredDevice: Hashable, Sendable {
-    public var parameters: DiskParameters
+    public var parameters: DeviceParameters
     /// The file that asks for it.
     public var file: String
 
-    public init(parameters: DiskParameters, file: String) {
+    public init(parameters: DeviceParameters, file: String) {
         self.parameters = parameters
         self.file = file
     }
@@ -252,7 +252,7 @@ extension ConfigurationContent {
         guard devices.count < Self.maximumDevices else {
             return note(file, path, "there are more than \(Self.maximumDevices) devices")
         }
-        var device = DiskParameters(name: name, file: nil, queueSize: kind.standardQueueSize)
+        var device = DeviceParameters(name: name, file: nil, queueSize: kind.standardQueueSize)
         if kind == .share { device.share = ShareParameters(directory: "", tag: name) }
         let given = Set(content.map(\.key))
         applyDefaults(to: &device, but: given)
@@ -271,7 +271,7 @@ extension ConfigurationContent {
     }
 
     /// - Parameter given: keys that the device has itself.
-    private mutating func applyDefaults(to device: inout DiskParameters, but given: Set<String>) {
+    private mutating func applyDefaults(to device: inout DeviceParameters, but given: Set<String>) {
         let all = defaults.filter { $0.kind == device.kind }
         for entry in all.filter({ !$0.isOfKindAlone }) + all.filter(\.isOfKindAlone) {
             let name = entry.key.name
@@ -290,7 +290,7 @@ extension ConfigurationContent {
 
     /// What a device has to have, and what does not go together.
     private mutating func checkWhole(
-        _ device: DiskParameters, _ path: String, _ given: Set<String>, keepsNothing: Bool, _ file: String
+        _ device: DeviceParameters, _ path: String, _ given: Set<String>, keepsNothing: Bool, _ file: String
     ) {
         if device.kind == .share, !given.contains("directory") {
             note(file, path, "it does not say what to share", "add directory = \"/path/of/a/directory\"")

@@ -25,9 +25,9 @@ public struct ConfigurationKey: Sendable {
     /// For people, as a sentence.
     public let about: String
     /// What a device has; nil when it has not been given.
-    let get: @Sendable (DiskParameters) -> ReadValue?
+    let get: @Sendable (DeviceParameters) -> ReadValue?
     /// nil: what holds where the key is absent.
-    let set: @Sendable (inout DiskParameters, ReadValue?) -> Void
+    let set: @Sendable (inout DeviceParameters, ReadValue?) -> Void
 
     /// What it takes, for people.
     public var range: String { form.description }
@@ -62,7 +62,7 @@ extension ConfigurationKey {
     }
 
     /// What a device has of it, for people.
-    func text(of device: DiskParameters) -> String {
+    func text(of device: DeviceParameters) -> String {
         guard let value = get(device) else { return standard }
         return switch form {
         case .flag: "\(value.flag)"

@@ -17,7 +17,7 @@ public enum DeviceKind: String, Sendable, CaseIterable {
     var maximumQueues: Int { self == .disk ? 64 : 63 }
 }
 
-extension DiskParameters {
+extension DeviceParameters {
     public var kind: DeviceKind { share == nil ? .disk : .share }
 
     /// Where a file asks for it, such as `disk.db`.

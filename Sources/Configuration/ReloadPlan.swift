@@ -14,7 +14,7 @@ public struct ReloadPlan: Hashable, Sendable {
     /// A device some of whose keys can be changed while it runs.
     public struct Change: Hashable, Sendable {
         /// What it will be.
-        public var parameters: DiskParameters
+        public var parameters: DeviceParameters
         public var keys: [KeyChange]
     }
 
@@ -32,7 +32,7 @@ public struct ReloadPlan: Hashable, Sendable {
     /// - Parameters:
     ///   - running: all devices that there are. Those without an origin are left alone.
     ///   - wanted: with values spelt as those of `running` are.
-    public init(running: [DiskParameters], wanted: [ConfiguredDevice]) {
+    public init(running: [DeviceParameters], wanted: [ConfiguredDevice]) {
         let present = Dictionary(running.map { ($0.name, $0) }) { first, _ in first }
         for device in wanted {
             guard let now = present[device.parameters.name] else {
@@ -55,7 +55,7 @@ public struct ReloadPlan: Hashable, Sendable {
                 suggestion: "rename one of them, or end that one: baton delete \(name)"))
     }
 
-    private mutating func compare(_ now: DiskParameters, _ device: ConfiguredDevice) {
+    private mutating func compare(_ now: DeviceParameters, _ device: ConfiguredDevice) {
         let name = now.name
         guard now.kind == device.parameters.kind else {
             let asked = device.parameters.kind.rawValue
@@ -79,7 +79,7 @@ public struct ReloadPlan: Hashable, Sendable {
     }
 
     /// A new device's socket may be that of one that stays.
-    private mutating func checkSockets(_ running: [DiskParameters], _ wanted: [ConfiguredDevice]) {
+    private mutating func checkSockets(_ running: [DeviceParameters], _ wanted: [ConfiguredDevice]) {
         for device in added {
             let others = running.filter { $0.socket == device.parameters.socket && !removed.contains($0.name) }
             guard let other = others.first else { continue }

@@ -2,7 +2,7 @@
 
 /// Methods of the control socket.
 public enum ControlMethod: String, Sendable, CaseIterable {
-    /// Takes `DiskParameters`, gives a `DeviceInfo`.
+    /// Takes `DeviceParameters`, gives a `DeviceInfo`.
     case create
     /// Takes a `NameParameters`, gives an `Empty`.
     case delete
@@ -38,7 +38,7 @@ public enum ControlMethod: String, Sendable, CaseIterable {
 }
 
 /// A disk to be made.
-public struct DiskParameters: Codable, Hashable, Sendable {
+public struct DeviceParameters: Codable, Hashable, Sendable {
     /// 1 to 64 letters, digits, dots, dashes and underscores.
     public var name: String
     /// The image: a raw file or a block device; absent for a disk that keeps nothing.
@@ -143,7 +143,7 @@ public struct KillResult: Codable, Hashable, Sendable {
 public struct DeviceInfo: Codable, Hashable, Sendable {
     /// "serving", "waiting" for a front-end, "starting", or "failed".
     public var state: String
-    public var disk: DiskParameters
+    public var disk: DeviceParameters
     /// Why it is not served, or not well; absent when all is well.
     public var problem: String?
     public var workers: [WorkerInfo]
@@ -167,8 +167,8 @@ public struct DeviceInfo: Codable, Hashable, Sendable {
     public var statistics: StatisticsInfo?
 
     public init(
-        state: String, disk: DiskParameters, problem: String?, workers: [WorkerInfo], takeOvers: Int, connections: Int,
-        generation: UInt64, completed: UInt64, upgrade: String?, lastDeath: String?, givenUp: UInt64
+        state: String, disk: DeviceParameters, problem: String?, workers: [WorkerInfo], takeOvers: Int,
+        connections: Int, generation: UInt64, completed: UInt64, upgrade: String?, lastDeath: String?, givenUp: UInt64
     ) {
         self.state = state
         self.disk = disk

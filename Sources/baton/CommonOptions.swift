@@ -30,7 +30,7 @@ struct CommonOptions: ParsableArguments {
         }
     }
 
-    func apply(to device: inout DiskParameters) {
+    func apply(to device: inout DeviceParameters) {
         device.splitRings = splitRings ? true : nil
         device.pollMicroseconds = pollUs
         device.cpus = cpus.flatMap(cpuNumbers)

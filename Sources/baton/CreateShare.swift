@@ -88,7 +88,7 @@ struct CreateShare: ParsableCommand {
 
     @OptionGroup var connection: ConnectionOptions
 
-    private var device: DiskParameters {
+    private var device: DeviceParameters {
         var share = ShareParameters(directory: absolute(directory), tag: tag ?? name)
         (share.cache, share.xattrmap, share.inodeFileHandles) = (cache, xattrmap, inodeFileHandles)
         (share.translateUID, share.translateGID) = (translateUID, translateGID)
@@ -98,7 +98,7 @@ struct CreateShare: ParsableCommand {
         (share.securityLabel, share.flock, share.posixLock) = (asked(securityLabel), asked(flock), asked(posixLock))
         (share.allowDirectIO, share.noReaddirplus) = (asked(allowDirectIO), asked(noReaddirplus))
         share.noAnnounceSubmounts = asked(noAnnounceSubmounts)
-        var device = DiskParameters(
+        var device = DeviceParameters(
             name: name, file: nil, socket: socket.map(absolute), queues: queues, queueSize: queueSize,
             threads: threads, readOnly: readOnly)
         device.share = share

@@ -62,8 +62,8 @@ struct CreateDisk: ParsableCommand {
         if file != nil, keepsNothing { throw ValidationError("Give --file PATH or --null, not both") }
     }
 
-    private var disk: DiskParameters {
-        var disk = DiskParameters(
+    private var disk: DeviceParameters {
+        var disk = DeviceParameters(
             name: name, file: file.map(absolute), socket: socket.map(absolute), queues: queues, queueSize: queueSize,
             threads: threads, readOnly: readOnly, cache: cache, serial: serial, blockSize: blockSize)
         common.apply(to: &disk)
@@ -216,7 +216,7 @@ extension DeviceInfo {
     }
 }
 
-extension DiskParameters {
+extension DeviceParameters {
     /// What was asked for, behind the socket's path.
     fileprivate var accessDescription: String {
         let parts = [("mode", socketMode), ("owner", socketOwner), ("group", socketGroup)]

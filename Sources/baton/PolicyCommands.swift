@@ -21,7 +21,7 @@ struct ResourceOptions: ParsableArguments {
         }
     }
 
-    func apply(to device: inout DiskParameters) {
+    func apply(to device: inout DeviceParameters) {
         (device.cpuWeight, device.ioWeight) = (cpuWeight, ioWeight)
         device.memoryMax = memoryMax.flatMap { ByteCount($0) }.map { UInt64($0.bytes) }
     }
@@ -52,7 +52,7 @@ struct LimitOptions: ParsableArguments {
     private func bytes(_ text: String?) -> UInt64? { text.flatMap { ByteCount($0) }.map { UInt64($0.bytes) } }
 
     /// Of a device that is made: 0 is how `baton limit` says that there is none.
-    func apply(to device: inout DiskParameters) {
+    func apply(to device: inout DeviceParameters) {
         let limit = LimitInfo().changed(info)
         device.limit = limit == LimitInfo() ? nil : limit
     }

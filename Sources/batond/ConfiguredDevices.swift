@@ -110,7 +110,7 @@ extension ConfiguredDevices {
                 parameters.origin = asked.file
                 let device = try DeviceConfiguration(parameters, directory: directory)
                 try device.validate()
-                return ConfiguredDevice(parameters: DiskParameters(device), file: asked.file)
+                return ConfiguredDevice(parameters: DeviceParameters(device), file: asked.file)
             } catch {
                 let key = "\(asked.parameters.kind.rawValue).\(asked.parameters.name)"
                 problems.append(ConfigurationProblem(in: asked.file, key: key, "\(error)"))
@@ -121,9 +121,9 @@ extension ConfiguredDevices {
         return Asked(devices: devices, files: paths, warnings: configuration.problems)
     }
 
-    func running() -> [DiskParameters] {
+    func running() -> [DeviceParameters] {
         let statuses = Answer.wait { self.supervisor.status(nil, reply: $0) }
-        return ((try? statuses.get()) ?? []).map { DiskParameters($0.configuration) }
+        return ((try? statuses.get()) ?? []).map { DeviceParameters($0.configuration) }
     }
 }
 
@@ -156,7 +156,7 @@ extension ConfiguredDevices {
     }
 
     /// What of devices that are there, or will be, nobody can serve here, as sentences.
-    private func failures(of devices: [DiskParameters]) -> [String] {
+    private func failures(of devices: [DeviceParameters]) -> [String] {
         guard let reason = supervisor.whyNoShares else { return [] }
         return devices.filter { $0.share != nil }.map { "cannot serve \($0.name). \(reason)" }
     }
@@ -178,7 +178,7 @@ extension ConfiguredDevices {
     }
 
     /// - Returns: why there is no such device now, as a sentence; nil when there is one.
-    private func make(_ disk: DiskParameters) -> String? {
+    private func make(_ disk: DeviceParameters) -> String? {
         do throws(SupervisorError) {
             let device = try DeviceConfiguration(disk, directory: directory)
             _ = try Answer.wait { self.supervisor.create(device, isRestored: true, reply: $0) }.get()
@@ -189,7 +189,7 @@ extension ConfiguredDevices {
         }
     }
 
-    func save(_ disk: DiskParameters) {
+    func save(_ disk: DeviceParameters) {
         do {
             try saved.save(disk)
         } catch {
@@ -249,7 +249,7 @@ extension ConfiguredDevices {
         result.changed += change.keys.map { KeyChangeInfo($0, nil) }
     }
 
-    private func add(_ disk: DiskParameters, _ result: inout ReloadResult) {
+    private func add(_ disk: DeviceParameters, _ result: inout ReloadResult) {
         if !result.dryRun, let failure = make(disk) {
             result.failures.append(failure)
         } else {

@@ -51,7 +51,7 @@ struct ControlService: Sendable {
     ) throws(JSONRPC.Fault) -> (@Sendable () -> Void)? {
         switch method {
         case .create:
-            create(try JSONRPC.parameters(of: line, as: DiskParameters.self), id, caller)
+            create(try JSONRPC.parameters(of: line, as: DeviceParameters.self), id, caller)
         case .delete:
             let name = try JSONRPC.parameters(of: line, as: NameParameters.self).name
             supervisor.delete(name, sparesMounts: true) { result in
@@ -123,7 +123,7 @@ struct ControlService: Sendable {
         answer(.success(body), id, caller)
     }
 
-    private func create(_ asked: DiskParameters, _ id: Int?, _ caller: Caller) {
+    private func create(_ asked: DeviceParameters, _ id: Int?, _ caller: Caller) {
         var disk = asked
         disk.origin = nil
         let configuration: DeviceConfiguration

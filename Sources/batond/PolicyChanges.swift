@@ -22,13 +22,14 @@ extension ConfiguredDevices {
         queue.async { reply(self.change(asked.name) { $0.onEnospc = asked.onEnospc ?? $0.onEnospc }) }
     }
 
-    private func change(_ name: String, _ edit: (inout DiskParameters) -> Void) -> Result<DeviceInfo, SupervisorError> {
+    private func change(_ name: String, _ edit: (inout DeviceParameters) -> Void) -> Result<DeviceInfo, SupervisorError>
+    {
         Result { () throws(SupervisorError) in
             guard var disk = running().first(where: { $0.name == name }) else { throw .noSuchDevice(name) }
             edit(&disk)
             let device = try DeviceConfiguration(disk, directory: directory)
             try Answer.wait { self.supervisor.reconfigure(device, reply: $0) }.get()
-            save(DiskParameters(device))
+            save(DeviceParameters(device))
             guard let status = try Answer.wait({ self.supervisor.status(name, reply: $0) }).get().first else {
                 throw .noSuchDevice(name)
             }

@@ -14,7 +14,7 @@ struct SavedDevices: Sendable {
 
     private func file(_ name: String) -> URL { directory.appendingPathComponent("\(name).json") }
 
-    func save(_ disk: DiskParameters) throws {
+    func save(_ disk: DeviceParameters) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         try encoder.encode(disk).write(to: file(disk.name), options: .atomic)
@@ -25,11 +25,11 @@ struct SavedDevices: Sendable {
     }
 
     /// All of them; one that cannot be read is logged and left alone.
-    func load(_ log: Logger) -> [DiskParameters] {
+    func load(_ log: Logger) -> [DeviceParameters] {
         let files = (try? FileManager.default.contentsOfDirectory(at: directory, includingPropertiesForKeys: nil)) ?? []
         return files.filter { $0.pathExtension == "json" }.sorted { $0.path < $1.path }.compactMap { file in
             do {
-                return try JSONDecoder().decode(DiskParameters.self, from: try Data(contentsOf: file))
+                return try JSONDecoder().decode(DeviceParameters.self, from: try Data(contentsOf: file))
             } catch {
                 log.error("cannot read \(file.path): \(error)")
                 return nil

@@ -9,7 +9,7 @@ internal import Telemetry
 extension DeviceConfiguration {
     /// - Parameter directory: where the socket lies unless it is told.
     /// - Throws: `invalid` for what is no mode, user or group.
-    init(_ disk: DiskParameters, directory: String) throws(SupervisorError) {
+    init(_ disk: DeviceParameters, directory: String) throws(SupervisorError) {
         guard disk.cache == "direct" || disk.cache == "buffered" else {
             throw .invalid("the cache is direct or buffered, not '\(disk.cache)'")
         }
@@ -81,7 +81,7 @@ func userNumbers(_ name: String) -> (user: UInt32, group: UInt32)? {
     return unsafe getpwnam(name).map { (unsafe $0.pointee.pw_uid, unsafe $0.pointee.pw_gid) }
 }
 
-extension DiskParameters {
+extension DeviceParameters {
     init(_ configuration: DeviceConfiguration) {
         self.init(
             name: configuration.name, file: configuration.imagePath, socket: configuration.socketPath,
@@ -121,7 +121,7 @@ extension DeviceInfo {
             case (false, _): "failed"
             }
         self.init(
-            state: state, disk: DiskParameters(status.configuration), problem: status.problem,
+            state: state, disk: DeviceParameters(status.configuration), problem: status.problem,
             workers: status.workers.map {
                 WorkerInfo(id: $0.id, pid: $0.process, phase: $0.phase.rawValue, version: $0.version)
             }, takeOvers: status.takeOvers, connections: status.connections, generation: status.generation,

@@ -14,8 +14,8 @@ import Testing
         try TestFile.write(Array(text.utf8), to: path, at: 0)
     }
 
-    private func found(_ change: (inout DiskParameters) -> Void) -> [String] {
-        var disk = DiskParameters(name: "d", file: nil)
+    private func found(_ change: (inout DeviceParameters) -> Void) -> [String] {
+        var disk = DeviceParameters(name: "d", file: nil)
         change(&disk)
         return HostCheck.problems(of: ConfiguredDevice(parameters: disk, file: "a")).map(\.description)
     }

@@ -51,7 +51,7 @@ import Testing
             cpus = "1,3"
             """)
         #expect(configuration.problems.isEmpty, "\(configuration.problems)")
-        var db = DiskParameters(
+        var db = DeviceParameters(
             name: "db", file: "/srv/db.img", socket: "/run/db.sock", queues: 8, queueSize: 128, threads: 2,
             readOnly: true, cache: "buffered", serial: "DB 1", blockSize: 4096)
         (db.splitRings, db.pinMemory, db.pollMicroseconds, db.cpus) = (true, true, 0, [0, 2])
@@ -59,7 +59,7 @@ import Testing
         (db.cpuWeight, db.memoryMax, db.ioWeight) = (200, 64 << 20, 50)
         db.limit = LimitInfo(iops: 2000, bandwidth: 100 << 20, bandwidthBurst: 1 << 20)
         db.onEnospc = "hold"
-        var scratch = DiskParameters(name: "scratch", file: nil, queues: 4, cache: "buffered")
+        var scratch = DeviceParameters(name: "scratch", file: nil, queues: 4, cache: "buffered")
         scratch.socketMode = "0660"
         scratch.cpus = [1, 3]
         #expect(configuration.devices.map(\.parameters) == [db, scratch])

@@ -4,14 +4,14 @@ import Testing
 
 /// What a reload does, as a function of what runs and what is asked for.
 @Suite struct ReloadPlanTests {
-    private func disk(_ name: String, _ change: (inout DiskParameters) -> Void = { _ in }) -> DiskParameters {
-        var disk = DiskParameters(name: name, file: "/\(name).img", socket: "/\(name).sock")
+    private func disk(_ name: String, _ change: (inout DeviceParameters) -> Void = { _ in }) -> DeviceParameters {
+        var disk = DeviceParameters(name: name, file: "/\(name).img", socket: "/\(name).sock")
         disk.origin = "a"
         change(&disk)
         return disk
     }
 
-    private func plan(_ running: [DiskParameters], _ wanted: [DiskParameters]) -> ReloadPlan {
+    private func plan(_ running: [DeviceParameters], _ wanted: [DeviceParameters]) -> ReloadPlan {
         ReloadPlan(running: running, wanted: wanted.map { ConfiguredDevice(parameters: $0, file: "a") })
     }
 
@@ -97,7 +97,7 @@ import Testing
         #expect(plan.held.isEmpty)
     }
 
-    private func share(_ name: String, _ change: (inout DiskParameters) -> Void = { _ in }) -> DiskParameters {
+    private func share(_ name: String, _ change: (inout DeviceParameters) -> Void = { _ in }) -> DeviceParameters {
         disk(name) {
             $0.file = nil
             $0.share = ShareParameters(directory: "/\(name)", tag: name)

@@ -72,7 +72,7 @@ import Testing
             null = true
             """)
         #expect(configuration.problems.isEmpty, "\(configuration.problems)")
-        var home = DiskParameters(
+        var home = DeviceParameters(
             name: "home", file: nil, socket: "/run/home.sock", queues: 8, queueSize: 128, threads: 2, readOnly: true)
         var share = ShareParameters(directory: "/srv/home", tag: "my home")
         (share.cache, share.xattrmap, share.inodeFileHandles) = ("metadata", ":map::user.virtiofs.:", "mandatory")
@@ -85,12 +85,12 @@ import Testing
         (home.socketMode, home.socketOwner, home.socketGroup) = ("0660", "root", "0")
         (home.cpuWeight, home.memoryMax, home.ioWeight) = (200, 64 << 20, 50)
         // libvirt asks for 1024.
-        var plain = DiskParameters(name: "plain", file: nil, queues: 3, queueSize: 1024)
+        var plain = DeviceParameters(name: "plain", file: nil, queues: 3, queueSize: 1024)
         var other = ShareParameters(directory: "/srv/plain", tag: "plain")
         (other.cache, other.flock, other.xattr) = ("always", true, true)
         plain.share = other
         plain.socketMode = "0660"
-        var disk = DiskParameters(name: "d", file: nil, queues: 2, cache: "buffered")
+        var disk = DeviceParameters(name: "d", file: nil, queues: 2, cache: "buffered")
         disk.socketMode = "0660"
         #expect(configuration.devices.map(\.parameters) == [disk, home, plain])
     }

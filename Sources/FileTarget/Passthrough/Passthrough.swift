@@ -87,8 +87,9 @@ public import Uring
 
     public mutating func start(_ call: borrowing FuseCall, _ request: inout FuseRequest) -> FileResult {
         do throws(Errno) {
-            // One that has happened was allowed, and has changed what would be looked at.
-            if !session.hasIdentityIDs, !request.hasHappened { try checkStrangers(call, request) }
+            // Also of one that has happened, though that has changed what is looked at: whoever asked may have written
+            // another request over it since.
+            if !session.hasIdentityIDs { try checkStrangers(call, request) }
             return try startNames(call, &request)
         } catch {
             return .failed(error)

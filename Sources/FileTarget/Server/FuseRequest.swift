@@ -50,8 +50,6 @@ public import Virtio
     var killsIDs = false
     /// Times that the operation was tried again.
     var attempts: UInt8 = 0
-    /// What it asks for has happened: its worker died before it was answered.
-    var hasHappened = false
     /// The engine does not take what this would ask of it.
     var avoidsEngine = false
     /// Directories whose descriptors the operation uses.

@@ -82,7 +82,6 @@ public import Virtio
     ) -> FuseStep {
         request.take(segments)
         request.avoidsEngine = avoidsEngine
-        request.hasHappened = adoption != nil
         request.unique = 0
         var header = wire_fuse_in_header()
         let headerBytes = MemoryLayout<wire_fuse_in_header>.size

@@ -4,8 +4,8 @@ internal import Platform
 internal import Telemetry
 
 // Changes of a device that runs. At once: who may connect to its socket, what its workers may have of the host, its
-// rate limits, and what becomes of requests that find no room. By a take-over, as in an upgrade, with the same program and
-// other options: how they run.
+// rate limits, and what becomes of requests that find no room. By a take-over, as in an upgrade, with the same
+// program and other options: how they run.
 //
 // What a SIGKILL of the supervisor leaves behind, after:
 //

@@ -1,7 +1,7 @@
 internal import Custody
 
-// What a device keeps outside of the supervisor, and what an operator is told when that, or the wall around its workers,
-// is less than it should be.
+// What a device keeps outside of the supervisor, and what an operator is told when that, or the wall around its
+// workers, is less than it should be.
 
 extension DeviceCustody {
     func storeName(_ name: String) -> String { "device/\(configuration.name)/\(name)" }
@@ -31,7 +31,7 @@ extension DeviceCustody {
     /// a descriptor that the worker gives again.
     func forgetUnknown(_ names: some Sequence<String>) {
         var known = Set(Self.ownNames + WorkerRoom.names + custody.keys.map(Self.storeName))
-        for worker in machine.workers { known.formUnion(["worker/\(worker.id)/channel", "worker/\(worker.id)/process"]) }
+        for id in machine.workers.map(\.id) { known.formUnion(["worker/\(id)/channel", "worker/\(id)/process"]) }
         for name in names where !known.contains(name) { unstore(name) }
     }
 

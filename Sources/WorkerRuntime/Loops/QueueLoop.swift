@@ -261,9 +261,9 @@ extension QueueLoop where Service: ~Copyable {
         return .done
     }
 
-    /// Starts what the logs of queues have. Where that may wait for the storage, for each of them, whoever waits for this
-    /// loop is answered before, and what is finished is shown meanwhile, so that a successor need not begin anew. Else
-    /// the requests go first: whoever is answered wakes up, and takes the CPU.
+    /// Starts what the logs of queues have. Where that may wait for the storage, for each of them, whoever waits for
+    /// this loop is answered before, and what is finished is shown meanwhile, so that a successor need not begin anew.
+    /// Else the requests go first: whoever is answered wakes up, and takes the CPU.
     ///
     /// - Parameter answer: called once.
     private mutating func startWaiting(_ answer: (LoopMailbox) -> Void) {

@@ -35,12 +35,12 @@ struct MetricsServer {
     init(path: String?, access: SocketAccess, address: SocketAddress?, supervisor: Supervisor, version: String) throws {
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         self.path = path
-        let room = Room(Self.maximumConnections)
+        let permits = ConnectionPermits(Self.maximumConnections)
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let budget = RequestBudget(room)
+                    let budget = RequestBudget(permits)
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.addHandler(budget)
                     try pipeline.addHandler(IdleStateHandler(allTimeout: Self.idleLimit))
@@ -106,7 +106,7 @@ struct MetricsServer {
 }
 
 /// How many connections there may be yet.
-private final class Room: Sendable {
+private final class ConnectionPermits: Sendable {
     private let left: Atomic<Int>
 
     init(_ count: Int) { left = Atomic(count) }
@@ -126,20 +126,20 @@ private final class RequestBudget: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
 
-    private let room: Room
+    private let permits: ConnectionPermits
     private var hasEntered = false
     private var bytesLeft = MetricsServer.maximumRequestBytes
     private var deadline: Scheduled<Void>?
 
-    init(_ room: Room) { self.room = room }
+    init(_ permits: ConnectionPermits) { self.permits = permits }
 
     func channelActive(context: ChannelHandlerContext) {
-        hasEntered = room.enter()
+        hasEntered = permits.enter()
         if hasEntered { context.fireChannelActive() } else { context.close(promise: nil) }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        if hasEntered { room.leave() }
+        if hasEntered { permits.leave() }
         hasEntered = false
         deadline?.cancel()
         context.fireChannelInactive()

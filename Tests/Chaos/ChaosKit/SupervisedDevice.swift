@@ -31,7 +31,7 @@ struct SupervisedDevice: ~Copyable {
         let latency = UInt64(options.latencyMilliseconds) * 1_000_000
         let slow = latency > 0 ? try SlowDisk(bytes: Self.size, latency: latency, in: directory) : nil
         let isDirect = options.isDirect || options.isThrottled || slow != nil
-        let disk = DiskParameters(
+        let disk = DeviceParameters(
             name: Self.name, file: device?.path ?? slow?.path ?? file, queues: options.queueCount,
             threads: options.threadCount, cache: isDirect ? "direct" : "buffered")
         try self.init(disk, options, directory, device, throttle, slow)
@@ -44,14 +44,14 @@ struct SupervisedDevice: ~Copyable {
         guard unsafe mkdir(shared, 0o755) == 0 else { throw SystemError(cannot: "make", shared, .current) }
         var share = ShareParameters(directory: shared, tag: Self.name)
         share.xattr = true
-        var device = DiskParameters(
+        var device = DeviceParameters(
             name: Self.name, file: nil, queues: options.queueCount, threads: options.threadCount)
         device.share = share
         try self.init(device, options, directory)
     }
 
     private init(
-        _ device: DiskParameters, _ options: ChaosOptions, _ directory: consuming TemporaryDirectory,
+        _ device: DeviceParameters, _ options: ChaosOptions, _ directory: consuming TemporaryDirectory,
         _ loop: LoopDevice? = nil, _ throttle: WriteThrottle? = nil, _ slow: SlowDisk? = nil
     ) throws {
         let worker = WorkerProcess.executable
