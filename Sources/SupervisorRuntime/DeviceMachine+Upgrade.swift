@@ -60,7 +60,7 @@ extension DeviceMachine {
             refusal = "the device is being deleted"
         } else if upgrade != nil {
             refusal = "an upgrade is under way"
-        } else if workers.count >= Self.maximumWorkers {
+        } else if !hasRoomForWorker {
             refusal = "earlier workers have not ended yet"
         }
         if let refusal {

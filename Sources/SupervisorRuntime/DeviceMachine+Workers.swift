@@ -66,9 +66,15 @@ extension DeviceMachine {
         guard !isBackingOff, upgrade == nil || upgrade?.phase == .settling || upgrade?.phase == .replacing,
             !workers.contains(where: { $0.phase == .starting || $0.phase == .standby }),
             // A frozen worker has been given its device back, or its successor is on its way.
-            !workers.contains(where: { $0.phase == .freezing }), workers.count < Self.maximumWorkers
+            !workers.contains(where: { $0.phase == .freezing }), hasRoomForWorker
         else { return }
         spawn(program, &actions)
+    }
+
+    /// The dead need nothing but a number.
+    var hasRoomForWorker: Bool {
+        workers.count < Self.maximumProcesses
+            && workers.count { $0.phase != .superseded } < Self.maximumWorkers
     }
 
     @discardableResult

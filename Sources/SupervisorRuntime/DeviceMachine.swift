@@ -9,7 +9,7 @@ internal import Platform
 /// the standby when the active one dies. So the machine never promotes: it hears `active`, and sees to it that there is
 /// somebody to promote.
 public struct DeviceMachine: Codable, Hashable, Sendable {
-    /// All living workers, in the order in which they were started; at most `maximumWorkers`.
+    /// All workers that have not ended, in the order in which they were started; at most `maximumProcesses`.
     public internal(set) var workers: [Worker] = []
     /// What is in custody, beside the session record and the kernel rings.
     public internal(set) var keys: Set<CustodyKey> = []
@@ -41,6 +41,8 @@ public struct DeviceMachine: Codable, Hashable, Sendable {
 
     /// Active, standby, candidate of an upgrade, and two that are on their way out.
     public static let maximumWorkers = 5
+    /// With those that are dead and that the kernel has not let go of, because the storage keeps one of their threads.
+    public static let maximumProcesses = 16
     /// The most descriptors in custody for a device.
     public static let maximumKeys = 2048
 

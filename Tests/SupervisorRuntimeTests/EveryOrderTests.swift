@@ -243,7 +243,8 @@ private struct World: Hashable {
     var isSound: Bool {
         machine.workers.count { $0.phase == .active || $0.phase == .freezing } <= 1
             && processes.values.count { $0.state == .active } <= 1
-            && machine.workers.count <= DeviceMachine.maximumWorkers
+            && machine.workers.count <= DeviceMachine.maximumProcesses
+            && machine.workers.count { $0.phase != .superseded } <= DeviceMachine.maximumWorkers
     }
 
     /// One serves, one stands by, and nothing else is left.

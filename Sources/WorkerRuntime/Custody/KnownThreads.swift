@@ -12,7 +12,7 @@ final class KnownThreads {
     /// Processes of which nothing is left.
     private var ended: [Int32] = []
 
-    /// Of 5 workers with 16 loops each, and more.
+    /// Of 16 workers with 16 loops each, and more.
     private static let maximumCount = 512
 
     func put(_ fd: consuming OwnedFD, _ name: ThreadName) {
