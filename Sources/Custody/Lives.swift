@@ -100,8 +100,9 @@ extension SessionRecord {
 
     private func returned(by generation: UInt64, since before: UInt64) -> UInt64? {
         if generation == lastGeneration { return returnedCount &- before }
-        let next = lifeOffset(generation + 1)
-        guard unsafe atomic64(next).pointee.load(ordering: .acquiring) == generation + 1 else { return nil }
+        // A worker may have written any number.
+        let next = lifeOffset(generation &+ 1)
+        guard unsafe atomic64(next).pointee.load(ordering: .acquiring) == generation &+ 1 else { return nil }
         return unsafe life(at: next).pointee.returned_before &- before
     }
 

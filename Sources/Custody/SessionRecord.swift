@@ -30,15 +30,20 @@ internal import Synchronization
         let result = unsafe clinux_sentinel_make(mapping.base + WIRE_RECORD_SENTINEL.asInt)
         guard result == 0 else { throw Errno(rawValue: result) }
         unsafe header.pointee.magic = WIRE_RECORD_MAGIC
+        // Whoever maps it would get SIGBUS if a worker could shorten it.
+        try sealSize(of: fd)
         return fd
     }
 
     /// Maps a record and checks it.
     ///
-    /// - Parameter versions: those that the caller can use.
+    /// - Parameters:
+    ///   - versions: those that the caller can use.
+    ///   - expected: what it has to be made for, where that is known: a worker can write another geometry into it.
     /// - Throws: why it is not believed.
     public init(
-        _ fd: borrowing OwnedFD, reading versions: ClosedRange<UInt32> = RecordFormat.current.reads
+        _ fd: borrowing OwnedFD, reading versions: ClosedRange<UInt32> = RecordFormat.current.reads,
+        expecting expected: RecordGeometry? = nil
     ) throws(SessionRecordError) {
         let size: UInt64
         do throws(Errno) {
@@ -60,8 +65,8 @@ internal import Synchronization
         let geometry = try unsafe RecordGeometry(
             queueCount: Int(header.pointee.queue_count), queueSize: Int(header.pointee.queue_size),
             ringCount: Int(header.pointee.ring_count))
-        guard geometry.byteCount == mapping.count else {
-            throw .size(UInt64(mapping.count), expected: geometry.byteCount)
+        guard geometry.byteCount == mapping.count, expected.map({ $0 == geometry }) ?? true else {
+            throw .size(UInt64(mapping.count), expected: (expected ?? geometry).byteCount)
         }
         self.geometry = geometry
         self.version = version

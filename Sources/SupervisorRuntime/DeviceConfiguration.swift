@@ -1,3 +1,4 @@
+internal import Custody
 internal import Platform
 public import Telemetry
 
@@ -117,6 +118,11 @@ public struct DeviceConfiguration: Codable, Hashable, Sendable {
     }
 
     /// A session record has room for 16 rings; the connection has one, and a share's open files another.
+    /// Of its session record. It stays as it is for as long as the device exists.
+    func recordGeometry() throws(SessionRecordError) -> RecordGeometry {
+        try RecordGeometry(queueCount: virtqueueCount, queueSize: queueSize, ringCount: ringCount)
+    }
+
     private var maximumThreads: Int { share == nil ? 15 : 14 }
 
     private static func isNameByte(_ byte: UInt8) -> Bool {

@@ -152,7 +152,8 @@ extension DeviceMachine {
 
     /// The next worker waits, longer each time.
     private mutating func backOff(_ reason: String, _ actions: inout [Action]) {
-        guard !isDeleting, upgrade == nil else { return }
+        // Before that, the candidate is what an upgrade is about; then the device needs workers as any other.
+        guard !isDeleting, upgrade.map({ [.settling, .replacing].contains($0.phase) }) ?? true else { return }
         failures += 1
         problem = reason
         isBackingOff = true

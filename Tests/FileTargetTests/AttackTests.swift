@@ -107,6 +107,18 @@ struct AttackTests {
         #expect(try bench.write(file.nodeid, handle, [1]) == 1)
     }
 
+    @Test func `a directory is read under its own name alone: that is what a call is judged by`() throws {
+        let bench = try ShareBench()
+        let made = try bench.makeDirectory("d").nodeid
+        let handle = try bench.openDirectory(made)
+        var arguments = wire_fuse_read_in()
+        (arguments.fh, arguments.size) = (handle, 4096)
+        for opcode in [WIRE_FUSE_READDIR, WIRE_FUSE_READDIRPLUS] {
+            #expect(bench.call(opcode, 1, bench.bytes(arguments)).error == Errno(rawValue: EBADF))
+            #expect(bench.call(opcode, made, bench.bytes(arguments)).error == nil)
+        }
+    }
+
     @Test("slots in nobody's use are nobody's, and reads have an end")
     func numbers() throws {
         let bench = try ShareBench()

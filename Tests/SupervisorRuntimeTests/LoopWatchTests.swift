@@ -1,4 +1,6 @@
+import CWire
 import Custody
+import Glibc
 import Platform
 import Testing
 
@@ -74,6 +76,31 @@ import Testing
         let text = "\(try #require(error))"
         #expect(text.contains(reason))
         if reason != "no session record" { #expect(text.contains(" \(size) bytes")) }
+    }
+
+    @Test func `a worker cannot take a record away from those who look at it`() throws {
+        let geometry = try RecordGeometry(queueCount: 2, queueSize: 8, ringCount: 3)
+        let file = try SessionRecord.makeFile(geometry)
+        #expect(ftruncate(file.number, 4096) != 0)
+        _ = try SessionRecord(file, expecting: geometry)
+        // The number of rings changes no size, and is what rings are asked for by.
+        let other = try RecordGeometry(queueCount: 2, queueSize: 8, ringCount: 1)
+        #expect(other.byteCount == geometry.byteCount)
+        #expect(throws: SessionRecordError.self) { try SessionRecord(file, expecting: other) }
+    }
+
+    @Test func `numbers of generations that a worker makes up are read, not believed`() throws {
+        let file = try SessionRecord.makeFile(RecordGeometry(queueCount: 2, queueSize: 8, ringCount: 3))
+        let record = try SessionRecord(file)
+        let first = try record.claim(from: 0, process: 100)
+        // All ones all over the header, where lives and their numbers are.
+        let mapping = try Mapping(sharing: file, count: 4096)
+        for offset in stride(from: 64, to: 4096, by: 8) where unsafe wire_load64(mapping.base + offset) == first {
+            unsafe wire_store64(mapping.base + offset, .max)
+        }
+        _ = record.life(ofProcess: 100)
+        _ = record.life(of: record.owner)
+        _ = record.life(of: .max)
     }
 
     @Test func `a successor wipes nothing out`() throws {

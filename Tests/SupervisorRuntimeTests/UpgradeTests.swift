@@ -197,6 +197,22 @@ private func upgrading() -> MachineWorld {
         #expect(world.program(4) == 2)
     }
 
+    @Test func `a standby that cannot be started while an upgrade ends is tried again later`() {
+        var world = upgrading()
+        world.ready(3)
+        world.end(2, .onItsOwn(code: 0))
+        world.say(1, .frozen)
+        world.spawnFails = true
+        world.active(3)
+        #expect(world.machine.upgrade?.phase == .settling)
+        #expect(world.machine.problem == "no memory")
+        world.send(.expired(.backOff))
+        #expect(world.living == [1, 3])
+        world.spawnFails = false
+        world.send(.expired(.backOff))
+        #expect(world.living.count == 3)
+    }
+
     @Test func aNewProgramThatTrapsIsRolledBack() {
         var world = upgrading()
         world.ready(3)

@@ -23,6 +23,8 @@ extension Passthrough {
         defer { session.giveBack(slot) }
         let room = min(Int(arguments.size), request.answerRoom, Self.answerBytes)
         let node = session.files.node(of: slot)
+        // What may be done with it was judged by the node that the request names.
+        guard node == request.node else { throw Errno(rawValue: EBADF) }
         var position = session.files.position(of: slot)
         if position != arguments.offset {
             guard lseek(fd, off_t(Int(bitPattern: UInt(arguments.offset))), SEEK_SET) >= 0 else { throw .current }

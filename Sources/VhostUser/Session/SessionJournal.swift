@@ -132,7 +132,9 @@ public struct SessionJournal: Hashable, Sendable {
 
     /// The messages that set everything up anew; queues start with the last ones.
     public var messages: [Entry] {
-        var all = [RequestKind.setProtocolFeatures, .setBackendRequestFD].compactMap { general[$0] }
+        // The dirty log before memory: memory that came after a migration was given up may be more than it covers.
+        let first: [RequestKind] = [.setProtocolFeatures, .setBackendRequestFD, .setLogBase, .setLogEventFD]
+        var all = first.compactMap { general[$0] }
         // One table has at most 8 regions; a front-end that has more has taken the feature that adds them one by one.
         let table = regions.prefix(FrontendMessage.maximumTableRegions)
         if !table.isEmpty {
@@ -143,7 +145,7 @@ public struct SessionJournal: Hashable, Sendable {
             all.append(Entry(.addMemoryRegion(kept.region), [JournalSlot(.memory, kept.slot)]))
         }
         let rest: [RequestKind] = [
-            .setLogBase, .setLogEventFD, .setFeatures, .setStatus, .setConfiguration, .setInflightFD,
+            .setFeatures, .setStatus, .setConfiguration, .setInflightFD,
         ]
         all += rest.compactMap { general[$0] }
         let order: [RequestKind] = [

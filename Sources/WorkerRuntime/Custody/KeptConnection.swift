@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Custody
 internal import Logging
 internal import Platform
@@ -238,6 +239,12 @@ struct KeptConnection: ~Copyable {
     }
 
     private func keep(_ fd: borrowing OwnedFD, _ slot: JournalSlot) throws(ConnectionEnd) -> Bool {
+        guard slot.canBeKept(fd) else {
+            throw .system(
+                SystemError(
+                    cannot: "keep", "the descriptor of \(slot.key)", nil,
+                    advice: "It is no \(slot.kindOfFile): the supervisor could wait for whoever is behind it"))
+        }
         do throws(SystemError) {
             return try link.keepIfAnswered(fd, under: slot.key)
         } catch {
@@ -260,6 +267,25 @@ struct KeptConnection: ~Copyable {
 }
 
 extension JournalSlot {
+    /// Whether closing a descriptor waits for nobody. A front-end may give one of a file system of its own (FUSE), and
+    /// not answer: the supervisor, which keeps it, would wait, and with it all devices. Here it is this worker alone.
+    fileprivate func canBeKept(_ fd: borrowing OwnedFD) -> Bool {
+        let magic = clinux_file_system_magic(fd.number)
+        return switch role {
+        case .kick, .call, .error, .dirtyLogEvent: magic == 0x0904_1934
+        case .backendChannel: magic == 0x534f_434b
+        default: magic != 0x534f_434b && LockWorth(fileSystemMagic: magic) == .fence
+        }
+    }
+
+    fileprivate var kindOfFile: String {
+        switch role {
+        case .kick, .call, .error, .dirtyLogEvent: "eventfd"
+        case .backendChannel: "socket"
+        default: "file of this host's memory or disks"
+        }
+    }
+
     /// Where the descriptor is in custody.
     var key: CustodyKey {
         let role: CustodyRole =
