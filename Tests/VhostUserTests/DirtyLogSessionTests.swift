@@ -93,6 +93,26 @@ import Virtio
         #expect(session.device.takeEvents() == [.dirtyLog(larger), .start(0, ringSetup(base: 5))])
     }
 
+    /// A migration that was given up, then more memory: the log is known still, and used no more.
+    @Test func `a session whose memory has outgrown a log of before can be taken over`() {
+        let log = FrontendMessage.setLogBase(LogDescription(size: 512, fileOffset: 0))
+        let life: [FrontendMessage] =
+            [.setProtocolFeatures(DeviceOffer.commonProtocolFeatures), .setFeatures(1 << 32)] + startMessages
+            + [log, .setFeatures(Self.allWrites), .setFeatures(1 << 32), .addMemoryRegion(otherMemory)]
+        var (session, journal) = (PureSession(), SessionJournal())
+        for message in life {
+            let slots = journal.slots(for: message)
+            session.send(message)
+            journal.note(message, slots: slots)
+        }
+        #expect(session.device.running[0] != nil)
+        var next = PureSession()
+        for entry in journal.messages {
+            if case .close(let refusal) = next.send(entry.message) { Issue.record("\(refusal)") }
+        }
+        #expect(next.device.running[0] == session.device.running[0])
+    }
+
     // MARK: Status
 
     @Test func `the status is told as it was written; FEATURES_OK only once features were taken`() {
