@@ -29,4 +29,28 @@ import VhostUser
         try next.frontend.stop()
         try supervisor.end()
     }
+
+    @Test func `a session that no successor can take up ends the connection, not the device`() throws {
+        let directory = TemporaryDirectoryBox(try TemporaryDirectory())
+        var supervisor = try SupervisorProcess(worker: WorkerProcess.executable, in: directory)
+        let made = try supervisor.baton("create", "disk", "d", "--null")
+        #expect(made.code == 0, "\(made.output)")
+        let worker = try #require(try supervisor.wait("d", "a standby") { $0.isStaffed }.active)
+        let rig = try Rig(connectingTo: directory.value.file("d.sock"))
+        // What a message rests on is taken back after it.
+        try rig.frontend.tell(.setProtocolFeatures(.status))
+        try rig.frontend.tell(.setStatus(15))
+        try rig.frontend.tell(.setProtocolFeatures([]))
+        _ = try rig.frontend.ask(.getFeatures)
+        kill(worker.pid, SIGKILL)
+        let info = try supervisor.wait("d", "a successor without a front-end") {
+            $0.state == "waiting" && $0.takeOvers == 1 && $0.isStaffed
+        }
+        #expect(info.problem == nil)
+        var next = try Rig(connectingTo: directory.value.file("d.sock"))
+        var driver = next.makeDriver()
+        #expect(try driver.write([UInt8](repeating: 7, count: 4096), sector: 0).status == .ok)
+        try next.frontend.stop()
+        try supervisor.end()
+    }
 }

@@ -38,7 +38,15 @@ struct Tenure: ~Copyable {
         device.takeUp(Ownership(record: record, generation: claim.generation, suspect: claim.suspect))
         try device.takeUpStorage()
         device.lookAtStorage(announcing: false, isTakeOver: true)
-        let connection = try Self.connect(device, takeOver, standby)
+        let connection: KeptConnection?
+        do {
+            connection = try Self.connect(device, takeOver, standby)
+        } catch let error as ControlStateError where claim.predecessor != nil {
+            // No worker could go on with it, so the front-end has to begin anew, or another one: else the device would
+            // be nobody's for good. A candidate of an upgrade refuses instead: the old worker may know better.
+            Self.giveUp(error, device, takeOver, log)
+            connection = nil
+        }
         let mount = try Self.mount(device, takeOver)
         let beginning = loops.map { ($0.mailbox, $0.begin()) }
         let microseconds = (monotonicNanoseconds() - start) / 1000
@@ -107,6 +115,21 @@ struct Tenure: ~Copyable {
         try connection.finish(replay.exchange)
         return connection
     }
+
+    /// Ends a connection that cannot be gone on with: the front-end sees its end when the supervisor has heard of it.
+    private static func giveUp(_ error: ControlStateError, _ device: ServedDevice, _ takeOver: TakeOver, _ log: Logger) {
+        log.error("the front-end has to connect again: \(error)")
+        device.reset(keepingMemory: false)
+        takeOver.record.commit(ControlState().encode())
+        takeOver.link.descriptors.removeAll(sessionRoles)
+        takeOver.link.tell(CustodyMessage(.disconnected, text: "\(error)"))
+    }
+
+    /// What goes with a connection.
+    private static let sessionRoles: Set<CustodyRole> = [
+        .connection, .memory, .kick, .call, .error, .dirtyLog, .dirtyLogEvent, .backendChannel, .sharedInflight,
+        .fuseDevice, .fuseRequests,
+    ]
 
     /// Takes a mount up that is in custody; nil when there is none.
     private static func mount(_ device: ServedDevice, _ takeOver: TakeOver) throws -> MountConnection? {
@@ -240,10 +263,7 @@ struct Tenure: ~Copyable {
     private func forgetConnection(_ reason: String) {
         let report = device.takeReport()
         log.info("the connection has ended: \(reason)", metadata: report.metadata)
-        link.descriptors.removeAll([
-            .connection, .memory, .kick, .call, .error, .dirtyLog, .dirtyLogEvent, .backendChannel, .sharedInflight,
-            .fuseDevice, .fuseRequests,
-        ])
+        link.descriptors.removeAll(Self.sessionRoles)
         link.tell(CustodyMessage(.disconnected, text: reason))
     }
 
