@@ -117,7 +117,8 @@ struct Tenure: ~Copyable {
     }
 
     /// Ends a connection that cannot be gone on with: the front-end sees its end when the supervisor has heard of it.
-    private static func giveUp(_ error: ControlStateError, _ device: ServedDevice, _ takeOver: TakeOver, _ log: Logger) {
+    private static func giveUp(_ error: ControlStateError, _ device: ServedDevice, _ takeOver: TakeOver, _ log: Logger)
+    {
         log.error("the front-end has to connect again: \(error)")
         device.reset(keepingMemory: false)
         takeOver.record.commit(ControlState().encode())
