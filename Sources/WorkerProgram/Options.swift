@@ -182,9 +182,9 @@ private func configuration(_ options: RawOptions, _ meeting: Meeting) throws(Usa
     if let queues = try options.number(.queues, 1...WorkerConfiguration.maximumQueueCount - hiprio) {
         configuration.queueCount = queues
     }
+    // It comes before the request queues.
+    configuration.queueCount += hiprio
     if case .directory = configuration.storage {
-        // It comes before the request queues.
-        configuration.queueCount += hiprio
         if case .directory(_, let share) = configuration.storage {
             configuration.sandbox = share.isolation == .auto ? .auto : share.isolation == .namespace ? .on : .off
         }

@@ -85,6 +85,41 @@ private final class QueueBench {
     func read(_ places: [(UInt64, Int)]) -> [UInt8] { places.flatMap { guest.read($0.1, at: $0.0) } }
 }
 
+/// A queue whose driver locks one file, for several owners.
+private struct LockBench {
+    let bench: QueueBench
+    private let node: UInt64
+    private let handle: UInt64
+
+    init() throws {
+        var description = ShareDescription(tag: "t")
+        description.hasPOSIXLocks = true
+        bench = try QueueBench(description)
+        let (file, handle) = try bench.share.create("a")
+        (node, self.handle) = (file.nodeid, handle)
+    }
+
+    /// Makes a request available.
+    func ask(_ opcode: Int, _ owner: UInt64, _ type: Int32) -> (head: UInt16, places: [(UInt64, Int)]) {
+        var lock = wire_fuse_lk_in()
+        (lock.fh, lock.owner) = (handle, owner)
+        lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(type), pid: 1)
+        return bench.submit(bench.header(opcode, node, bench.share.bytes(lock)), cut: 4096, writable: [16])
+    }
+
+    /// One round.
+    ///
+    /// - Returns: the requests that came back.
+    func turn() throws -> [UInt16] {
+        _ = bench.queue.service(&bench.share.server)
+        _ = bench.queue.resumeWaiting(&bench.share.server)
+        bench.queue.publish()
+        var heads: [UInt16] = []
+        while let element = try bench.guest.takeUsed() { heads.append(element.head) }
+        return heads
+    }
+}
+
 @Suite("A share's queue")
 struct FuseQueueTests {
     @Test("requests in buffers of any shape are answered, all of a batch at once", arguments: [1, 7, 40, 4096])
@@ -117,59 +152,27 @@ struct FuseQueueTests {
     }
 
     @Test("so many wait for a lock that others still find a place; one more is refused")
-    func locks() throws {
-        var description = ShareDescription(tag: "t")
-        description.hasPOSIXLocks = true
-        let bench = try QueueBench(description)
-        let (file, handle) = try bench.share.create("a")
-        func lock(_ opcode: Int, _ owner: UInt64, _ type: Int32) -> (head: UInt16, places: [(UInt64, Int)]) {
-            var lock = wire_fuse_lk_in()
-            (lock.fh, lock.owner) = (handle, owner)
-            lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(type), pid: 1)
-            return bench.submit(bench.header(opcode, file.nodeid, bench.share.bytes(lock)), cut: 4096, writable: [16])
-        }
-        func turn() throws -> [UInt16] {
-            _ = bench.queue.service(&bench.share.server)
-            _ = bench.queue.resumeWaiting(&bench.share.server)
-            bench.queue.publish()
-            var heads: [UInt16] = []
-            while let element = try bench.guest.takeUsed() { heads.append(element.head) }
-            return heads
-        }
-        let first = lock(WIRE_FUSE_SETLK, 1, F_WRLCK)
-        #expect(try turn() == [first.head])
+    func waitingForLocks() throws {
+        let locks = try LockBench()
+        let bench = locks.bench
+        let first = locks.ask(WIRE_FUSE_SETLK, 1, F_WRLCK)
+        #expect(try locks.turn() == [first.head])
         // A ring of 64 descriptors: eight wait.
-        let waiting = (0..<8).map { _ in lock(WIRE_FUSE_SETLKW, 2, F_WRLCK).head }
-        #expect(try turn() == [])
-        let refused = lock(WIRE_FUSE_SETLKW, 2, F_WRLCK)
-        #expect(try turn() == [refused.head])
+        let waiting = (0..<8).map { _ in locks.ask(WIRE_FUSE_SETLKW, 2, F_WRLCK).head }
+        #expect(try locks.turn() == [])
+        let refused = locks.ask(WIRE_FUSE_SETLKW, 2, F_WRLCK)
+        #expect(try locks.turn() == [refused.head])
         #expect(Array(bench.read(refused.places)[4..<8]) == bench.share.bytes(-ENOLCK))
-        let unlock = lock(WIRE_FUSE_SETLK, 1, F_UNLCK)
-        #expect(try turn() == [unlock.head] + waiting)
+        let unlock = locks.ask(WIRE_FUSE_SETLK, 1, F_UNLCK)
+        #expect(try locks.turn() == [unlock.head] + waiting)
     }
 
     @Test func `a request that waits for a lock is not finished by the completion of an earlier one`() throws {
-        var description = ShareDescription(tag: "t")
-        description.hasPOSIXLocks = true
-        let bench = try QueueBench(description)
-        let (file, handle) = try bench.share.create("a")
-        func lock(_ opcode: Int, _ owner: UInt64, _ type: Int32) -> (head: UInt16, places: [(UInt64, Int)]) {
-            var lock = wire_fuse_lk_in()
-            (lock.fh, lock.owner) = (handle, owner)
-            lock.lk = wire_fuse_file_lock(start: 0, end: 9, type: UInt32(type), pid: 1)
-            return bench.submit(bench.header(opcode, file.nodeid, bench.share.bytes(lock)), cut: 4096, writable: [16])
-        }
-        func turn() throws -> [UInt16] {
-            _ = bench.queue.service(&bench.share.server)
-            _ = bench.queue.resumeWaiting(&bench.share.server)
-            bench.queue.publish()
-            var heads: [UInt16] = []
-            while let element = try bench.guest.takeUsed() { heads.append(element.head) }
-            return heads
-        }
-        let first = lock(WIRE_FUSE_SETLK, 1, F_WRLCK)
-        #expect(try turn() == [first.head])
-        let waiting = lock(WIRE_FUSE_SETLKW, 2, F_WRLCK)
+        let locks = try LockBench()
+        let bench = locks.bench
+        let first = locks.ask(WIRE_FUSE_SETLK, 1, F_WRLCK)
+        #expect(try locks.turn() == [first.head])
+        let waiting = locks.ask(WIRE_FUSE_SETLKW, 2, F_WRLCK)
         #expect(bench.queue.service(&bench.share.server) == 1)
         // As a worker that died may have left it, of a request that it has answered, with the sequence number that its
         // record ends with.
@@ -177,9 +180,9 @@ struct FuseQueueTests {
         bench.queue.finish(token: earlier, result: 4096, &bench.share.server)
         let stale = bench.queue.counts.staleCompletions
         #expect(stale == 1)
-        #expect(try turn() == [])
-        let unlock = lock(WIRE_FUSE_SETLK, 1, F_UNLCK)
-        #expect(try turn() == [unlock.head, waiting.head])
+        #expect(try locks.turn() == [])
+        let unlock = locks.ask(WIRE_FUSE_SETLK, 1, F_UNLCK)
+        #expect(try locks.turn() == [unlock.head, waiting.head])
         #expect(Array(bench.read(waiting.places)[4..<8]) == [0, 0, 0, 0])
         let outstanding = bench.queue.outstanding
         #expect(outstanding == 0)

@@ -6,19 +6,9 @@ import Testing
 
 /// Real supervisors and real workers, which serve nothing: what is looked at is who has what.
 @Suite(.serialized) struct CustodyTests {
-    /// A scripted worker under a name, which says how it behaves.
-    private func worker(_ name: String, in directory: TemporaryDirectoryBox) throws -> String {
-        let path = directory.value.file(name)
-        // By another process: a program that a test beside this one starts meanwhile would inherit the file, open for
-        // writing, and keep it from being run.
-        let copy = try run("cp", [SupervisorProcess.executable("scripted-worker"), path], in: try TemporaryDirectory())
-        try #require(copy.code == 0, "\(copy.output)")
-        return path
-    }
-
     private func makeSupervisor() throws -> SupervisorProcess {
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
-        let path = try worker("good-1", in: directory)
+        let path = try SupervisorProcess.scriptedWorker("good-1", in: directory)
         let supervisor = try SupervisorProcess(worker: path, in: directory)
         let made = try supervisor.baton("create", "disk", "d", "--null", "--queues", "2", "--threads", "2")
         #expect(made.code == 0, "\(made.output)")
@@ -70,7 +60,7 @@ import Testing
 
     @Test func anUpgradeReplacesTheWorkerBehindAConnection() throws {
         var supervisor = try makeSupervisor()
-        let next = try worker("good-2", in: supervisor.directory)
+        let next = try SupervisorProcess.scriptedWorker("good-2", in: supervisor.directory)
         let before = try supervisor.wait("d", "a standby") { $0.isStaffed }
         let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
         #expect(try ask(stream, "k") == "1")
@@ -88,7 +78,7 @@ import Testing
     @Test(arguments: ["refuses", "other-record", "traps"])
     func anUpgradeToABuildThatFailsLeavesTheOldOne(name: String) throws {
         var supervisor = try makeSupervisor()
-        let bad = try worker(name, in: supervisor.directory)
+        let bad = try SupervisorProcess.scriptedWorker(name, in: supervisor.directory)
         _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
         let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
         #expect(try ask(stream, "k") == "1")
@@ -103,7 +93,7 @@ import Testing
 
     @Test func aBuildThatTrapsLaterIsRolledBack() throws {
         var supervisor = try makeSupervisor()
-        let bad = try worker("traps-later", in: supervisor.directory)
+        let bad = try SupervisorProcess.scriptedWorker("traps-later", in: supervisor.directory)
         _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
         let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
         #expect(try supervisor.baton("upgrade", "d", "--worker", bad).code == 0)
@@ -119,7 +109,7 @@ import Testing
     /// Right after an upgrade.
     @Test(arguments: [SIGKILL, SIGILL]) func onlyItsOwnFaultRollsANewBuildBack(signal: Int32) throws {
         var supervisor = try makeSupervisor()
-        let next = try worker("good-2", in: supervisor.directory)
+        let next = try SupervisorProcess.scriptedWorker("good-2", in: supervisor.directory)
         _ = try supervisor.wait("d", "a standby") { $0.isStaffed }
         let stream = try UnixStream(connectingTo: supervisor.directory.value.file("d.sock"))
         #expect(try ask(stream, "k") == "1")
@@ -261,7 +251,7 @@ import Testing
 
     @Test func aDeviceWhoseWorkerRefusesKeepsItsSocket() throws {
         let directory = TemporaryDirectoryBox(try TemporaryDirectory())
-        let path = try worker("refuses", in: directory)
+        let path = try SupervisorProcess.scriptedWorker("refuses", in: directory)
         var supervisor = try SupervisorProcess(worker: path, in: directory)
         #expect(try supervisor.baton("create", "disk", "d", "--null").code == 0)
         let info = try supervisor.wait("d", "its problem") { $0.problem != nil }
@@ -270,7 +260,7 @@ import Testing
         let stream = try UnixStream(connectingTo: directory.value.file("d.sock"))
         #expect(!waitForInput(stream.fd.number, milliseconds: 0))
         // A build that works makes it well, and the front-end has only waited.
-        let good = try worker("good-1", in: directory)
+        let good = try SupervisorProcess.scriptedWorker("good-1", in: directory)
         #expect(try supervisor.baton("upgrade", "--all", "--worker", good).code == 0)
         #expect(try ask(stream, "k") == "1")
         try supervisor.end()

@@ -17,6 +17,16 @@ struct SupervisorProcess: ~Copyable {
             .joined(separator: "/") + "/\(name)"
     }
 
+    /// A scripted worker under a name, which says how it behaves.
+    static func scriptedWorker(_ name: String, in directory: TemporaryDirectoryBox) throws -> String {
+        let path = directory.value.file(name)
+        // By another process: a program that a test beside this one starts meanwhile would inherit the file, open for
+        // writing, and keep it from being run.
+        let copy = try run("cp", [executable("scripted-worker"), path], in: try TemporaryDirectory())
+        guard copy.code == 0 else { throw SystemError(cannot: "copy", path, nil, advice: copy.output) }
+        return path
+    }
+
     /// - Parameters:
     ///   - worker: path of the worker's program.
     ///   - options: of batond, besides.

@@ -1,6 +1,6 @@
 internal import CWire
 internal import Glibc
-internal import Platform
+public import Platform
 internal import Synchronization
 
 /// A disk each of whose requests takes the same long time, as many as there are at once, or until it is told: a FUSE
@@ -51,6 +51,17 @@ public final class SlowDisk: Sendable {
 
     /// How many are held.
     public func heldCount(_ request: Request) -> Int { file.heldCount(request) }
+
+    /// Waits until so many are held.
+    public func waitForHeld(_ request: Request, _ count: Int = 1) throws(SystemError) {
+        let end = monotonicNanoseconds() + 60_000_000_000
+        while heldCount(request) < count {
+            guard monotonicNanoseconds() < end else {
+                throw SystemError(cannot: "see", "\(count) of \(request) come to the disk", nil)
+            }
+            pause(milliseconds: 1)
+        }
+    }
 
     /// Its file is an ordinary one again, so that its folder can be removed.
     public func end() {

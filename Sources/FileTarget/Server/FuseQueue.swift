@@ -313,20 +313,23 @@ public import Virtio
             }
             carryOut(unsafe server.restart(&storage.slots[Int(head)], segments), head, &server)
         case .stalled:
-            // A completion that led here is let go of: a successor has nothing to wait for, and starts anew.
-            records.begin(head)
-            unsafe storage.slots[Int(head)].token &+= 1 << 32
+            setAside(head)
             stalled.putLast(head, storage)
         case .waiting where waiting.count >= waitingLimit:
             // What lets others go on has to find a slot.
             let slot = unsafe storage.slots + Int(head)
             carryOut(unsafe server.endWait(of: &slot.pointee, Errno(rawValue: ENOLCK)), head, &server)
         case .waiting:
-            records.begin(head)
-            // The completion of a request that had this slot before may be there yet: it is not this one's.
-            unsafe storage.slots[Int(head)].token &+= 1 << 32
+            setAside(head)
             waiting.putLast(head, storage)
         }
+    }
+
+    /// A request that waits has no operation. A completion that led here is let go of: a successor has nothing to wait
+    /// for, and starts anew. One of a request that had this slot before may be there yet: it is not this one's.
+    private mutating func setAside(_ head: UInt16) {
+        records.begin(head)
+        unsafe storage.slots[Int(head)].token &+= 1 << 32
     }
 
     /// Writes the used element. The guest sees it at the next `publish`.

@@ -49,7 +49,7 @@ extension DeviceCustody {
                     "workers share the supervisor's user and PID namespaces: others could not be made. "
                         + WorkerRoom.advice + ". --worker-sandbox=full starts no worker without")
             } else if site.sandbox.user != nil, let room, !room.hasOwnUser, configuration.share == nil {
-                found.append("workers keep the supervisor's user: it may not give them another")
+                found.append(WorkerRoom.userWarning)
             }
         }
         return found

@@ -4,9 +4,9 @@ internal import Custody
 /// it.
 ///
 /// A loop makes rounds, and in a round handles one request after the other, which may take long each. One that does
-/// neither has either work that it does not do, or is asleep with nothing to do. It
-/// has work when it is awake; and asleep, when something has arrived for it: a kick, a command, a completion. What
-/// the kernel has is no work: however slow the storage is, a loop that waits for it sleeps.
+/// neither has either work that it does not do, or is asleep with nothing to do. It has work when it is awake; and
+/// asleep, when something has arrived for it: a kick, a command, a completion. What the kernel has is no work: however
+/// slow the storage is, a loop that waits for it sleeps.
 struct LoopWatch {
     /// One look at a loop.
     struct Look: Hashable {

@@ -44,6 +44,7 @@ final class WorkerRoom {
     private let room: ProcessRoom
     /// Of its descriptors, in the store.
     static let names = ["room/process", "room/lifeline"]
+    static let userWarning = "workers keep the supervisor's user: it may not give them another"
     static let advice = "See kernel.unprivileged_userns_clone, user.max_user_namespaces, and what AppArmor restricts"
 
     /// Workers in it can become user 1.
@@ -117,7 +118,7 @@ extension DeviceCustody {
             store(new.pidfd, as: "room/process")
             store(new.lifeline, as: "room/lifeline")
             if sandbox.user != nil, !new.hasOwnUser, configuration.share == nil {
-                note(.weakened, "workers keep the supervisor's user: it may not give them another")
+                note(.weakened, WorkerRoom.userWarning)
             }
             return new
         } catch {

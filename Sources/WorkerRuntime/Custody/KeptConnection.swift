@@ -271,10 +271,12 @@ extension JournalSlot {
     /// not answer: the supervisor, which keeps it, would wait, and with it all devices. Here it is this worker alone.
     fileprivate func canBeKept(_ fd: borrowing OwnedFD) -> Bool {
         let magic = clinux_file_system_magic(fd.number)
+        // ANON_INODE_FS_MAGIC and SOCKFS_MAGIC of linux/magic.h.
+        let (isAnonymous, isSocket) = (magic == 0x0904_1934, magic == 0x534f_434b)
         return switch role {
-        case .kick, .call, .error, .dirtyLogEvent: magic == 0x0904_1934
-        case .backendChannel: magic == 0x534f_434b
-        default: magic != 0x534f_434b && LockWorth(fileSystemMagic: magic) == .fence
+        case .kick, .call, .error, .dirtyLogEvent: isAnonymous
+        case .backendChannel: isSocket
+        default: !isSocket && LockWorth(fileSystemMagic: magic) == .fence
         }
     }
 

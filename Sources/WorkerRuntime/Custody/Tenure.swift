@@ -122,15 +122,17 @@ struct Tenure: ~Copyable {
         log.error("the front-end has to connect again: \(error)")
         device.reset(keepingMemory: false)
         takeOver.record.commit(ControlState().encode())
-        takeOver.link.descriptors.removeAll(sessionRoles)
-        takeOver.link.tell(CustodyMessage(.disconnected, text: "\(error)"))
+        forgetConnection("\(error)", takeOver.link)
     }
 
-    /// What goes with a connection.
-    private static let sessionRoles: Set<CustodyRole> = [
-        .connection, .memory, .kick, .call, .error, .dirtyLog, .dirtyLogEvent, .backendChannel, .sharedInflight,
-        .fuseDevice, .fuseRequests,
-    ]
+    /// Lets go of what goes with a connection, here and with the supervisor.
+    private static func forgetConnection(_ reason: String, _ link: SupervisorLink) {
+        link.descriptors.removeAll([
+            .connection, .memory, .kick, .call, .error, .dirtyLog, .dirtyLogEvent, .backendChannel, .sharedInflight,
+            .fuseDevice, .fuseRequests,
+        ])
+        link.tell(CustodyMessage(.disconnected, text: reason))
+    }
 
     /// Takes a mount up that is in custody; nil when there is none.
     private static func mount(_ device: ServedDevice, _ takeOver: TakeOver) throws -> MountConnection? {
@@ -264,8 +266,7 @@ struct Tenure: ~Copyable {
     private func forgetConnection(_ reason: String) {
         let report = device.takeReport()
         log.info("the connection has ended: \(reason)", metadata: report.metadata)
-        link.descriptors.removeAll(Self.sessionRoles)
-        link.tell(CustodyMessage(.disconnected, text: reason))
+        Self.forgetConnection(reason, link)
     }
 
     /// How long the loops may take to stop together, in nanoseconds: less than the supervisor waits.

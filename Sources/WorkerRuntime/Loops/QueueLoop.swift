@@ -100,10 +100,7 @@ struct QueueReport: Sendable {
         if service.queuedCount > 0 { service.submit() }
         service.runDeferredWork()
         if reap() { worked = true }
-        service.settle()
-        split.publish(service, &office)
-        packed.publish(service, &office)
-        service.releaseCompletions()
+        show()
         if settleCommand != 0 { answerIfSettled() }
         return worked
     }
@@ -284,6 +281,11 @@ extension QueueLoop where Service: ~Copyable {
     /// Started operations to the kernel, finished requests to the guest.
     private mutating func handOver() {
         if service.queuedCount > 0 { service.submit() }
+        show()
+    }
+
+    /// Finished requests to the guest; what finished them is needed no more then.
+    private mutating func show() {
         service.settle()
         split.publish(service, &office)
         packed.publish(service, &office)

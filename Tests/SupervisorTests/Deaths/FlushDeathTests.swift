@@ -11,14 +11,6 @@ import Testing
 
     init() throws { directory = TemporaryDirectoryBox(try TemporaryDirectory()) }
 
-    private func waitForHeld(_ request: SlowDisk.Request, _ count: Int, _ disk: SlowDisk) throws {
-        let end = monotonicNanoseconds() + 60_000_000_000
-        while disk.heldCount(request) < count {
-            try #require(monotonicNanoseconds() < end, "no \(request) has come to the disk")
-            pause(milliseconds: 1)
-        }
-    }
-
     @Test func `reads under way do not wait for a FLUSH that the dead worker has asked for`() throws {
         let disk = try SlowDisk(bytes: 1 << 20, in: directory.value)
         defer { disk.end() }
@@ -36,10 +28,10 @@ import Testing
                 BlockRequest(.read, sector: index * 256, dataAddress: buffer, dataLength: 4096, token: index))
         }
         queue.publish()
-        try waitForHeld(.transfer, 4, disk)
+        try disk.waitForHeld(.transfer, 4)
         queue.submit(BlockRequest(.flush, sector: 0, dataAddress: 0, dataLength: 0, token: 9))
         queue.publish()
-        try waitForHeld(.flush, 1, disk)
+        try disk.waitForHeld(.flush)
 
         kill(before.pid, SIGKILL)
         _ = try supervisor.wait("d", "a successor") { $0.takeOvers == 1 }

@@ -24,10 +24,10 @@ import Testing
         disk.hold(.flush)
         // A system call of the loop: the kernel lets go of the thread when the flush has ended.
         _ = mount.client.begin(.synchronizeFileSystem, FileClient.root, arguments: [UInt8](repeating: 0, count: 8))
-        try waitForFlush(disk)
+        try disk.waitForHeld(.flush)
         kill(try #require(before.active).pid, SIGKILL)
         disk.answerHeld(.flush)
-        try waitForFlush(disk)
+        try disk.waitForHeld(.flush)
         // Were it not said that it has the device, it would be killed for that, and the next one after it.
         _ = try supervisor.wait("s", "a successor that says so") { $0.active?.pid == before.standby?.pid }
         #expect(disk.heldCount(.flush) == 1)
@@ -38,13 +38,5 @@ import Testing
         #expect(after.takeOvers == 1)
         try mount.end()
         try supervisor.end()
-    }
-
-    private func waitForFlush(_ disk: SlowDisk) throws {
-        let end = monotonicNanoseconds() + 60_000_000_000
-        while disk.heldCount(.flush) < 1 {
-            try #require(monotonicNanoseconds() < end, "no flush has come to the disk")
-            pause(milliseconds: 1)
-        }
     }
 }
