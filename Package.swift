@@ -124,6 +124,7 @@ let package = Package(
         // The kernel's virtio headers, to compare our own with
         .target(name: "CKernelHeaders", dependencies: ["CWire"], path: "Tests/CKernelHeaders"),
         tests(of: "Virtio", ["CKernelHeaders", "Platform", "SimulationKit", "TestSupport"]),
+        tests(of: "Custody", ["Platform"]),
         tests(of: "Uring", ["CLiburing", "CLinux", "Custody", "Platform", "TestSupport"]),
         tests(
             of: "BlockTarget",

@@ -51,7 +51,7 @@ public struct CustodyChannel: ~Copyable, Sendable {
         case unreadable(CustodyMessageError)
     }
 
-    /// Takes the next message; returns at once.
+    /// Takes the next message; returns at once. What a peer has sent before its death comes before `closed`.
     ///
     /// - Parameter peeking: leaves the message where it is, and gives duplicates of its descriptors: whoever dies
     ///   before it is carried out finds it again.
@@ -62,10 +62,19 @@ public struct CustodyChannel: ~Copyable, Sendable {
         var numbers = [Int32](repeating: -1, count: Int(CLINUX_MAX_FDS))
         var count: UInt32 = 0
         var truncated: Int32 = 0
+        func receiveOnce() throws(Errno) -> Int {
+            try retryingInterrupts {
+                unsafe clinux_receive(fd.number, &buffer, buffer.count, flags, &numbers, &count, &truncated)
+            }
+        }
         let received: Int
         do throws(Errno) {
-            received = try retryingInterrupts {
-                unsafe clinux_receive(fd.number, &buffer, buffer.count, flags, &numbers, &count, &truncated)
+            do throws(Errno) {
+                received = try receiveOnce()
+            } catch .connectionReset {
+                // A peer that ends with messages unread leaves this error, once, before what it has sent itself. To
+                // take it for the end would lose those messages, or carry the one out twice that was peeked at.
+                received = try receiveOnce()
             }
         } catch {
             switch error {

@@ -3,7 +3,8 @@ internal import Custody
 // A disk takes another size. A larger one: the file grows, then the worker that has the device is told; it lets
 // requests in up to the new end, changes the configuration, tells the front-end, and then answers. A smaller one: the
 // worker is told first, then the file is cut, then whoever has the device by then is told once more: a successor may
-// have looked at the file before it was cut.
+// have looked at the file before it was cut. An answer names its order: what was said before the cut counts for that
+// alone, however often it is heard.
 //
 // Whoever gets the device while this goes on is told, too. So, with a SIGKILL after:
 //
@@ -15,7 +16,9 @@ internal import Custody
 //   it starts, and is told again;
 // - (worker) front-end told, not answered: the successor tells it again. An acknowledgement of the first is taken, by
 //   whoever has the device then (`BackendChannel.mayBeOwed`);
-// - (supervisor) the file was cut, the state not written: cuts it again.
+// - (supervisor) the file was cut, the state not written: cuts it again;
+// - (supervisor) the state written, the answer that led to the cut not taken out of the channel: hears it again, and
+//   waits for that to the next order all the same.
 
 extension DeviceMachine {
     /// A change of the disk's size that is under way.
@@ -34,6 +37,8 @@ extension DeviceMachine {
             self.isShrinking = isShrinking
             isCut = !isShrinking
         }
+
+        var order: ResizeOrder { ResizeOrder(bytes: bytes, isShrinking: isShrinking, isLast: isCut) }
     }
 
     /// What became of it.
@@ -68,13 +73,13 @@ extension DeviceMachine {
             now.told != worker.generation
         else { return }
         resize?.told = worker.generation
-        actions.append(.send(CustodyMessage(now.bytes, shrinking: now.isShrinking), to: worker.id))
+        actions.append(.send(CustodyMessage(now.order), to: worker.id))
     }
 
     /// A worker has answered.
     mutating func resized(_ id: WorkerID, _ message: CustodyMessage, _ actions: inout [Action]) {
         // It may have come twice, or be of a worker that has lost the device since.
-        guard let now = resize, message.value == now.bytes, active?.id == id else { return }
+        guard let now = resize, message.resizeOrder == now.order, active?.id == id else { return }
         guard message.text.isEmpty else { return finishResize(.failed(message.text), &actions) }
         guard now.isCut else {
             actions.append(.cut(now.bytes))

@@ -274,7 +274,7 @@ public struct CustodyWorker: ~Copyable {
                 log.warning("the device is not given up: \(reason)")
                 link.tell(CustodyMessage(.busy, text: reason))
             case .order(.connection): try tenure.takeConnection()
-            case .order(.resize(let bytes, let isShrinking)): tenure.resize(to: bytes, isShrinking: isShrinking)
+            case .order(.resize(let order)): tenure.resize(order)
             case .order: break
             case .other:
                 if tenure.hasJustSettled() {

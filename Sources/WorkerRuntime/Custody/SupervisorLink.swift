@@ -12,8 +12,8 @@ enum SupervisorOrder: Equatable {
     case quit
     /// A front-end's connection has been given.
     case connection
-    /// The disk has so many bytes; fewer than it had, if it may.
-    case resize(bytes: UInt64, isShrinking: Bool)
+    /// The disk has another size.
+    case resize(ResizeOrder)
 }
 
 /// A worker's end of the channel: keeps what is given, and passes orders on.
@@ -88,7 +88,7 @@ final class SupervisorLink {
         case .freeze: orders.append(.freeze)
         case .thaw: orders.append(.thaw)
         case .quit: orders.append(.quit)
-        case .resize: orders.append(.resize(bytes: message.value, isShrinking: message.isShrinking))
+        case .resize: orders.append(.resize(message.resizeOrder))
         // Of another version.
         default: break
         }

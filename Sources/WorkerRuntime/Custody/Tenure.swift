@@ -23,7 +23,7 @@ struct Tenure: ~Copyable {
     /// The loops that may have operations of a worker before under way, and the command that each will answer.
     private var settling: [(mailbox: LoopMailbox, command: UInt64)]
     /// A size whose change has not been answered yet.
-    private var resizing: UInt64?
+    private var resizing: ResizeOrder?
 
     /// Takes the device up where the worker before has left it.
     ///
@@ -238,15 +238,15 @@ struct Tenure: ~Copyable {
     }
 
     /// Takes up another size of the disk. It is answered when the front-end has been told.
-    mutating func resize(to bytes: UInt64, isShrinking: Bool) {
-        resizing = bytes
-        if let refusal = device.resize(to: bytes, isShrinking: isShrinking) { answerResize(refusal) }
+    mutating func resize(_ order: ResizeOrder) {
+        resizing = order
+        if let refusal = device.resize(to: order.bytes, isShrinking: order.isShrinking) { answerResize(refusal) }
     }
 
     private mutating func answerResize(_ refusal: String) {
-        guard let bytes = resizing else { return }
+        guard let order = resizing else { return }
         resizing = nil
-        link.tell(CustodyMessage(.resized, value: bytes, text: refusal))
+        link.tell(CustodyMessage(answering: order, refusal: refusal))
     }
 
     /// The socket of the device's own requests; -1 when there is none.
