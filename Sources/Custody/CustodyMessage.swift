@@ -49,8 +49,8 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     /// End. The worker that has the device finishes its requests first, unless it is frozen.
     public static let quit = CustodyMessageKind(rawValue: 7)
     /// The disk has another size. Value: bytes; the image has at least so many. Index of the key: bit 0 if it may be
-    /// less than it was, bit 1 if the image has its last size already (`ResizeOrder`). The worker tells the front-end in
-    /// any case, then answers `resized`. To whoever has the device, and again to its successor until it is answered.
+    /// less than it was, bit 1 if the image has its last size already (`ResizeOrder`). The worker tells the front-end
+    /// in any case, then answers `resized`. To whoever has the device, and again to its successor until it is answered.
     public static let resize = CustodyMessageKind(rawValue: 8)
 
     // MARK: Worker to supervisor
@@ -74,7 +74,8 @@ public struct CustodyMessageKind: RawRepresentable, Hashable, Sendable {
     public static let settled = CustodyMessageKind(rawValue: 107)
     /// For the log and for `events`. Text: what.
     public static let event = CustodyMessageKind(rawValue: 108)
-    /// Answers `resize`. Key and value: those of `resize`. Text: why the disk keeps its size; empty when it has the new one.
+    /// Answers `resize`. Key and value: those of `resize`. Text: why the disk keeps its size; empty when it has the new
+    /// one.
     public static let resized = CustodyMessageKind(rawValue: 109)
     /// Answers `freeze`: the worker cannot give the device up now, and goes on serving it. Text: why.
     public static let busy = CustodyMessageKind(rawValue: 110)

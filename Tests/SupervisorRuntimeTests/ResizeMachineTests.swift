@@ -79,7 +79,7 @@ import Testing
         #expect(world.resizes == [.done(512)])
     }
 
-    /// It comes again when a supervisor has died over it. The worker's successor may have looked at the file before that.
+    /// It comes again when a supervisor has died over it. The worker's successor may have looked at the file before.
     @Test(arguments: [false, true]) func `what was said before the cut does not end it`(supervisorDies: Bool) {
         var world = MachineWorld.staffed()
         world.send(.resize(DeviceMachine.Resize(bytes: 512, isShrinking: true)))
