@@ -182,7 +182,7 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "CAttacks", "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "hostile-worker",
+                "CAttacks", "CLinux", "CWire", "ControlAPI", "baton", "batond", "scripted-worker", "hostile-worker",
                 "baton-worker",
                 "next-worker",
                 "FrontendKit",

@@ -92,6 +92,7 @@ extension KernelRing.Use {
                 2,  // WRITEV
                 3,  // FSYNC
                 17,  // FALLOCATE
+                18,  // OPENAT
                 22,  // READ
                 23,  // WRITE
                 35,  // RENAMEAT

@@ -248,7 +248,7 @@ extension SimulatedStorage {
         }
         switch operation.kind {
         case .synchronizeData, .synchronize: return 0
-        case .unlink, .rename, .makeDirectory, .symlink, .link: return -ENOTDIR
+        case .unlink, .rename, .makeDirectory, .symlink, .link, .makeFile: return -ENOTDIR
         case .allocate, .discardDevice: return clear(operation)
         case .updateFiles, .installFile: return -EINVAL
         case .receive, .send: return -ENOTSOCK

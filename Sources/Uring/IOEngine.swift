@@ -108,7 +108,7 @@ public struct IOCompletion: Sendable {
         /// Data and everything else of a file.
         case synchronize
         /// Names in directories.
-        case unlink, rename, makeDirectory, symlink, link
+        case unlink, rename, makeDirectory, symlink, link, makeFile
         /// On a socket.
         case receive, send
         /// On the ring's own table of files.
@@ -244,6 +244,17 @@ public struct IOCompletion: Sendable {
     public static func makeDirectory(in directory: Int32, _ name: UnsafePointer<CChar>, mode: UInt32) -> Self {
         unsafe Self(
             .makeDirectory, file: directory, buffer: UnsafeMutableRawPointer(mutating: name), count: mode)
+    }
+
+    /// openat with O_CREAT | O_EXCL, and O_NOFOLLOW and O_CLOEXEC. The result is a descriptor of this process.
+    ///
+    /// - Parameter flags: of open, besides.
+    public static func makeFile(
+        in directory: Int32, _ name: UnsafePointer<CChar>, flags: Int32, mode: UInt32
+    ) -> Self {
+        unsafe Self(
+            .makeFile, file: directory, buffer: UnsafeMutableRawPointer(mutating: name), count: mode,
+            flags: UInt32(bitPattern: flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC))
     }
 
     /// symlinkat

@@ -160,7 +160,7 @@ internal import Synchronization
             unsafe io_uring_prep_rw(
                 Int32(IORING_OP_WRITEV.rawValue), sqe, file, buffer, operation.count, operation.offset)
             unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
-        case .unlink, .rename, .makeDirectory, .symlink, .link:
+        case .unlink, .rename, .makeDirectory, .symlink, .link, .makeFile:
             unsafe prepareNames(operation, sqe)
         case .synchronizeData, .synchronize, .allocate, .discardDevice, .receive, .send, .updateFiles, .installFile:
             unsafe prepareRare(operation, sqe)
@@ -216,7 +216,8 @@ internal import Synchronization
         case .installFile:
             unsafe io_uring_prep_rw(Self.installFixedFile, sqe, operation.file, nil, 0, 0)
             unsafe sqe.pointee.flags = Self.fixedFile
-        case .read, .readVectors, .write, .writeVectors, .unlink, .rename, .makeDirectory, .symlink, .link:
+        case .read, .readVectors, .write, .writeVectors, .unlink, .rename, .makeDirectory, .symlink, .link,
+            .makeFile:
             preconditionFailure("prepared by enqueue")
         }
     }
@@ -229,11 +230,12 @@ internal import Synchronization
             case .makeDirectory: IORING_OP_MKDIRAT
             case .symlink: IORING_OP_SYMLINKAT
             case .link: IORING_OP_LINKAT
+            case .makeFile: IORING_OP_OPENAT
             default: IORING_OP_RENAMEAT
             }
         unsafe io_uring_prep_rw(
             Int32(code.rawValue), sqe, operation.file, operation.buffer, operation.count, operation.offset)
-        // rename_flags, unlink_flags and hardlink_flags are all in this place.
+        // rename_flags, unlink_flags, hardlink_flags and open_flags are all in this place.
         unsafe sqe.pointee.rw_flags = Int32(bitPattern: operation.flags)
     }
 

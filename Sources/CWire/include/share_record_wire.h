@@ -47,7 +47,9 @@ struct wire_share_header {
     uint64_t agreed_minor, agreed_flags;
     /// The lowest file that never was in use.
     uint32_t fresh_file, reserved0;
-    uint64_t reserved[20];
+    /// Tells this share's private names from those of others in the same directory.
+    uint64_t name_salt;
+    uint64_t reserved[19];
     /// `unique` of requests that were interrupted last; 0: none.
     uint64_t interrupts[WIRE_SHARE_INTERRUPTS];
     struct wire_share_mount mounts[WIRE_SHARE_MAX_MOUNTS];
@@ -103,6 +105,7 @@ enum {
     WIRE_SHARE_AGREED_MINOR = offsetof(struct wire_share_header, agreed_minor),
     WIRE_SHARE_AGREED_FLAGS = offsetof(struct wire_share_header, agreed_flags),
     WIRE_SHARE_FRESH_FILE = offsetof(struct wire_share_header, fresh_file),
+    WIRE_SHARE_NAME_SALT = offsetof(struct wire_share_header, name_salt),
     WIRE_SHARE_FIRST_INTERRUPT = offsetof(struct wire_share_header, interrupts),
     WIRE_SHARE_FIRST_MOUNT = offsetof(struct wire_share_header, mounts),
     WIRE_SHARE_NODE_LOOKUPS = offsetof(struct wire_share_node, lookups),

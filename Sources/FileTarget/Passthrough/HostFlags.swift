@@ -12,6 +12,8 @@ enum HostFlags {
     static var largeFile: Int32 { Int32(CLINUX_O_LARGEFILE) }
     /// One component, and nothing that leads elsewhere.
     static var resolve: UInt64 { UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_MAGICLINKS) }
+    /// RENAME_NOREPLACE
+    static var renameWithoutReplacing: UInt32 { 1 }
     static var basicStatus: UInt32 { UInt32(STATX_BASIC_STATS) }
     /// Among the attributes of statx.
     static var mountRoot: UInt64 { UInt64(STATX_ATTR_MOUNT_ROOT) }

@@ -164,7 +164,7 @@ public import Uring
         case .writing: finishWrite(&request, result)
         case .synchronizing: finishPlain(&request, result)
         case .names: finishNames(&request, result)
-        case .making: finishMaking(&request, result)
+        case .making, .creating, .makingFile, .makingSpecial: finishMaking(&request, result)
         case .idle, nil: .failed(.inputOutput)
         }
     }
@@ -180,6 +180,10 @@ enum Stage: UInt8 {
     case names
     /// A new name, which is looked for when it is there.
     case making
+    /// The same of a file that is opened with it, for CREATE and for MKNOD.
+    case creating, makingFile
+    /// The same of a special file, which has a name of its own until then.
+    case makingSpecial
 }
 
 /// A lock that is waited for.

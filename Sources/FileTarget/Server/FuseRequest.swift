@@ -52,6 +52,11 @@ public import Virtio
     var attempts: UInt8 = 0
     /// The engine does not take what this would ask of it.
     var avoidsEngine = false
+    /// The operation has completed for a worker before this one: nothing is to be prepared for it, and a descriptor
+    /// that it has made is gone.
+    var isForeign = false
+    /// As whoever creates a file opens it.
+    var openFlags: UInt32 = 0
     /// Directories whose descriptors the operation uses.
     var held: (HeldNode?, HeldNode?) = (nil, nil)
     /// The operation that found no room.
@@ -106,10 +111,10 @@ public import Virtio
 
     /// The operation under way uses these directories until it has completed.
     ///
-    /// - Parameter making: a new name, the one of `copyName`, of a file in the first directory.
-    mutating func hold(_ first: HeldNode, _ second: HeldNode?, making: Bool = false) {
+    /// - Parameter stage: that it is in; if it makes a name, the one of `copyName`, in the first directory.
+    mutating func hold(_ first: HeldNode, _ second: HeldNode?, _ stage: Stage) {
         held = (first, second)
-        stage = making ? Stage.making.rawValue : Stage.names.rawValue
+        self.stage = stage.rawValue
     }
 
     /// Names that lie still until the operation has been submitted.
@@ -125,6 +130,9 @@ public import Virtio
         unsafe names[256] = 0
         return unsafe (UnsafePointer(names), UnsafePointer(names + 256))
     }
+
+    /// Room for a name besides that of `copyName`.
+    var privateName: UnsafeMutablePointer<CChar> { unsafe names + 256 }
 
     // MARK: Data
 

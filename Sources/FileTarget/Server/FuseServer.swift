@@ -82,6 +82,7 @@ public import Virtio
     ) -> FuseStep {
         request.take(segments)
         request.avoidsEngine = avoidsEngine
+        request.isForeign = adoption != nil
         request.unique = 0
         var header = wire_fuse_in_header()
         let headerBytes = MemoryLayout<wire_fuse_in_header>.size
@@ -288,10 +289,15 @@ public import Virtio
 extension FuseServer: Sendable where Files: Sendable & ~Copyable, Engine: Sendable & ~Copyable {}
 
 extension FuseCall {
+    /// RENAME_WHITEOUT
+    static var whiteout: UInt32 { 4 }
+
     /// Its operation may be handed to the kernel as the driver's user.
     var makesName: Bool {
         switch self {
-        case .makeDirectory, .symlink: true
+        case .makeDirectory, .symlink, .makeNode: true
+        case .create(_, let arguments, _): Int32(bitPattern: arguments.flags) & O_EXCL != 0
+        case .rename(_, _, _, let flags): flags & Self.whiteout != 0
         default: false
         }
     }

@@ -42,6 +42,7 @@ public import Platform
         // Slot 0 is nobody's, slot 1 the root's.
         unsafe wire_store32(base + Int(WIRE_SHARE_FRESH_NODE), 2)
         unsafe wire_store32(base + Int(WIRE_SHARE_FRESH_FILE), 1)
+        unsafe wire_store64(base + Int(WIRE_SHARE_NAME_SALT), UInt64.random(in: 0 ... .max))
         unsafe wire_store64(base, WIRE_SHARE_MAGIC)
         self.init(mapping, nodes: nodes, files: files)
     }
@@ -122,6 +123,36 @@ extension ShareMemory {
             unsafe wire_store64(mapping.base + Int(WIRE_SHARE_AGREED_FLAGS), agreement.flags)
         }
         unsafe wire_store64(mapping.base + Int(WIRE_SHARE_AGREED_MINOR), UInt64(agreement?.minor ?? 0))
+    }
+}
+
+// MARK: - Private names
+
+extension ShareMemory {
+    /// Writes the name that a file has until it gets the one that a request wants for it. Nobody else in this or
+    /// another share uses it, and whoever carries the request out again finds it.
+    ///
+    /// - Parameter to: room for 64 bytes.
+    func writePrivateName(of unique: UInt64, to name: UnsafeMutablePointer<CChar>) {
+        var length = 0
+        func put(_ text: StaticString) {
+            for index in 0..<text.utf8CodeUnitCount {
+                unsafe name[length] = CChar(bitPattern: text.utf8Start[index])
+                length += 1
+            }
+        }
+        func put(_ value: UInt64) {
+            for shift in stride(from: 60, through: 0, by: -4) {
+                let digit = UInt8(truncatingIfNeeded: value >> UInt64(shift) & 15)
+                unsafe name[length] = CChar(bitPattern: digit < 10 ? 48 + digit : 87 + digit)
+                length += 1
+            }
+        }
+        put(".baton-")
+        put(unsafe wire_load64(mapping.base + Int(WIRE_SHARE_NAME_SALT)))
+        put("-")
+        put(unique)
+        unsafe name[length] = 0
     }
 }
 

@@ -232,6 +232,11 @@ public final class ShareSession: Sendable {
     public var agreement: FuseAgreement? { memory.agreement }
 
     func agree(_ agreement: FuseAgreement) { memory.agree(agreement) }
+
+    /// As `ShareMemory` says.
+    func writePrivateName(of unique: UInt64, to name: UnsafeMutablePointer<CChar>) {
+        unsafe memory.writePrivateName(of: unique, to: name)
+    }
 }
 
 // MARK: - Nodes

@@ -1,3 +1,4 @@
+import CLinux
 import ControlAPI
 import Foundation
 import FrontendKit
@@ -27,6 +28,9 @@ import Testing
             }
         }
 
+        /// RENAME_WHITEOUT
+        private let whiteout: UInt32 = 4
+
         private func work(_ place: String) throws {
             try check(unsafe mkdir(place, 0o755), place)
             let file = "\(place)/file"
@@ -34,19 +38,31 @@ import Testing
             for round in 0... {
                 if isEnding.load(ordering: .acquiring) { return }
                 let (directory, link, name) = ("\(place)/d\(round)", "\(place)/s\(round)", "\(place)/l\(round)")
+                let (new, fifo) = ("\(place)/n\(round)", "\(place)/f\(round)")
                 try check(unsafe mkdir(directory, 0o755), directory)
                 try check(unsafe symlink("somewhere", link), link)
                 try check(unsafe Glibc.link(file, name), name)
                 try check(unsafe rename(name, "\(directory)/moved"), name)
                 try check(unsafe unlink("\(directory)/moved"), directory)
+                let fd = unsafe open(new, O_WRONLY | O_CREAT | O_EXCL, 0o640)
+                try check(fd, new)
+                close(fd)
+                // What is left in its place is a file, too.
+                try check(unsafe clinux_renameat(AT_FDCWD, new, AT_FDCWD, "\(new).moved", whiteout), new)
+                try check(unsafe unlink(new), new)
+                try check(unsafe unlink("\(new).moved"), new)
+                try check(unsafe mknod(new, S_IFREG | 0o600, 0), new)
+                try check(unsafe unlink(new), new)
+                try check(unsafe mkfifo(fifo, 0o600), fifo)
+                try check(unsafe unlink(fifo), fifo)
                 try check(unsafe unlink(link), link)
                 try check(unsafe rmdir(directory), directory)
-                calls.add(7, ordering: .relaxed)
+                calls.add(14, ordering: .relaxed)
             }
         }
 
         private func check(_ result: Int32, _ path: String) throws {
-            if result != 0 { throw SystemError(cannot: "change", path, .current) }
+            if result < 0 { throw SystemError(cannot: "change", path, .current) }
         }
 
         /// - Returns: how many changes there were, and what went wrong.
@@ -82,6 +98,9 @@ import Testing
             _ = try supervisor.wait("s.mount", "a take-over") { $0.active.map { $0.id != worker.id } ?? false }
         }
         let (calls, failures) = programs.end()
+        // A FIFO has a name of its own until it gets the one that it is to have.
+        let names = try FileManager.default.subpathsOfDirectory(atPath: tree)
+        #expect(names.allSatisfy { !$0.contains(".baton-") }, "seed \(seed): \(names)")
         #expect(failures.isEmpty, "seed \(seed), after \(calls) changes: \(failures)")
         #expect(calls > 0)
         #expect(try supervisor.baton("umount", place).code == 0)

@@ -1,0 +1,243 @@
+import CWire
+import Custody
+import Foundation
+import Glibc
+import Platform
+import TestSupport
+import Testing
+import Uring
+
+@testable import FileTarget
+
+@Suite("A share: names change through the engine")
+struct EngineNamesTests {
+    @Test("UNLINK, RMDIR and RENAME")
+    func names() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        _ = try bench.makeDirectory("d")
+        let (file, _) = try bench.create("a")
+        let d = try bench.lookUp("d").nodeid
+        let move = bench.bytes(wire_fuse_rename_in(newdir: d)) + bench.text("a") + bench.text("b")
+        #expect(bench.call(WIRE_FUSE_RENAME, ShareBench.root, move).error == nil)
+        #expect(bench.call(WIRE_FUSE_RENAME, ShareBench.root, move).error == .noEntry)
+        #expect(try bench.lookUp("b", in: d).nodeid == file.nodeid)
+        #expect(bench.call(WIRE_FUSE_RMDIR, ShareBench.root, bench.text("d")).error == Errno(rawValue: ENOTEMPTY))
+        #expect(bench.call(WIRE_FUSE_UNLINK, d, bench.text("b")).error == nil)
+        #expect(bench.call(WIRE_FUSE_RMDIR, ShareBench.root, bench.text("d")).error == nil)
+        #expect(throws: Errno.noEntry) { try bench.status("d") }
+    }
+
+    @Test("MKDIR, SYMLINK and LINK, as the driver's user", .enabled(if: geteuid() == 0))
+    func newNames() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        let (file, _) = try bench.create("a")
+        #expect(unsafe chmod(bench.path, 0o777) == 0)
+        (bench.user, bench.group) = (1234, 2345)
+        let made = try bench.makeDirectory("d", mode: 0o750)
+        #expect(made.attr.uid == 1234 && made.attr.gid == 2345 && made.attr.mode & 0o7777 == 0o750)
+        let target = bench.text("link") + bench.text(String(repeating: "t", count: 3000))
+        let link = try bench.call(WIRE_FUSE_SYMLINK, ShareBench.root, target).value(wire_fuse_entry_out.self)
+        #expect(link.attr.uid == 1234 && link.attr.size == 3000 && link.attr.mode & S_IFMT == S_IFLNK)
+        let hard = bench.bytes(wire_fuse_link_in(oldnodeid: file.nodeid)) + bench.text("b")
+        let named = try bench.call(WIRE_FUSE_LINK, made.nodeid, hard).value(wire_fuse_entry_out.self)
+        #expect(named.nodeid == file.nodeid && named.attr.nlink == 2)
+        for (opcode, body) in [
+            (WIRE_FUSE_MKDIR, bench.bytes(wire_fuse_mkdir_in(mode: 0o700, umask: 0)) + bench.text("d")),
+            (WIRE_FUSE_SYMLINK, target),
+        ] {
+            #expect(bench.call(opcode, ShareBench.root, body).error == Errno(rawValue: EEXIST))
+        }
+        // Not even root's server may do it for somebody who may not.
+        bench.user = 4321
+        let body = bench.bytes(wire_fuse_mkdir_in(mode: 0o700, umask: 0)) + bench.text("e")
+        #expect(bench.call(WIRE_FUSE_MKDIR, made.nodeid, body).error == .permissionDenied)
+        // The thread is the server again.
+        bench.user = 0
+        #expect(try bench.makeDirectory("f", in: made.nodeid).attr.uid == 0)
+    }
+
+    /// The kernel takes a thread's user when an operation is handed to it, not when it is queued.
+    @Test("what the server has queued is not done as the user whose request comes next", .enabled(if: geteuid() == 0))
+    func mixed() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        let (file, _) = try bench.create("a")
+        _ = try bench.create("gone")
+        #expect(unsafe chmod(bench.path, 0o1777) == 0)
+        let gone = bench.start(WIRE_FUSE_UNLINK, ShareBench.root, bench.text("gone"), slot: 1)
+        let hard = bench.bytes(wire_fuse_link_in(oldnodeid: file.nodeid)) + bench.text("b")
+        let named = bench.start(WIRE_FUSE_LINK, ShareBench.root, hard, slot: 2)
+        for step in [gone, named] {
+            guard case .pending = step else {
+                Issue.record("it is not queued: \(step)")
+                return
+            }
+        }
+        bench.user = 1234
+        #expect(try bench.makeDirectory("d").attr.uid == 1234)
+        bench.user = 0
+        let end = monotonicNanoseconds() + 20_000_000_000
+        while (try? bench.status("gone")) != nil, monotonicNanoseconds() < end { pause(milliseconds: 1) }
+        #expect(throws: Errno.noEntry) { try bench.status("gone") }
+        #expect(try bench.status("b").st_ino == bench.status("a").st_ino)
+    }
+
+    /// What a worker before has had done is not done again.
+    @Test("what has happened is told, what has not is done")
+    func adopted() throws {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        let bench = try ShareBench(description)
+        let (file, _) = try bench.create("a")
+        let progress = RequestProgress(done: 0, state: UInt64(Stage.making.rawValue))
+        func adopt(_ opcode: Int, _ body: [UInt8], _ result: Int32) -> ShareBench.Reply {
+            bench.finishAdopted(opcode, ShareBench.root, body, progress, result: result)
+        }
+        func directory(_ name: String) -> [UInt8] {
+            bench.bytes(wire_fuse_mkdir_in(mode: 0o700, umask: 0)) + bench.text(name)
+        }
+        _ = try bench.makeDirectory("d")
+        let d = try adopt(WIRE_FUSE_MKDIR, directory("d"), 0).value(wire_fuse_entry_out.self)
+        #expect(d.nodeid == (try bench.lookUp("d").nodeid))
+        #expect(adopt(WIRE_FUSE_MKDIR, directory("d"), -EINTR).error == Errno(rawValue: EEXIST))
+        #expect(adopt(WIRE_FUSE_MKDIR, directory("e"), -ECANCELED).error == nil)
+        #expect(try bench.lookUp("e").attr.mode & S_IFMT == S_IFDIR)
+        let hard = bench.bytes(wire_fuse_link_in(oldnodeid: file.nodeid)) + bench.text("b")
+        #expect(bench.call(WIRE_FUSE_LINK, ShareBench.root, hard).error == nil)
+        let named = try adopt(WIRE_FUSE_LINK, hard, 0).value(wire_fuse_entry_out.self)
+        #expect(named.nodeid == file.nodeid)
+        #expect(bench.call(WIRE_FUSE_UNLINK, ShareBench.root, bench.text("b")).error == nil)
+        #expect(adopt(WIRE_FUSE_UNLINK, bench.text("b"), 0).error == nil)
+    }
+
+    private func throughEngine() -> ShareDescription {
+        var description = ShareDescription(tag: "t")
+        description.changesNamesThroughEngine = true
+        return description
+    }
+
+    private func node(_ bench: ShareBench, _ mode: UInt32, _ name: String) -> [UInt8] {
+        bench.bytes(wire_fuse_mknod_in(mode: mode, rdev: 0, umask: 0, padding: 0)) + bench.text(name)
+    }
+
+    /// What is in the directory on the host.
+    private func names(_ bench: ShareBench) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: bench.path).sorted()
+    }
+
+    @Test("CREATE that must make the file, and MKNOD, as the driver's user", .enabled(if: geteuid() == 0))
+    func newFiles() throws {
+        let bench = try ShareBench(throughEngine())
+        #expect(unsafe chmod(bench.path, 0o777) == 0)
+        (bench.user, bench.group) = (1234, 2345)
+        let (file, handle) = try bench.create("a", O_RDWR | O_CREAT | O_EXCL, mode: 0o640)
+        #expect(file.attr.uid == 1234 && file.attr.gid == 2345 && file.attr.mode & 0o7777 == 0o640)
+        #expect(try bench.write(file.nodeid, handle, Array("hello".utf8)) == 5)
+        #expect(throws: Errno(rawValue: EEXIST)) { try bench.create("a", O_RDWR | O_CREAT | O_EXCL) }
+        // One that cannot be read or written by whoever makes it.
+        let (_, other) = try bench.create("b", O_WRONLY | O_CREAT | O_EXCL, mode: 0)
+        #expect(other != handle)
+        for (mode, name) in [(S_IFREG, "file"), (S_IFIFO, "fifo"), (S_IFSOCK, "socket")] {
+            let made = try bench.call(WIRE_FUSE_MKNOD, ShareBench.root, node(bench, mode | 0o620, name))
+                .value(wire_fuse_entry_out.self)
+            #expect(made.attr.mode == mode | 0o620 && made.attr.uid == 1234 && made.attr.gid == 2345, "\(name)")
+            #expect(
+                bench.call(WIRE_FUSE_MKNOD, ShareBench.root, node(bench, mode | 0o600, name)).error
+                    == Errno(rawValue: EEXIST))
+        }
+        #expect(try names(bench) == ["a", "b", "fifo", "file", "socket"])
+        bench.user = 0
+        let closed = try bench.makeDirectory("closed", mode: 0o700).nodeid
+        bench.user = 4321
+        for mode in [S_IFREG, S_IFIFO] {
+            #expect(bench.call(WIRE_FUSE_MKNOD, closed, node(bench, mode | 0o600, "x")).error == .permissionDenied)
+        }
+        #expect(throws: Errno.permissionDenied) { try bench.create("x", in: closed, O_RDWR | O_CREAT | O_EXCL) }
+        // The thread is the server again.
+        bench.user = 0
+        #expect(try bench.create("c").entry.attr.uid == 0)
+    }
+
+    @Test("a name is replaced by a whiteout, the driver's user's", .enabled(if: geteuid() == 0))
+    func whiteout() throws {
+        let bench = try ShareBench(throughEngine())
+        #expect(unsafe chmod(bench.path, 0o777) == 0)
+        (bench.user, bench.group) = (1234, 2345)
+        let (file, _) = try bench.create("a")
+        let move =
+            bench.bytes(wire_fuse_rename2_in(newdir: ShareBench.root, flags: FuseCall.whiteout, padding: 0))
+            + bench.text("a") + bench.text("b")
+        #expect(bench.call(WIRE_FUSE_RENAME2, ShareBench.root, move).error == nil)
+        #expect(try bench.lookUp("b").nodeid == file.nodeid)
+        let left = try bench.lookUp("a").attr
+        #expect(left.mode & S_IFMT == S_IFCHR && left.rdev == 0 && left.uid == 1234 && left.gid == 2345)
+        let again = bench.finishAdopted(
+            WIRE_FUSE_RENAME2, ShareBench.root, move,
+            RequestProgress(done: 0, state: UInt64(Stage.names.rawValue)), result: 0)
+        #expect(again.error == nil)
+        #expect(try bench.lookUp("b").nodeid == file.nodeid)
+    }
+
+    @Test("files that a worker before has made are told, and opened anew")
+    func adoptedFiles() throws {
+        let bench = try ShareBench(throughEngine())
+        func adopt(_ opcode: Int, _ body: [UInt8], _ stage: Stage, _ result: Int32) -> ShareBench.Reply {
+            // As a loop does before it shows its answers.
+            defer { bench.server.tidy() }
+            return bench.finishAdopted(
+                opcode, ShareBench.root, body, RequestProgress(done: 0, state: UInt64(stage.rawValue)), result: result)
+        }
+        // The number of a descriptor that was another process's, and may be anything in this one.
+        let number = unsafe Glibc.open("/dev/null", O_RDONLY)
+        defer { close(number) }
+        try bench.put("a")
+        let arguments = wire_fuse_create_in(
+            flags: UInt32(O_RDWR | O_CREAT | O_EXCL), mode: S_IFREG | 0o600, umask: 0, open_flags: 0)
+        let body = bench.bytes(arguments) + bench.text("a")
+        let made = adopt(WIRE_FUSE_CREATE, body, .creating, number)
+        let node = try made.value(wire_fuse_entry_out.self).nodeid
+        let handle = try made.value(wire_fuse_open_out.self, at: MemoryLayout<wire_fuse_entry_out>.size).fh
+        #expect(try bench.write(node, handle, Array("hello".utf8)) == 5)
+        #expect(try bench.content("a") == "hello")
+        #expect(adopt(WIRE_FUSE_CREATE, body, .creating, -EEXIST).error == Errno(rawValue: EEXIST))
+        #expect(adopt(WIRE_FUSE_CREATE, body, .creating, -ECANCELED).error == Errno(rawValue: EEXIST))
+        let file = self.node(bench, S_IFREG | 0o600, "a")
+        #expect(try adopt(WIRE_FUSE_MKNOD, file, .makingFile, number).value(wire_fuse_entry_out.self).nodeid == node)
+        #expect(unsafe mkfifo("\(bench.path)/fifo", 0o600) == 0)
+        let fifo = self.node(bench, S_IFIFO | 0o600, "fifo")
+        #expect(
+            try adopt(WIRE_FUSE_MKNOD, fifo, .makingSpecial, 0).value(wire_fuse_entry_out.self).attr.mode & S_IFMT
+                == S_IFIFO)
+        #expect(adopt(WIRE_FUSE_MKNOD, fifo, .makingSpecial, -EEXIST).error == Errno(rawValue: EEXIST))
+        // Whoever was told of it has not closed anything that is not his.
+        #expect(fcntl(number, F_GETFD) >= 0)
+        #expect(try names(bench) == ["a", "fifo"])
+    }
+
+    @Test("the name that a special file has until it gets its own does not stay")
+    func privateNames() throws {
+        var left: (TemporaryDirectoryBox, TableFile)
+        do {
+            let bench = try ShareBench(throughEngine())
+            let step = bench.start(WIRE_FUSE_MKNOD, ShareBench.root, node(bench, S_IFIFO | 0o600, "fifo"))
+            guard case .pending = step else {
+                Issue.record("it is not queued: \(step)")
+                return
+            }
+            // It dies before the kernel has the operation.
+            left = (bench.directory, bench.tables)
+        }
+        let bench = try ShareBench(throughEngine(), after: left)
+        #expect(try names(bench).count == 1)
+        #expect(try names(bench)[0].hasPrefix(".baton-"))
+        // The very same request.
+        bench.unique = 1
+        #expect(bench.call(WIRE_FUSE_MKNOD, ShareBench.root, node(bench, S_IFIFO | 0o600, "fifo")).error == nil)
+        #expect(try names(bench) == ["fifo"])
+    }
+}
