@@ -63,9 +63,9 @@ final class TableFile {
             memory = try ShareMemory(mapping: tables.fd)
         } else {
             directory = try given ?? TemporaryDirectoryBox(TemporaryDirectory())
-            let count = ShareMemory.byteCount(nodes: nodes, files: files)
-            tables = TableFile(try makeMemoryFile(name: "share", count: count))
-            memory = try ShareMemory(making: tables.fd, nodes: nodes, files: files)
+            let size = ShareMemory.Size(nodes: nodes, files: files, queues: 1, slots: 4)
+            tables = TableFile(try makeMemoryFile(name: "share", count: size.byteCount))
+            memory = try ShareMemory(making: tables.fd, size)
         }
         let root = OwnedFD(owning: unsafe Glibc.open(directory.value.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC))
         let processFiles = OwnedFD(owning: unsafe Glibc.open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC))

@@ -19,21 +19,40 @@ struct TableDeathTests {
         return identity
     }
 
-    /// Which numbers are known, and how often.
-    private typealias Model = [UInt64: UInt64]
+    /// Which numbers are known, and how often; what effects say of that.
+    private struct Model: Equatable {
+        var nodes: [UInt64: UInt64] = [:]
+        var words = [UInt64](repeating: 0, count: slots)
+        var lists = [[UInt64]](repeating: [], count: slots)
+    }
+
+    private static let slots = 4
 
     private static func read(_ table: NodeTable) -> Model {
         var found = Model()
         for number in 0..<UInt64(40) {
-            if let slot = table.find(identity(number)) { found[number] = table.lookups(of: slot) }
+            if let slot = table.find(identity(number)) { found.nodes[number] = table.lookups(of: slot) }
+        }
+        for place in 1...UInt32(slots) {
+            let word = table.effects.word(place)
+            found.words[Int(place) - 1] = word
+            if word < 1 << 32 { found.lists[Int(place) - 1] = (0..<Int(word)).map { table.effects.node(place, $0) } }
         }
         return found
     }
 
+    /// Something that a request does, and what its effect is to say of it.
+    private struct Step {
+        var number: UInt64
+        var isForget: Bool
+        var effect: EffectUse
+        var word: UInt64 = 0
+    }
+
     @Test func `nodes are spread over the buckets`() throws {
-        let count = ShareMemory.byteCount(nodes: 1000, files: Self.files)
+        let count = ShareMemory.Size(nodes: 1000, files: Self.files).byteCount
         let file = try makeMemoryFile(name: "share", count: count)
-        let memory = try ShareMemory(making: file, nodes: 1000, files: Self.files)
+        let memory = try ShareMemory(making: file, ShareMemory.Size(nodes: 1000, files: Self.files))
         for number in 0..<900 { #expect(memory.nodes.insert(Self.identity(UInt64(number))) != nil) }
         // Balls that are thrown at random leave 41 % of so many buckets empty.
         let known = (0..<1000).map { Self.identity($0) }.filter { memory.nodes.find($0) != nil }
@@ -43,9 +62,10 @@ struct TableDeathTests {
 
     @Test("leaves what was before, or what is after", arguments: [1, 2, 3] as [UInt64])
     func death(seed: UInt64) throws {
-        let count = ShareMemory.byteCount(nodes: Self.nodes, files: Self.files)
+        let size = ShareMemory.Size(nodes: Self.nodes, files: Self.files, queues: 1, slots: Self.slots)
+        let count = size.byteCount
         let file = try makeMemoryFile(name: "share", count: count)
-        let memory = try ShareMemory(making: file, nodes: Self.nodes, files: Self.files)
+        let memory = try ShareMemory(making: file, size)
         let table = memory.nodes
         // Seen through a mapping of its own, which is not watched.
         let view = try Mapping(sharing: file, count: count)
@@ -54,23 +74,42 @@ struct TableDeathTests {
         defer { unsafe store_watch_destroy(watch) }
         #expect(unsafe store_watch_find_mappings(watch, file.number) > 0)
         var random = SeededRandom(seed: seed)
-        var states: [Model] = [[:]]
-        var steps: [(number: UInt64, isForget: Bool)] = []
+        var states: [(before: Model, after: Model)] = []
+        var steps: [Step] = []
         for _ in 0..<120 {
-            steps.append((UInt64(random.below(18)), random.below(5) < 2))
+            var step = Step(number: UInt64(random.below(18)), isForget: random.below(5) < 2, effect: .none)
+            // One place is of requests that have one node, one of those that have a list, one of those that forget.
+            if step.isForget { step.effect.place = UInt32(random.below(2)) * 3 } else {
+                step.effect.place = UInt32(random.below(3))
+            }
+            step.word = UInt64(random.below(3))
+            steps.append(step)
         }
+        var listed: UInt32 = 0
         unsafe store_watch_begin(watch)
         unsafe store_watch_pause(watch)
         for (index, step) in steps.enumerated() {
             let slot = table.find(Self.identity(step.number))
+            var effect = step.effect
+            if effect.place == 2 {
+                listed = listed % 6 + 1
+                // As the next request does that has this place.
+                if listed == 1 { table.effects.setWord(effect.place, 0) }
+                effect.entry = listed
+            }
+            let before = Self.read(table)
             unsafe store_watch_resume(watch, UInt32(index))
             if let slot {
-                if step.isForget { _ = table.forget(slot, 1) } else { table.addLookup(slot) }
+                if step.isForget {
+                    _ = table.forget(slot, 1, effect, says: step.word)
+                } else {
+                    table.addLookup(slot, effect)
+                }
             } else if !step.isForget {
-                _ = table.insert(Self.identity(step.number))
+                _ = table.insert(Self.identity(step.number), effect)
             }
             unsafe store_watch_pause(watch)
-            states.append(Self.read(table))
+            states.append((before, Self.read(table)))
         }
         unsafe store_watch_end(watch)
         let points = unsafe store_watch_due(watch)
@@ -83,12 +122,12 @@ struct TableDeathTests {
             _ = table.repair()
             let world = Int(point.world)
             let found = Self.read(table)
-            #expect(found == states[world] || found == states[world + 1], "point \(index)")
-            #expect(table.count == found.count, "point \(index)")
+            #expect(found == states[world].before || found == states[world].after, "point \(index)")
+            #expect(table.count == found.nodes.count, "point \(index)")
             // Nothing was lost: exactly the rest of the slots can be used.
             var room = 0
             while table.insert(Self.identity(UInt64(1000 + room))) != nil { room += 1 }
-            #expect(room == Self.nodes - 2 - found.count, "point \(index)")
+            #expect(room == Self.nodes - 2 - found.nodes.count, "point \(index)")
         }
     }
 }

@@ -153,9 +153,9 @@ struct TakeOverTests {
     @Test("damaged tables are refused")
     func damage() throws {
         func check(_ offset: Int, _ value: UInt64, isGood: Bool = false) throws {
-            let count = ShareMemory.byteCount(nodes: 64, files: 16)
+            let count = ShareMemory.Size(nodes: 64, files: 16).byteCount
             let file = try makeMemoryFile(name: "share", count: count)
-            _ = try ShareMemory(making: file, nodes: 64, files: 16)
+            _ = try ShareMemory(making: file, ShareMemory.Size(nodes: 64, files: 16))
             var value = value
             #expect(unsafe pwrite(file.number, &value, 8, off_t(offset)) == 8)
             if isGood {

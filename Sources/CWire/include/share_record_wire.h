@@ -2,7 +2,7 @@
 // fields are in host order and aligned, each is loaded and stored whole. Slots refer to each other by number + 1; 0:
 // none.
 //
-//   header (4 KiB) | buckets, 4 bytes for each node | nodes | files
+//   header (4 KiB) | buckets, 4 bytes for each node | nodes | files | effects | lists of effects
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +17,9 @@ enum {
     WIRE_SHARE_HANDLE_BYTES = 40,
     WIRE_SHARE_MAX_MOUNTS = 32,
     WIRE_SHARE_INTERRUPTS = 32,
+    WIRE_SHARE_EFFECT_BYTES = 32,
+    /// Nodes that one READDIRPLUS can tell of.
+    WIRE_SHARE_EFFECT_NODES = 126,
 };
 
 /// A mount on which nodes are.
@@ -46,10 +49,16 @@ struct wire_share_header {
     /// What was agreed on in INIT: the minor version of the protocol, 0 before INIT; the feature bits.
     uint64_t agreed_minor, agreed_flags;
     /// The lowest file that never was in use.
-    uint32_t fresh_file, reserved0;
+    uint32_t fresh_file;
+    /// Descriptors of a queue that effects are kept for, and queues.
+    uint32_t effect_slots, effect_queues, reserved0;
     /// Tells this share's private names from those of others in the same directory.
     uint64_t name_salt;
-    uint64_t reserved[19];
+    /// Of the change under way: the effect that it belongs to + 1, 0: none; what that will say; lookups of the node.
+    uint64_t intent_effect, intent_word, intent_lookups;
+    /// Effects of another one are those of a driver that is gone.
+    uint64_t effect_epoch;
+    uint64_t reserved[14];
     /// `unique` of requests that were interrupted last; 0: none.
     uint64_t interrupts[WIRE_SHARE_INTERRUPTS];
     struct wire_share_mount mounts[WIRE_SHARE_MAX_MOUNTS];
@@ -86,6 +95,19 @@ struct wire_share_file {
     uint32_t reserved;
 };
 
+/// What a request that is not answered yet has done to the tables.
+struct wire_share_effect {
+    /// Of the request; 0: none.
+    uint64_t unique;
+    /// The node that it has counted a lookup of; below 2^32: so many of its nodes, in its list, or that it has forgotten.
+    uint64_t word;
+    /// The file that it has opened; 0: none.
+    uint64_t handle;
+    uint32_t epoch;
+    /// 0: it makes lookups, 1: it forgets.
+    uint32_t kind;
+};
+
 _Static_assert(offsetof(struct wire_share_header, intent) == 32, "layout");
 _Static_assert(offsetof(struct wire_share_header, agreed_minor) == 64, "layout");
 _Static_assert(offsetof(struct wire_share_header, mounts) == 504, "layout");
@@ -94,6 +116,7 @@ _Static_assert(sizeof(struct wire_share_node) == WIRE_SHARE_NODE_BYTES, "layout"
 _Static_assert(offsetof(struct wire_share_node, next) == 32, "layout");
 _Static_assert(offsetof(struct wire_share_node, handle) == 48, "layout");
 _Static_assert(sizeof(struct wire_share_file) == WIRE_SHARE_FILE_BYTES, "layout");
+_Static_assert(sizeof(struct wire_share_effect) == WIRE_SHARE_EFFECT_BYTES, "layout");
 
 /// Where the fields are, for Swift, which has no offsetof.
 enum {
@@ -106,6 +129,12 @@ enum {
     WIRE_SHARE_AGREED_FLAGS = offsetof(struct wire_share_header, agreed_flags),
     WIRE_SHARE_FRESH_FILE = offsetof(struct wire_share_header, fresh_file),
     WIRE_SHARE_NAME_SALT = offsetof(struct wire_share_header, name_salt),
+    WIRE_SHARE_EFFECT_SLOTS = offsetof(struct wire_share_header, effect_slots),
+    WIRE_SHARE_EFFECT_QUEUES = offsetof(struct wire_share_header, effect_queues),
+    WIRE_SHARE_INTENT_EFFECT = offsetof(struct wire_share_header, intent_effect),
+    WIRE_SHARE_INTENT_WORD = offsetof(struct wire_share_header, intent_word),
+    WIRE_SHARE_INTENT_LOOKUPS = offsetof(struct wire_share_header, intent_lookups),
+    WIRE_SHARE_EFFECT_EPOCH = offsetof(struct wire_share_header, effect_epoch),
     WIRE_SHARE_FIRST_INTERRUPT = offsetof(struct wire_share_header, interrupts),
     WIRE_SHARE_FIRST_MOUNT = offsetof(struct wire_share_header, mounts),
     WIRE_SHARE_NODE_LOOKUPS = offsetof(struct wire_share_node, lookups),
@@ -120,4 +149,8 @@ enum {
     WIRE_SHARE_FILE_NODE = offsetof(struct wire_share_file, node),
     WIRE_SHARE_FILE_OWNER = offsetof(struct wire_share_file, owner),
     WIRE_SHARE_FILE_FLAGS = offsetof(struct wire_share_file, flags),
+    WIRE_SHARE_EFFECT_WORD = offsetof(struct wire_share_effect, word),
+    WIRE_SHARE_EFFECT_HANDLE = offsetof(struct wire_share_effect, handle),
+    WIRE_SHARE_EFFECT_OF_EPOCH = offsetof(struct wire_share_effect, epoch),
+    WIRE_SHARE_EFFECT_KIND = offsetof(struct wire_share_effect, kind),
 };

@@ -37,6 +37,7 @@ extension Passthrough {
         let count = unsafe clinux_getdents(fd, listing.base, max(min(wanted, Self.listingBytes), 320))
         if count < 0 { throw .current }
         var (used, read) = (0, 0)
+        defer { effect.entry = 0 }
         while read < count {
             let entry = unsafe Self.entry(listing.base + read)
             let size =
@@ -44,6 +45,8 @@ extension Passthrough {
                     + entry.nameCount + 7) & ~7
             if used + size > room { break }
             if plus {
+                // What it has told of has to be taken back if this worker dies.
+                if effect.place != 0, Int(effect.entry) == RequestEffects.listCount { break }
                 unsafe putPlus(entry, node, fd, at: answer.base + used)
             } else {
                 unsafe putEntry(entry, node, at: answer.base + used)
@@ -95,9 +98,11 @@ extension Passthrough {
     ) {
         var found = wire_fuse_entry_out()
         if !isDot(entry) {
+            effect.entry += 1
             do throws(Errno) {
                 found = self.entry(unsafe try find(directory, fd, entry.name))
             } catch {
+                effect.entry -= 1
                 // Node id 0: only the name is told.
                 found = wire_fuse_entry_out()
             }

@@ -51,7 +51,7 @@ extension Passthrough {
     mutating func open(_ arguments: wire_fuse_open_in, _ request: inout FuseRequest) throws(Errno) -> FileResult {
         let fd = try reopenKilling(request.node, openFlags(arguments.flags), arguments.open_flags)
         // A directory opens as a file, too, for reading.
-        let handle = try session.addFile(fd, .file, node: request.node, flags: arguments.flags)
+        let handle = try session.addFile(fd, .file, node: request.node, flags: arguments.flags, effect)
         return .opened(opened(handle, arguments.flags))
     }
 
@@ -59,7 +59,7 @@ extension Passthrough {
         _ arguments: wire_fuse_open_in, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let fd = try reopen(request.node, O_RDONLY | O_DIRECTORY)
-        let handle = try session.addFile(fd, .directory, node: request.node, flags: arguments.flags)
+        let handle = try session.addFile(fd, .directory, node: request.node, flags: arguments.flags, effect)
         var answer = wire_fuse_open_out()
         answer.fh = handle
         if session.description.cache == .always || session.description.cache == .metadata {

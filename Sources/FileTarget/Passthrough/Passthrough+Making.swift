@@ -216,7 +216,7 @@ extension Passthrough {
     ) throws(Errno) -> FileResult {
         let handle: UInt64
         do throws(Errno) {
-            handle = try session.addFile(fd, .file, node: found.node, flags: flags)
+            handle = try session.addFile(fd, .file, node: found.node, flags: flags, effect)
         } catch {
             forgetOne(found.node, 1)
             throw error

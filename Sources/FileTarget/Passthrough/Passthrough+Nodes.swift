@@ -188,12 +188,12 @@ extension Passthrough {
             identity.device = clinux_make_device(status.stx_dev_major, status.stx_dev_minor)
             identity.inode = status.stx_ino
         }
-        let (inode, type) = (status.stx_ino, UInt8(status.stx_mode >> 12))
+        let (inode, type, effect) = (status.stx_ino, UInt8(status.stx_mode >> 12), effect)
         return session.withNodes { nodes in
             guard let slot = nodes.find(identity), nodes.inode(of: slot) == inode, nodes.type(of: slot) == type else {
                 return nil
             }
-            nodes.addLookup(slot)
+            nodes.addLookup(slot, effect)
             return nodes.identifier(of: slot)
         }
     }
@@ -265,13 +265,14 @@ extension Passthrough {
             identity.handleCount = 0
             identity.mount = session.mount(status.stx_mnt_id) ?? .max
         }
+        let effect = effect
         let known = session.withNodes { nodes -> UInt64? in
             if let slot = nodes.find(identity) {
-                nodes.addLookup(slot)
+                nodes.addLookup(slot, effect)
                 return nodes.identifier(of: slot)
             }
             if !hasHandle { return nil }
-            return nodes.insert(identity).map { nodes.identifier(of: $0) } ?? 0
+            return nodes.insert(identity, effect).map { nodes.identifier(of: $0) } ?? 0
         }
         if let known {
             if known == 0 { throw Errno(rawValue: ENFILE) }
@@ -290,14 +291,14 @@ extension Passthrough {
                 try duplicateDescriptor(fd)
             }
         let handle = try session.addFile(copy, .node, node: 0)
-        let file = UInt32(truncatingIfNeeded: handle)
+        let (file, effect) = (UInt32(truncatingIfNeeded: handle), effect)
         let (node, isNew) = session.withNodes { nodes -> (UInt64, Bool) in
             // Another loop may have been faster.
             if let slot = nodes.find(identity) {
-                nodes.addLookup(slot)
+                nodes.addLookup(slot, effect)
                 return (nodes.identifier(of: slot), false)
             }
-            return (nodes.insert(identity, file: file).map { nodes.identifier(of: $0) } ?? 0, true)
+            return (nodes.insert(identity, file: file, effect).map { nodes.identifier(of: $0) } ?? 0, true)
         }
         if !isNew || node == 0 { session.releaseFile(slot: file) }
         if node == 0 { throw Errno(rawValue: ENFILE) }
@@ -369,22 +370,29 @@ extension Passthrough {
     }
 
     mutating func forget(_ node: UInt64, _ count: UInt64) -> FileResult {
-        forgetOne(node, count)
+        if effect.place == 0 || session.nodes.effects.word(effect.place) == 0 { forgetOne(node, count, says: 1) }
         return .silent
     }
 
     mutating func batchForget(_ bytes: FuseBytes, _ count: Int) -> FileResult {
-        for index in 0..<count {
+        let done = effect.place == 0 ? 0 : session.nodes.effects.word(effect.place)
+        for index in min(Int(clamping: done), count)..<count {
             let one = unsafe (bytes.base + index * MemoryLayout<wire_fuse_forget_one>.size)
                 .loadUnaligned(as: wire_fuse_forget_one.self)
-            forgetOne(one.nodeid, one.nlookup)
+            forgetOne(one.nodeid, one.nlookup, says: UInt64(index + 1))
         }
         return .silent
     }
 
-    func forgetOne(_ node: UInt64, _ count: UInt64) {
+    /// - Parameter word: what the request's effect says then.
+    func forgetOne(_ node: UInt64, _ count: UInt64, says word: UInt64 = 0) {
+        let effect = effect
         let forgotten = session.withNodes { nodes in
-            nodes.slot(of: node).map { nodes.forget($0, count) } ?? .kept
+            guard let slot = nodes.slot(of: node) else {
+                nodes.effects.setWord(effect.place, word)
+                return NodeTable.Forgotten.kept
+            }
+            return nodes.forget(slot, count, effect, says: word)
         }
         guard case .removed(let file) = forgotten else { return }
         session.forgottenCount.add(1, ordering: .relaxed)

@@ -24,6 +24,8 @@ public import Uring
     var killingPersonality: UInt16 = 0
     /// Nobody takes over what this worker leaves in the middle of: no write need go through the engine.
     let isAlone: Bool
+    /// Of the request that is carried out: where it notes what it does to the tables.
+    var effect = EffectUse.none
     /// The kernel has fchmodat2: found out once.
     var hasChmodByDescriptor = true
 
@@ -86,6 +88,7 @@ public import Uring
     public mutating func becomeServer() { credentials.becomeServer() }
 
     public mutating func start(_ call: borrowing FuseCall, _ request: inout FuseRequest) -> FileResult {
+        beginEffect(call, request)
         do throws(Errno) {
             // Also of one that has happened, though that has changed what is looked at: whoever asked may have written
             // another request over it since.
@@ -159,7 +162,8 @@ public import Uring
     }
 
     public mutating func finish(_ request: inout FuseRequest, result: Int32) -> FileResult {
-        switch Stage(rawValue: request.stage) {
+        effect = effectUse(of: request)
+        return switch Stage(rawValue: request.stage) {
         case .reading: finishRead(&request, result)
         case .writing: finishWrite(&request, result)
         case .synchronizing: finishPlain(&request, result)

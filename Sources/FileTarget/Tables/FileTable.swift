@@ -25,8 +25,8 @@ enum FileKind: UInt8 {
 ///
 /// **The order of stores**:
 ///
-/// - `add`: the slot's fields; custody has the file; **control: open**. A worker that dies before the last leaves a
-///   file in custody that the tables do not know; `wants` says so.
+/// - `add`: the slot's next generation, which no other file gets, and its fields; custody has the file; **control:
+///   open**. A worker that dies before the last leaves a file in custody that the tables do not know; `wants` says so.
 /// - letting go: **control: closing**; custody lets go; control: free. A worker that dies in between leaves a slot that
 ///   is closing: its successor frees it.
 @safe struct FileTable: @unchecked Sendable {
@@ -150,23 +150,24 @@ enum FileKind: UInt8 {
     }
 
     /// What is known of a file before custody has it.
-    func describe(_ slot: UInt32, node: UInt64, owner: UInt64, flags: UInt32) {
+    ///
+    /// - Returns: the handle that it will have: no other file ever has it, though this one may never be open.
+    func describe(_ slot: UInt32, node: UInt64, owner: UInt64, flags: UInt32) -> UInt64 {
         let record = unsafe record(slot)
+        let generation = max(UInt32(truncatingIfNeeded: control(slot)) &+ 1, 1)
+        unsafe wire_store64(record, UInt64(generation))
         unsafe wire_store64(record + Int(WIRE_SHARE_FILE_NODE), node)
         unsafe wire_store64(record + Int(WIRE_SHARE_FILE_OWNER), owner)
         unsafe wire_store32(record + Int(WIRE_SHARE_FILE_FLAGS), flags)
+        return UInt64(generation) << 32 | UInt64(slot)
     }
 
     /// As the file was opened, for `describe`.
     func flags(of slot: UInt32) -> UInt32 { unsafe wire_load32(record(slot) + Int(WIRE_SHARE_FILE_FLAGS)) }
 
-    private func nextGeneration(_ slot: UInt32) -> UInt32 { max(UInt32(truncatingIfNeeded: control(slot)) &+ 1, 1) }
-
-    /// The handle that the next file in a free slot has.
-    func nextHandle(_ slot: UInt32) -> UInt64 { UInt64(nextGeneration(slot)) << 32 | UInt64(slot) }
-
+    /// After `describe`.
     func open(_ slot: UInt32, _ kind: FileKind, _ fd: Int32) {
-        let generation = nextGeneration(slot)
+        let generation = UInt32(truncatingIfNeeded: control(slot))
         unsafe number(slot).pointee.store(UInt32(fd + 1), ordering: .relaxed)
         setPosition(of: slot, 0)
         unsafe wire_store64(record(slot), UInt64(generation) | 1 << 32 | UInt64(kind.rawValue) << 40)

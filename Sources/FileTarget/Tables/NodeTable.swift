@@ -50,28 +50,34 @@ struct NodeIdentity: Equatable {
 ///   free list or in its bucket, whichever it is not in.
 /// - `forget`: lookups. When none is left: intent; **control: free**; out of the bucket; onto the free list; the count;
 ///   intent 0. `repair` does what is left of it.
-/// - A lookup of a node that is known is one store, of its count.
+/// - A lookup of a node that is known is one store, of its count. So is it to forget some of them.
+///
+/// What a request's effect is to say is in the intent, too: it is written before intent 0, by `repair` as well. For such
+/// a request the two above have an intent: the count as it will be.
 @safe struct NodeTable: @unchecked Sendable {
     private let header: UnsafeMutableRawPointer
     private let buckets: UnsafeMutableRawPointer
     private let nodes: UnsafeMutableRawPointer
     let capacity: UInt32
+    let effects: RequestEffects
 
     static var rootSlot: UInt32 { 1 }
 
     private enum Intent {
         static let insert: UInt64 = 1 << 32
         static let remove: UInt64 = 2 << 32
+        static let count: UInt64 = 3 << 32
     }
 
     init(
         header: UnsafeMutableRawPointer, buckets: UnsafeMutableRawPointer, nodes: UnsafeMutableRawPointer,
-        capacity: UInt32
+        capacity: UInt32, effects: RequestEffects
     ) {
         unsafe self.header = header
         unsafe self.buckets = buckets
         unsafe self.nodes = nodes
         self.capacity = capacity
+        self.effects = effects
     }
 
     /// Live nodes, the root not counted.
@@ -146,11 +152,14 @@ struct NodeIdentity: Equatable {
         return nil
     }
 
-    /// The driver was told of a node once more.
-    func addLookup(_ slot: UInt32) {
-        if slot == Self.rootSlot { return }
-        let place = unsafe node(slot) + Int(WIRE_SHARE_NODE_LOOKUPS)
-        unsafe wire_store64(place, wire_load64(place) &+ 1)
+    /// The driver is told of a node once more.
+    func addLookup(_ slot: UInt32, _ effect: EffectUse = .none) {
+        if slot == Self.rootSlot {
+            // It is never counted, but has a place in a list.
+            if effect.entry != 0 { effects.setWord(effect.place, word(effect, identifier(of: slot))) }
+            return
+        }
+        setLookups(slot, lookups(of: slot) &+ 1, effect, says: word(effect, identifier(of: slot)))
     }
 
     func lookups(of slot: UInt32) -> UInt64 { unsafe wire_load64(node(slot) + Int(WIRE_SHARE_NODE_LOOKUPS)) }
@@ -159,7 +168,28 @@ struct NodeIdentity: Equatable {
 // MARK: - Changes
 
 extension NodeTable {
-    private func setIntent(_ kind: UInt64, _ slot: UInt32, count: UInt64) {
+    /// What an effect says when a node was counted for it.
+    private func word(_ effect: EffectUse, _ node: UInt64) -> UInt64 {
+        guard effect.place != 0, effect.entry != 0 else { return node }
+        effects.setNode(effect.place, Int(effect.entry) - 1, node)
+        return UInt64(effect.entry)
+    }
+
+    private func setLookups(_ slot: UInt32, _ count: UInt64, _ effect: EffectUse, says word: UInt64) {
+        let place = unsafe node(slot) + Int(WIRE_SHARE_NODE_LOOKUPS)
+        if effect.place == 0 {
+            unsafe wire_store64(place, count)
+            return
+        }
+        unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_LOOKUPS), count)
+        setIntent(Intent.count, slot, count: UInt64(self.count), effect, says: word)
+        unsafe wire_store64(place, count)
+        finishIntent()
+    }
+
+    private func setIntent(_ kind: UInt64, _ slot: UInt32, count: UInt64, _ effect: EffectUse, says word: UInt64) {
+        unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_EFFECT), UInt64(effect.place))
+        unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_WORD), word)
         unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_COUNT), count)
         unsafe wire_store64(header + Int(WIRE_SHARE_INTENT), kind | UInt64(slot + 1))
     }
@@ -167,6 +197,11 @@ extension NodeTable {
     private func finishIntent() {
         let count = unsafe wire_load64(header + Int(WIRE_SHARE_INTENT_COUNT))
         unsafe wire_store64(header + Int(WIRE_SHARE_LIVE_NODES), count)
+        let effect = unsafe wire_load64(header + Int(WIRE_SHARE_INTENT_EFFECT))
+        if effect != 0 {
+            effects.setWord(
+                UInt32(clamping: effect), unsafe wire_load64(header + Int(WIRE_SHARE_INTENT_WORD)))
+        }
         unsafe wire_store64(header + Int(WIRE_SHARE_INTENT), 0)
     }
 
@@ -174,18 +209,22 @@ extension NodeTable {
     ///
     /// - Parameter file: that keeps it, where it has no handle.
     /// - Returns: nil when the table is full.
-    func insert(_ identity: borrowing NodeIdentity, file: UInt32? = nil) -> UInt32? {
+    func insert(
+        _ identity: borrowing NodeIdentity, file: UInt32? = nil, _ effect: EffectUse = .none
+    ) -> UInt32? {
         let freePlace = unsafe header + Int(WIRE_SHARE_FREE_NODE)
         let freshPlace = unsafe header + Int(WIRE_SHARE_FRESH_NODE)
         let slot: UInt32
         if let free = unsafe link(freePlace) {
             slot = free
-            setIntent(Intent.insert, slot, count: UInt64(count + 1))
+            setIntent(
+                Intent.insert, slot, count: UInt64(count + 1), effect, says: word(effect, nextIdentifier(slot)))
             unsafe wire_store32(freePlace, wire_load32(node(slot) + Int(WIRE_SHARE_NODE_NEXT)))
         } else {
             slot = unsafe wire_load32(freshPlace)
             guard slot < capacity else { return nil }
-            setIntent(Intent.insert, slot, count: UInt64(count + 1))
+            setIntent(
+                Intent.insert, slot, count: UInt64(count + 1), effect, says: word(effect, nextIdentifier(slot)))
             unsafe wire_store32(freshPlace, slot + 1)
         }
         let (node, hash) = unsafe (node(slot), identity.hash)
@@ -201,14 +240,18 @@ extension NodeTable {
         unsafe wire_store32(node + Int(WIRE_SHARE_NODE_FILE), file.map { $0 + 1 } ?? 0)
         let bucket = unsafe bucket(of: hash)
         unsafe wire_store32(node + Int(WIRE_SHARE_NODE_NEXT), wire_load32(bucket))
-        // 0 is the root's generation, and that of a slot that was never used.
-        let generation = max(UInt32(truncatingIfNeeded: unsafe wire_load64(node)) &+ 1, 1)
-        let control = UInt64(generation) | 1 << 32 | UInt64(identity.type) << 40 | UInt64(identity.handleCount) << 48
+        let control = UInt64(nextGeneration(slot)) | 1 << 32 | UInt64(identity.type) << 40 | UInt64(identity.handleCount) << 48
         unsafe wire_store64(node, control)
         unsafe wire_store32(bucket, slot + 1)
         finishIntent()
         return slot
     }
+
+    /// 0 is the root's generation, and that of a slot that was never used.
+    private func nextGeneration(_ slot: UInt32) -> UInt32 { max(UInt32(truncatingIfNeeded: control(slot)) &+ 1, 1) }
+
+    /// The number that the next node in a free slot has.
+    private func nextIdentifier(_ slot: UInt32) -> UInt64 { UInt64(nextGeneration(slot)) << 32 | UInt64(slot) }
 
     /// What `forget` has done.
     enum Forgotten: Equatable {
@@ -218,18 +261,24 @@ extension NodeTable {
     }
 
     /// The driver forgets a node so many times.
-    func forget(_ slot: UInt32, _ times: UInt64) -> Forgotten {
-        if slot == Self.rootSlot { return .kept }
-        let place = unsafe node(slot) + Int(WIRE_SHARE_NODE_LOOKUPS)
-        let lookups = unsafe wire_load64(place)
+    ///
+    /// - Parameter word: what the effect says then.
+    func forget(
+        _ slot: UInt32, _ times: UInt64, _ effect: EffectUse = .none, says word: UInt64 = 0
+    ) -> Forgotten {
+        if slot == Self.rootSlot {
+            effects.setWord(effect.place, word)
+            return .kept
+        }
+        let lookups = lookups(of: slot)
         let left = lookups > times ? lookups - times : 0
         if left > 0 {
-            unsafe wire_store64(place, left)
+            setLookups(slot, left, effect, says: word)
             return .kept
         }
         let file = file(of: slot)
-        setIntent(Intent.remove, slot, count: UInt64(max(count - 1, 0)))
-        unsafe wire_store64(place, 0)
+        setIntent(Intent.remove, slot, count: UInt64(max(count - 1, 0)), effect, says: word)
+        unsafe wire_store64(node(slot) + Int(WIRE_SHARE_NODE_LOOKUPS), 0)
         let control = control(slot)
         unsafe wire_store64(node(slot), control & 0xffff_ffff)
         takeOutOfBucket(slot)
@@ -281,6 +330,12 @@ extension NodeTable {
             return nil
         }
         let slot = number - 1
+        if intent >> 32 == Intent.count >> 32 {
+            let lookups = unsafe wire_load64(header + Int(WIRE_SHARE_INTENT_LOOKUPS))
+            unsafe wire_store64(node(slot) + Int(WIRE_SHARE_NODE_LOOKUPS), lookups)
+            finishIntent()
+            return nil
+        }
         let isRemoval = intent >> 32 == Intent.remove >> 32
         if Self.isLive(control(slot)), !isRemoval {
             if !isInBucket(slot) {
@@ -297,6 +352,7 @@ extension NodeTable {
             takeOutOfBucket(slot)
         } else {
             // It has not happened: what it would have made is not there.
+            unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_EFFECT), 0)
             let place = unsafe header + Int(WIRE_SHARE_INTENT_COUNT)
             unsafe wire_store64(place, wire_load64(header + Int(WIRE_SHARE_LIVE_NODES)))
         }

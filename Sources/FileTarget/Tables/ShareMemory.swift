@@ -13,11 +13,28 @@ public import Platform
     /// Nodes that can be asked for. One slot is never used and one is the root's.
     public static let nodeRange = 4...(1 << 24)
     public static let fileRange = 4...(1 << 20)
+    private static let queueLimit = 1 << 16
+    private static let slotLimit = 1 << 15
 
-    /// Bytes of the tables: 100 for each node, 32 for each file.
-    public static func byteCount(nodes: Int, files: Int) -> Int {
-        Int(WIRE_SHARE_HEADER_BYTES) + bucketBytes(nodes) + nodes * Int(WIRE_SHARE_NODE_BYTES)
-            + files * Int(WIRE_SHARE_FILE_BYTES)
+    /// How large tables are.
+    public struct Size: Sendable {
+        /// In `nodeRange`.
+        public var nodes: Int
+        /// In `fileRange`.
+        public var files: Int
+        /// Queues, and descriptors of each, whose requests are carried out once whoever dies.
+        public var queues: Int
+        public var slots: Int
+
+        public init(nodes: Int, files: Int, queues: Int = 0, slots: Int = 0) {
+            (self.nodes, self.files, self.queues, self.slots) = (nodes, files, queues, slots)
+        }
+
+        /// 100 for each node, 32 for each file; 1040 for each descriptor, which are touched as they are used.
+        public var byteCount: Int {
+            Int(WIRE_SHARE_HEADER_BYTES) + bucketBytes(nodes) + nodes * Int(WIRE_SHARE_NODE_BYTES)
+                + files * Int(WIRE_SHARE_FILE_BYTES) + RequestEffects.byteCount(queues: queues, slots: slots)
+        }
     }
 
     private static func bucketBytes(_ nodes: Int) -> Int { (4 * nodes + 63) & ~63 }
@@ -25,66 +42,77 @@ public import Platform
     /// Makes empty tables.
     ///
     /// - Parameters:
-    ///   - file: of `byteCount` zero bytes, which nobody else uses yet.
-    ///   - nodes: in `nodeRange`.
-    ///   - files: in `fileRange`.
+    ///   - file: of so many zero bytes, which nobody else uses yet.
     /// - Throws: when it cannot be mapped.
-    public init(making file: borrowing OwnedFD, nodes: Int, files: Int) throws(SystemError) {
-        precondition(Self.nodeRange.contains(nodes) && Self.fileRange.contains(files))
-        let count = Self.byteCount(nodes: nodes, files: files)
+    public init(making file: borrowing OwnedFD, _ size: Size) throws(SystemError) {
+        precondition(Self.isPossible(size))
+        let count = size.byteCount
         let mapping = try Self.map(file, count)
         let base = unsafe mapping.base
         unsafe wire_store32(base + 8, UInt32(WIRE_SHARE_VERSION))
         unsafe wire_store32(base + 12, UInt32(WIRE_SHARE_VERSION))
-        unsafe wire_store32(base + 16, UInt32(nodes))
-        unsafe wire_store32(base + 20, UInt32(files))
+        unsafe wire_store32(base + 16, UInt32(size.nodes))
+        unsafe wire_store32(base + 20, UInt32(size.files))
+        unsafe wire_store32(base + Int(WIRE_SHARE_EFFECT_QUEUES), UInt32(size.queues))
+        unsafe wire_store32(base + Int(WIRE_SHARE_EFFECT_SLOTS), UInt32(size.slots))
         unsafe wire_store64(base + 24, UInt64(count))
         // Slot 0 is nobody's, slot 1 the root's.
         unsafe wire_store32(base + Int(WIRE_SHARE_FRESH_NODE), 2)
         unsafe wire_store32(base + Int(WIRE_SHARE_FRESH_FILE), 1)
         unsafe wire_store64(base + Int(WIRE_SHARE_NAME_SALT), UInt64.random(in: 0 ... .max))
         unsafe wire_store64(base, WIRE_SHARE_MAGIC)
-        self.init(mapping, nodes: nodes, files: files)
+        self.init(mapping, size)
+    }
+
+    private static func isPossible(_ size: Size) -> Bool {
+        nodeRange.contains(size.nodes) && fileRange.contains(size.files)
+            && (0...queueLimit).contains(size.queues) && (0...slotLimit).contains(size.slots)
     }
 
     /// Maps tables that another worker has made, and may be using. Changes nothing.
     ///
     /// - Throws: a sentence, when they are of another version, or damaged.
     public init(mapping file: borrowing OwnedFD) throws(SystemError) {
-        let size: UInt64?
+        let bytes: UInt64?
         do throws(Errno) {
-            size = try file.fileSize()
+            bytes = try file.fileSize()
         } catch {
             throw SystemError(cannot: "take over", "the tables of a share", error)
         }
-        guard let size, size >= UInt64(WIRE_SHARE_HEADER_BYTES), let size = Int(exactly: size) else {
+        guard let bytes, bytes >= UInt64(WIRE_SHARE_HEADER_BYTES), let bytes = Int(exactly: bytes) else {
             throw Self.damaged("they are too short")
         }
-        let mapping = try Self.map(file, size)
+        let mapping = try Self.map(file, bytes)
         let base = unsafe mapping.base
         guard unsafe wire_load64(base) == WIRE_SHARE_MAGIC else { throw Self.damaged("they do not begin as tables do") }
         let version = unsafe wire_load32(base + 8)
         guard version == UInt32(WIRE_SHARE_VERSION) else { throw Self.damaged("their version is \(version)") }
-        let (nodes, files) = unsafe (Int(wire_load32(base + 16)), Int(wire_load32(base + 20)))
+        func number(_ offset: Int) -> Int { Int(unsafe wire_load32(base + offset)) }
+        let size = Size(
+            nodes: number(16), files: number(20), queues: number(Int(WIRE_SHARE_EFFECT_QUEUES)),
+            slots: number(Int(WIRE_SHARE_EFFECT_SLOTS)))
         let count = unsafe wire_load64(base + 24)
-        guard Self.nodeRange.contains(nodes), Self.fileRange.contains(files),
-            Self.byteCount(nodes: nodes, files: files) == size, count == UInt64(size)
+        guard Self.isPossible(size), size.byteCount == bytes, count == UInt64(bytes)
         else { throw Self.damaged("their size is not what they say") }
         let fresh = unsafe Int(wire_load32(base + Int(WIRE_SHARE_FRESH_NODE)))
         let freshFile = unsafe Int(wire_load32(base + Int(WIRE_SHARE_FRESH_FILE)))
-        guard (2...nodes).contains(fresh), (1...files).contains(freshFile) else {
+        guard (2...size.nodes).contains(fresh), (1...size.files).contains(freshFile) else {
             throw Self.damaged("they say to be fuller than they are")
         }
-        self.init(mapping, nodes: nodes, files: files)
+        self.init(mapping, size)
     }
 
-    private init(_ mapping: consuming Mapping, nodes: Int, files: Int) {
+    private init(_ mapping: consuming Mapping, _ size: Size) {
         let base = unsafe mapping.base
         let buckets = unsafe base + Int(WIRE_SHARE_HEADER_BYTES)
-        let first = unsafe buckets + Self.bucketBytes(nodes)
-        self.nodes = unsafe NodeTable(header: base, buckets: buckets, nodes: first, capacity: UInt32(nodes))
-        unsafe firstFile = first + nodes * Int(WIRE_SHARE_NODE_BYTES)
-        self.files = files
+        let first = unsafe buckets + Self.bucketBytes(size.nodes)
+        unsafe firstFile = first + size.nodes * Int(WIRE_SHARE_NODE_BYTES)
+        files = size.files
+        let effects = unsafe RequestEffects(
+            header: base, effects: firstFile + size.files * Int(WIRE_SHARE_FILE_BYTES), queues: size.queues,
+            slots: size.slots)
+        nodes = unsafe NodeTable(
+            header: base, buckets: buckets, nodes: first, capacity: UInt32(size.nodes), effects: effects)
         self.mapping = mapping
     }
 

@@ -201,6 +201,7 @@ public final class ShareSession: Sendable {
     public func reset() {
         settle()
         memory.agree(nil)
+        nodes.effects.forgetAll()
         interrupts.removeAll()
         for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) {
             if files.kind(of: slot) == .mount || files.kind(of: slot) == .node { continue }
@@ -293,10 +294,11 @@ extension ShareSession {
     ///
     /// What the driver opens is in the tables when `settle` returns, the rest at once.
     ///
+    /// - Parameter effect: of the request that opens it, for the driver.
     /// - Returns: the handle.
     /// - Throws: ENFILE when the table is full; what custody says. The descriptor is closed then.
     func addFile(
-        _ fd: Int32, _ kind: FileKind, node: UInt64, owner: UInt64 = 0, flags: UInt32 = 0
+        _ fd: Int32, _ kind: FileKind, node: UInt64, owner: UInt64 = 0, flags: UInt32 = 0, _ effect: EffectUse = .none
     ) throws(Errno) -> UInt64 {
         let slot: UInt32? = fileLock.withLock { use in
             if kind == .lock, use.locks.count >= Self.maximumLockFiles { return nil }
@@ -306,8 +308,8 @@ extension ShareSession {
             close(fd)
             throw Errno(rawValue: ENFILE)
         }
-        files.describe(slot, node: node, owner: owner, flags: flags)
-        let handle = files.nextHandle(slot)
+        let handle = files.describe(slot, node: node, owner: owner, flags: flags)
+        if effect.place != 0 { nodes.effects.setHandle(effect.place, handle) }
         let waits = !answersAtOnce && (kind == .file || kind == .directory)
         if waits {
             newcomers.withLock { newcomers in

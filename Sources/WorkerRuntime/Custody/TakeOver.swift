@@ -88,12 +88,12 @@ struct TakeOver {
 extension TakeOver {
     /// The tables of a share: what an earlier worker has made, or new. They are made whole before they are in custody:
     /// a worker that dies while it makes them leaves nothing.
-    func shareTables(bytes: Int, nodes: Int, files: Int) throws(SystemError) -> ShareMemory {
+    func shareTables(_ size: ShareMemory.Size) throws(SystemError) -> ShareMemory {
         let key = CustodyKey(.shareTables)
         do {
             if let fd = try link.descriptors.duplicate(key) { return try ShareMemory(mapping: fd) }
-            let fd = try makeMemoryFile(name: "baton-share", count: bytes)
-            let made = try ShareMemory(making: fd, nodes: nodes, files: files)
+            let fd = try makeMemoryFile(name: "baton-share", count: size.byteCount)
+            let made = try ShareMemory(making: fd, size)
             try link.keep(fd, under: key)
             return made
         } catch let error as SystemError {

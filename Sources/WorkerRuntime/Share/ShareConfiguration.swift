@@ -105,13 +105,15 @@ extension WorkerConfiguration {
     func shareMemory(
         _ share: ShareConfiguration, _ takeOver: TakeOver?
     ) throws(SystemError) -> ShareMemory {
-        let (nodes, files) = (share.maximumNodes, share.maximumFiles)
-        let bytes = ShareMemory.byteCount(nodes: nodes, files: files)
-        if let takeOver { return try takeOver.shareTables(bytes: bytes, nodes: nodes, files: files) }
-        let file = try taking("memory for the tables of the share") { () throws(Errno) in
-            try makeMemoryFile(name: "baton-share", count: bytes)
+        var size = ShareMemory.Size(nodes: share.maximumNodes, files: share.maximumFiles)
+        if let takeOver {
+            (size.queues, size.slots) = (queueCount, maximumQueueSize)
+            return try takeOver.shareTables(size)
         }
-        return try ShareMemory(making: file, nodes: nodes, files: files)
+        let file = try taking("memory for the tables of the share") { () throws(Errno) in
+            try makeMemoryFile(name: "baton-share", count: size.byteCount)
+        }
+        return try ShareMemory(making: file, size)
     }
 
     /// Descriptors are what a share needs most: one for each open file, and for nodes that are in use.
