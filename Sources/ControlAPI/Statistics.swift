@@ -89,16 +89,21 @@ public struct FileOperationsInfo: Codable, Hashable, Sendable {
     public var attributes: OperationInfo
     /// Everything else, and what makes no sense.
     public var others: OperationInfo
+    /// Files, directories and other nodes that the driver knows now.
+    public var nodes: UInt64
+    /// Files and directories that it has open now.
+    public var openFiles: UInt64
 
     public init(
         lookups: OperationInfo, changes: OperationInfo, opens: OperationInfo, attributes: OperationInfo,
-        others: OperationInfo
+        others: OperationInfo, nodes: UInt64, openFiles: UInt64
     ) {
         self.lookups = lookups
         self.changes = changes
         self.opens = opens
         self.attributes = attributes
         self.others = others
+        (self.nodes, self.openFiles) = (nodes, openFiles)
     }
 
     var kinds: [OperationInfo] { [lookups, changes, opens, attributes, others] }

@@ -13,6 +13,9 @@ extension DeviceInfo {
         var flight = "  in flight: \(statistics.inFlight)"
         if let oldest = statistics.oldest { flight += ", the oldest for \(duration(oldest))" }
         lines.append(flight)
+        if let files = statistics.files {
+            lines.append("  known to its driver: \(files.nodes) files; open: \(files.openFiles)")
+        }
         if statistics.throttled > 0 {
             lines.append("  waited for its limit: \(duration(statistics.throttled)), added up over the queues")
         }

@@ -30,7 +30,8 @@ extension StatisticsInfo {
         guard isShare else { return }
         files = FileOperationsInfo(
             lookups: operations(.lookup), changes: operations(.change), opens: operations(.open),
-            attributes: operations(.attribute), others: operations(.other))
+            attributes: operations(.attribute), others: operations(.other),
+            nodes: reading.nodes, openFiles: reading.openFiles)
     }
 }
 

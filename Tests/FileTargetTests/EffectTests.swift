@@ -172,7 +172,8 @@ struct EffectTests {
         let unique = scene.bench.unique
         #expect(scene.lookups(node) == 1)
         // It takes back its own lookup, and nobody else's.
-        let batch = scene.bench.bytes(wire_fuse_batch_forget_in(count: 1, dummy: 0))
+        let batch =
+            scene.bench.bytes(wire_fuse_batch_forget_in(count: 1, dummy: 0))
             + scene.bench.bytes(wire_fuse_forget_one(nodeid: node, nlookup: 1))
         scene.bench.unique = unique - 1
         #expect(scene.bench.call(WIRE_FUSE_BATCH_FORGET, 0, batch, room: 0).isSilent)

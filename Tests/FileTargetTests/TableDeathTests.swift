@@ -79,7 +79,9 @@ struct TableDeathTests {
         for _ in 0..<120 {
             var step = Step(number: UInt64(random.below(18)), isForget: random.below(5) < 2, effect: .none)
             // One place is of requests that have one node, one of those that have a list, one of those that forget.
-            if step.isForget { step.effect.place = UInt32(random.below(2)) * 3 } else {
+            if step.isForget {
+                step.effect.place = UInt32(random.below(2)) * 3
+            } else {
                 step.effect.place = UInt32(random.below(3))
             }
             step.word = UInt64(random.below(3))

@@ -82,7 +82,9 @@ struct wire_statistics_header {
     uint64_t gap_nanoseconds;
     uint64_t gap_cause;
     uint64_t gaps[2];
-    uint64_t reserved2[3];
+    /// Of a share: nodes that its driver knows, and files and directories that it has open.
+    uint64_t nodes, open_files;
+    uint64_t reserved2[1];
 
     struct wire_statistics_loop loops[WIRE_STATISTICS_MAX_LOOPS];
 
@@ -134,6 +136,8 @@ enum {
     WIRE_STATISTICS_GAP = offsetof(struct wire_statistics_header, gap_nanoseconds),
     WIRE_STATISTICS_GAP_CAUSE = offsetof(struct wire_statistics_header, gap_cause),
     WIRE_STATISTICS_GAPS = offsetof(struct wire_statistics_header, gaps),
+    WIRE_STATISTICS_NODES = offsetof(struct wire_statistics_header, nodes),
+    WIRE_STATISTICS_OPEN_FILES = offsetof(struct wire_statistics_header, open_files),
     WIRE_STATISTICS_LOOPS = offsetof(struct wire_statistics_header, loops),
     WIRE_STATISTICS_POLICY = offsetof(struct wire_statistics_header, policy),
     WIRE_STATISTICS_RATE_BUCKETS = offsetof(struct wire_statistics_header, buckets),

@@ -187,7 +187,9 @@ extension NodeTable {
         finishIntent()
     }
 
-    private func setIntent(_ kind: UInt64, _ slot: UInt32, count: UInt64, _ effect: EffectUse, says word: UInt64) {
+    private func setIntent(
+        _ kind: UInt64, _ slot: UInt32, count: UInt64, _ effect: EffectUse, says word: UInt64
+    ) {
         unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_EFFECT), UInt64(effect.place))
         unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_WORD), word)
         unsafe wire_store64(header + Int(WIRE_SHARE_INTENT_COUNT), count)
@@ -240,7 +242,8 @@ extension NodeTable {
         unsafe wire_store32(node + Int(WIRE_SHARE_NODE_FILE), file.map { $0 + 1 } ?? 0)
         let bucket = unsafe bucket(of: hash)
         unsafe wire_store32(node + Int(WIRE_SHARE_NODE_NEXT), wire_load32(bucket))
-        let control = UInt64(nextGeneration(slot)) | 1 << 32 | UInt64(identity.type) << 40 | UInt64(identity.handleCount) << 48
+        let control =
+            UInt64(nextGeneration(slot)) | 1 << 32 | UInt64(identity.type) << 40 | UInt64(identity.handleCount) << 48
         unsafe wire_store64(node, control)
         unsafe wire_store32(bucket, slot + 1)
         finishIntent()

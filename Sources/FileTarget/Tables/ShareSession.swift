@@ -3,6 +3,7 @@ internal import CWire
 internal import Glibc
 public import Platform
 internal import Synchronization
+public import Telemetry
 
 /// How full the tables of a share are.
 public struct ShareCounts: Sendable, Equatable {
@@ -48,6 +49,10 @@ public final class ShareSession: Sendable {
     let hasIdentityIDs: Bool
     /// Nodes that were forgotten so far, in this process: loops look whether they hold descriptors of some.
     let forgottenCount = Atomic<UInt64>(0)
+    /// Files and directories that the driver has open.
+    private let openFileCount = Atomic<UInt64>(0)
+    /// Where an operator sees how full the tables are; nil: nowhere.
+    private let statistics: DeviceStatistics?
     /// Locks that were given up so far, in this process.
     private let releaseCount = Atomic<UInt64>(0)
     /// `unique` of requests that are to give up waiting.
@@ -55,7 +60,6 @@ public final class ShareSession: Sendable {
 
     private struct FileUse: ~Copyable {
         var firstFree: UInt32 = 0
-        var openFiles = 0
         /// Slots of files that hold locks.
         var locks: [UInt32] = []
         var isTakenUp = false
@@ -71,11 +75,12 @@ public final class ShareSession: Sendable {
     ///     and extended attributes reached, over it. nil: such requests fail.
     ///   - worksInProcessFiles: it is the process's working directory: there need be no /proc.
     ///   - answersAtOnce: the driver is shown each answer as soon as it is written.
+    ///   - statistics: of the device, where an operator sees how full the tables are; nil: nowhere.
     /// - Throws: when the root is no directory, or file handles are required and do not work.
     public init(
         _ description: ShareDescription, memory: consuming ShareMemory, root: consuming OwnedFD,
         processFiles: consuming OwnedFD? = nil, worksInProcessFiles: Bool = false, answersAtOnce: Bool = false,
-        custody: OpenFileCustody = OpenFileCustody()
+        custody: OpenFileCustody = OpenFileCustody(), statistics: DeviceStatistics? = nil
     ) throws(SystemError) {
         var status = statx()
         let flags = HostFlags.emptyPath
@@ -110,6 +115,7 @@ public final class ShareSession: Sendable {
         self.answersAtOnce = answersAtOnce
         processFilesOwner = processFiles
         self.custody = custody
+        self.statistics = statistics
     }
 
     deinit {
@@ -153,11 +159,11 @@ public final class ShareSession: Sendable {
         let orphan = nodes.repair()
         fileLock.withLock { use in
             files.takeUp(&use.firstFree)
-            use.openFiles = 0
+            openFileCount.store(0, ordering: .relaxed)
             use.locks.removeAll(keepingCapacity: true)
             for slot in 1..<max(files.fresh, 1) where files.isOpen(slot) {
                 switch files.kind(of: slot) {
-                case .file, .directory: use.openFiles += 1
+                case .file, .directory: openFileCount.add(1, ordering: .relaxed)
                 case .lock: use.locks.append(slot)
                 default: break
                 }
@@ -219,7 +225,7 @@ public final class ShareSession: Sendable {
     public var counts: ShareCounts {
         var counts = ShareCounts()
         counts.nodes = nodeLock.withLock { _ in nodes.count }
-        counts.openFiles = fileLock.withLock { use in use.openFiles }
+        counts.openFiles = Int(openFileCount.load(ordering: .relaxed))
         return counts
     }
 
@@ -329,7 +335,7 @@ extension ShareSession {
         }
         fileLock.withLock { use in
             switch kind {
-            case .file, .directory: use.openFiles += 1
+            case .file, .directory: openFileCount.add(1, ordering: .relaxed)
             case .lock: use.locks.append(slot)
             case .node, .mount: break
             }
@@ -348,6 +354,8 @@ extension ShareSession {
             }
         }
         custody.settle()
+        statistics?.noteTables(
+            nodes: UInt64(max(nodes.count, 0)), openFiles: openFileCount.load(ordering: .relaxed))
     }
 
     /// Lets go of a file as soon as nobody uses it.
@@ -375,7 +383,7 @@ extension ShareSession {
         fileLock.withLock { use in
             files.free(slot, &use.firstFree)
             switch kind {
-            case .file, .directory: use.openFiles -= 1
+            case .file, .directory: openFileCount.subtract(1, ordering: .relaxed)
             case .lock:
                 if let index = use.locks.firstIndex(of: slot) {
                     use.locks.swapAt(index, use.locks.count - 1)

@@ -133,6 +133,13 @@ extension DeviceStatistics {
         store(0, Int(WIRE_STATISTICS_STOPPED_AT))
     }
 
+    /// How many nodes the driver of a share knows, and how many files and directories it has open. Cheap when they are
+    /// what they were.
+    public func noteTables(nodes: UInt64, openFiles: UInt64) {
+        if load(Int(WIRE_STATISTICS_NODES)) != nodes { store(nodes, Int(WIRE_STATISTICS_NODES)) }
+        if load(Int(WIRE_STATISTICS_OPEN_FILES)) != openFiles { store(openFiles, Int(WIRE_STATISTICS_OPEN_FILES)) }
+    }
+
     /// Nothing of a queue is in flight: its driver has gone.
     public func forgetRequests(queue: Int) {
         let block = unsafe block(of: queue)

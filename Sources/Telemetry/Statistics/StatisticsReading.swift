@@ -86,6 +86,9 @@ public struct StatisticsReading: Hashable, Sendable {
     public var throttled: UInt64 = 0
     /// Requests that wait for room on the host.
     public var held: UInt64 = 0
+    /// Of a share: nodes that its driver knows, and files and directories that it has open.
+    public var nodes: UInt64 = 0
+    public var openFiles: UInt64 = 0
     /// When the device last changed hands; nil: it never has.
     public var lastGap: Gap?
     /// How often it has, by cause.
@@ -160,6 +163,7 @@ extension DeviceStatistics {
         }
         // It may have been taken since `now`.
         if reading.inFlight > 0 { reading.oldest = now > oldest ? now - oldest : 0 }
+        (reading.nodes, reading.openFiles) = (load(Int(WIRE_STATISTICS_NODES)), load(Int(WIRE_STATISTICS_OPEN_FILES)))
         for loop in 0..<Int(WIRE_STATISTICS_MAX_LOOPS) {
             let block = unsafe loopBlock(loop)
             for fault in StorageFault.allCases {

@@ -59,7 +59,7 @@ extension WorkerConfiguration {
         let session = try ShareSession(
             description, memory: try shareMemory(share, takeOver), root: try given.duplicateRoot(),
             processFiles: try given.duplicateProcessFiles(), worksInProcessFiles: given.worksInProcessFiles,
-            answersAtOnce: share.isMounted, custody: openFiles ?? OpenFileCustody())
+            answersAtOnce: share.isMounted, custody: openFiles ?? OpenFileCustody(), statistics: statistics)
         if takeOver == nil { session.takeUp() }
         var loops: [LoopThread] = []
         for index in 0..<threadCount {

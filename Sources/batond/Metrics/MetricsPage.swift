@@ -101,6 +101,7 @@ struct MetricsPage {
             text.sample("", [label(status)], MetricsText.seconds(reading.oldest ?? 0))
         }
         writeLimits()
+        writeTables()
         each("baton_device_malformed_requests_total", .counter, "Requests refused because they make no sense.") {
             _, reading in reading.counts.malformed
         }
@@ -127,6 +128,14 @@ struct MetricsPage {
         each("baton_device_requests_held", .gauge, "Requests that wait for room on the host.") { _, reading in
             reading.held
         }
+    }
+
+    private mutating func writeTables() {
+        let shares = devices.filter { $0.0.configuration.share != nil }
+        text.begin("baton_share_nodes", .gauge, "Files, directories and other nodes that the driver knows.")
+        for (status, reading) in shares { text.sample([label(status)], reading.nodes) }
+        text.begin("baton_share_open_files", .gauge, "Files and directories that the driver has open.")
+        for (status, reading) in shares { text.sample([label(status)], reading.openFiles) }
     }
 
     private mutating func writeStorage() {

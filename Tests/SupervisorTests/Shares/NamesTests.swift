@@ -75,6 +75,9 @@ import Testing
         }
     }
 
+    /// MS_REMOUNT | MS_NOSUID | MS_NODEV
+    private static let remounting: UInt = 32 | 2 | 4
+
     @Test(.enabled(if: geteuid() == 0)) func `names change once, whoever dies meanwhile`() throws {
         guard TestFile.exists("/dev/fuse") else { return print("not tried: this takes /dev/fuse") }
         let seed = makeSeed()
@@ -95,6 +98,10 @@ import Testing
             // A moment that nobody has chosen.
             usleep(UInt32(random.next(below: 20_000)))
             kill(worker.pid, SIGKILL)
+            if random.next(below: 4) == 0 {
+                // It lets go of what it knows, too, while somebody dies.
+                _ = unsafe mount("none", place, nil, Self.remounting, nil)
+            }
             _ = try supervisor.wait("s.mount", "a take-over") { $0.active.map { $0.id != worker.id } ?? false }
         }
         let (calls, failures) = programs.end()
@@ -103,6 +110,13 @@ import Testing
         #expect(names.allSatisfy { !$0.contains(".baton-") }, "seed \(seed): \(names)")
         #expect(failures.isEmpty, "seed \(seed), after \(calls) changes: \(failures)")
         #expect(calls > 0)
+        // The kernel lets go of whatever it knows and nobody uses: nothing is known any more, and nothing open.
+        #expect(unsafe mount("none", place, nil, Self.remounting, nil) == 0)
+        let left = try supervisor.wait("s.mount", "tables that are empty") {
+            guard let files = $0.statistics?.files else { return false }
+            return files.nodes == 0 && files.openFiles == 0
+        }
+        #expect(left.statistics?.files?.nodes == 0, "seed \(seed)")
         #expect(try supervisor.baton("umount", place).code == 0)
         try supervisor.end()
     }
