@@ -1,5 +1,6 @@
 import CWire
 import Glibc
+import Platform
 import TestSupport
 import Testing
 
@@ -18,6 +19,7 @@ struct EffectTests {
         init(_ handles: FileHandleUse, through engine: Bool = false) throws {
             var description = ShareDescription(tag: "t")
             description.fileHandles = handles
+            description.hasExtendedAttributes = true
             description.changesNamesThroughEngine = engine
             self.description = description
             bench = try ShareBench(description, custody: custody)
@@ -147,6 +149,71 @@ struct EffectTests {
             }
         #expect(try scene.ask(WIRE_FUSE_BATCH_FORGET, 0, batch, room: 0).isSilent)
         #expect(scene.lookups(nodes[0]) == 1 && scene.lookups(nodes[4]) == 2 && scene.lookups(nodes[8]) == nil)
+    }
+
+    @Test("attributes are made and removed once", arguments: [FileHandleUse.preferred, .never])
+    func attributes(handles: FileHandleUse) throws {
+        let scene = try Scene(handles)
+        try scene.bench.put("a")
+        let node = try scene.bench.lookUp("a").nodeid
+        func set(_ flags: UInt32) -> [UInt8] {
+            scene.bench.bytes(wire_fuse_setxattr_in(size: 1, flags: flags, setxattr_flags: 0, padding: 0))
+                + scene.bench.text("user.a") + [7]
+        }
+        // XATTR_CREATE, XATTR_REPLACE
+        #expect(try scene.ask(WIRE_FUSE_SETXATTR, node, set(1)).error == nil)
+        #expect(try scene.ask(WIRE_FUSE_SETXATTR, node, set(1)).error == Errno(rawValue: EEXIST))
+        #expect(try scene.ask(WIRE_FUSE_SETXATTR, node, set(2)).error == nil)
+        let name = scene.bench.text("user.a")
+        #expect(try scene.ask(WIRE_FUSE_REMOVEXATTR, node, name).error == nil)
+        #expect(try scene.ask(WIRE_FUSE_REMOVEXATTR, node, name).error == Errno(rawValue: ENODATA))
+    }
+
+    @Test("what was closed is closed", arguments: [FileHandleUse.preferred, .never])
+    func release(handles: FileHandleUse) throws {
+        let scene = try Scene(handles)
+        let (file, handle) = try scene.bench.create("a")
+        var arguments = wire_fuse_release_in()
+        arguments.fh = handle
+        #expect(try scene.ask(WIRE_FUSE_RELEASE, file.nodeid, scene.bench.bytes(arguments)).error == nil)
+        #expect(
+            try scene.ask(WIRE_FUSE_RELEASE, file.nodeid, scene.bench.bytes(arguments)).error == Errno(rawValue: EBADF))
+        #expect(scene.bench.session.counts.openFiles == 0)
+        scene.bench.session.reset()
+        #expect(scene.custody.slots == [])
+    }
+
+    /// Another has seen what a request did, and has changed it since: that stays.
+    @Test("data is written and cut once")
+    func data() throws {
+        let scene = try Scene(.preferred)
+        let (file, handle) = try scene.bench.create("a")
+        var write = wire_fuse_write_in()
+        (write.fh, write.size) = (handle, 5)
+        let body = scene.bench.bytes(write) + Array("hello".utf8)
+        #expect(scene.bench.call(WIRE_FUSE_WRITE, file.nodeid, body).error == nil)
+        let unique = scene.bench.unique
+        try scene.bench.put("a", "others")
+        scene.bench.unique = unique - 1
+        #expect(
+            try scene.bench.call(WIRE_FUSE_WRITE, file.nodeid, body).value(wire_fuse_write_out.self).size == 5)
+        #expect(try scene.bench.content("a") == "others")
+        var cut = wire_fuse_setattr_in()
+        (cut.valid, cut.size) = (1 << UInt32(WIRE_FUSE_FATTR_SIZE_BIT), 2)
+        #expect(scene.bench.call(WIRE_FUSE_SETATTR, file.nodeid, scene.bench.bytes(cut)).error == nil)
+        #expect(try scene.bench.content("a") == "ot")
+        try scene.bench.put("a", "others")
+        scene.bench.unique -= 1
+        let told = try scene.bench.call(WIRE_FUSE_SETATTR, file.nodeid, scene.bench.bytes(cut))
+            .value(wire_fuse_attr_out.self)
+        #expect(told.attr.size == 6)
+        #expect(try scene.bench.content("a") == "others")
+        let open = scene.bench.bytes(wire_fuse_open_in(flags: UInt32(O_RDWR | O_TRUNC), open_flags: 0))
+        let first = try scene.bench.call(WIRE_FUSE_OPEN, file.nodeid, open).value(wire_fuse_open_out.self).fh
+        try scene.bench.put("a", "others")
+        scene.bench.unique -= 1
+        #expect(try scene.bench.call(WIRE_FUSE_OPEN, file.nodeid, open).value(wire_fuse_open_out.self).fh == first)
+        #expect(try scene.bench.content("a") == "others")
     }
 
     @Test("a driver that starts anew has the numbers of its requests again")

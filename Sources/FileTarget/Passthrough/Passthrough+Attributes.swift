@@ -91,8 +91,35 @@ extension Passthrough {
         credentials.becomeServer()
         credentials.setMayKeepIDs(!kills)
         defer { credentials.setMayKeepIDs(true) }
-        try setAttribute(of: request.node, name, value, flags: Int32(bitPattern: arguments.flags))
+        var flags = Int32(bitPattern: arguments.flags)
+        let before = progressBefore
+        if case .done = before { return .done }
+        // Only where there is none yet.
+        if flags == Self.onlyNew {
+            if before == .begun {
+                flags = 0
+            } else if effect.place != 0 {
+                if try has(name, request.node) { throw Errno(rawValue: EEXIST) }
+                noteBegun()
+            }
+        }
+        try setAttribute(of: request.node, name, value, flags: flags)
+        noteDone()
         return .done
+    }
+
+    /// XATTR_CREATE
+    private static var onlyNew: Int32 { 1 }
+
+    private mutating func has(_ name: FuseName, _ node: UInt64) throws(Errno) -> Bool {
+        let hostName = unsafe try hostName(name)
+        do throws(Errno) {
+            _ = unsafe try perform(.get(answer.base, 0), node, hostName)
+            return true
+        } catch {
+            if error == Errno(rawValue: ENODATA) { return false }
+            throw error
+        }
     }
 
     /// SETXATTR, and the security label of a new file.
@@ -120,8 +147,16 @@ extension Passthrough {
     }
 
     mutating func removeAttribute(_ name: FuseName, _ request: inout FuseRequest) throws(Errno) -> FileResult {
+        let before = progressBefore
+        if case .done = before { return .done }
+        if before == .none, effect.place != 0, try has(name, request.node) { noteBegun() }
         let hostName = unsafe try hostName(name)
-        _ = unsafe try perform(.remove, request.node, hostName)
+        do throws(Errno) {
+            _ = unsafe try perform(.remove, request.node, hostName)
+        } catch {
+            guard before == .begun, error == Errno(rawValue: ENODATA) else { throw error }
+        }
+        noteDone()
         return .done
     }
 

@@ -49,6 +49,7 @@ extension Passthrough {
     }
 
     mutating func open(_ arguments: wire_fuse_open_in, _ request: inout FuseRequest) throws(Errno) -> FileResult {
+        if let handle = fileOpenedBefore(.file, request) { return .opened(opened(handle, arguments.flags)) }
         let fd = try reopenKilling(request.node, openFlags(arguments.flags), arguments.open_flags)
         // A directory opens as a file, too, for reading.
         let handle = try session.addFile(fd, .file, node: request.node, flags: arguments.flags, effect)
@@ -58,8 +59,11 @@ extension Passthrough {
     mutating func openDirectory(
         _ arguments: wire_fuse_open_in, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
-        let fd = try reopen(request.node, O_RDONLY | O_DIRECTORY)
-        let handle = try session.addFile(fd, .directory, node: request.node, flags: arguments.flags, effect)
+        let handle: UInt64
+        if let before = fileOpenedBefore(.directory, request) { handle = before } else {
+            let fd = try reopen(request.node, O_RDONLY | O_DIRECTORY)
+            handle = try session.addFile(fd, .directory, node: request.node, flags: arguments.flags, effect)
+        }
         var answer = wire_fuse_open_out()
         answer.fh = handle
         if session.description.cache == .always || session.description.cache == .metadata {
@@ -72,7 +76,11 @@ extension Passthrough {
     mutating func release(
         _ arguments: wire_fuse_release_in, _ kind: FileKind, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
-        guard let fd = session.files.take(arguments.fh, kind) else { throw Errno(rawValue: EBADF) }
+        guard let fd = session.files.take(arguments.fh, kind) else {
+            if progressBefore != .none { return .done }
+            throw Errno(rawValue: EBADF)
+        }
+        noteBegun()
         if arguments.release_flags & (1 << UInt32(WIRE_FUSE_RELEASE_FLOCK_UNLOCK_BIT)) != 0 {
             // Others may have the open file, too: custody.
             _ = flock(fd, LOCK_UN)
@@ -152,6 +160,12 @@ extension Passthrough {
             endUse(&request)
             return .written(0)
         }
+        // The engine's completions tell of its own.
+        if case .done(let count) = progressBefore {
+            request.advance(Int(clamping: count))
+            endUse(&request)
+            return .written(UInt32(request.transferred))
+        }
         request.killsIDs = arguments.write_flags & (1 << UInt32(WIRE_FUSE_WRITE_KILL_SUIDGID_BIT)) != 0
         if request.killsIDs, killingPersonality == 0 { return writeNow(&request) }
         // What the program has asked for since the file was opened, and what the file was opened with.
@@ -195,6 +209,7 @@ extension Passthrough {
             if count <= 0 { break }
             request.advance(count)
         }
+        noteDone(UInt64(request.transferred))
         endUse(&request)
         return .written(UInt32(request.transferred))
     }
@@ -281,9 +296,13 @@ extension Passthrough {
         defer { session.giveBack(UInt32(truncatingIfNeeded: arguments.fh_in)) }
         guard let to = session.files.take(arguments.fh_out, .file) else { throw Errno(rawValue: EBADF) }
         defer { session.giveBack(UInt32(truncatingIfNeeded: arguments.fh_out)) }
-        let count = clinux_copy_range(
-            from, Int64(arguments.off_in), to, Int64(arguments.off_out), Int(min(arguments.len, Self.copyBytes)))
-        if count < 0 { throw .current }
+        let count: Int
+        if case .done(let before) = progressBefore { count = Int(clamping: min(before, arguments.len)) } else {
+            count = clinux_copy_range(
+                from, Int64(arguments.off_in), to, Int64(arguments.off_out), Int(min(arguments.len, Self.copyBytes)))
+            if count < 0 { throw .current }
+            noteDone(UInt64(count))
+        }
         request.transferred = count
         // fuse_copy_file_range_out is one number of 64 bits, as fuse_lseek_out is.
         return tellsLong ? .position(UInt64(count)) : .written(UInt32(count))

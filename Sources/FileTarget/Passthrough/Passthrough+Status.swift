@@ -179,12 +179,15 @@ extension Passthrough {
         if has(arguments, WIRE_FUSE_FATTR_SIZE_BIT), arguments.size > UInt64(Int64.max) { throw Errno(rawValue: EFBIG) }
         return try withDescriptor(node, handle: handle) { (files, fd) throws(Errno) in
             files.credentials.becomeServer()
+            // Another may have written to what this one has cut.
+            if case .done = files.progressBefore { return try files.answerAttributes(of: fd) }
             if files.has(arguments, WIRE_FUSE_FATTR_MODE_BIT) { try files.setMode(fd, arguments.mode & 0o7777) }
             try files.setOwner(fd, arguments)
             if files.has(arguments, WIRE_FUSE_FATTR_SIZE_BIT) {
                 try files.setSize(node, handle, Int64(arguments.size), killsIDs: killsIDs)
             }
             try files.setTimes(fd, arguments)
+            files.noteDone()
             return try files.answerAttributes(of: fd)
         }
     }

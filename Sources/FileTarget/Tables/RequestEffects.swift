@@ -32,6 +32,8 @@ internal import CWire
         case lookups
         /// It forgets nodes, one after the other: what it has forgotten is passed over.
         case forgets
+        /// It changes something in one step, and then says so: it is not done again.
+        case changes
     }
 
     private func effect(_ place: UInt32) -> UnsafeMutableRawPointer {
