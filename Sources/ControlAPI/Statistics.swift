@@ -89,10 +89,10 @@ public struct FileOperationsInfo: Codable, Hashable, Sendable {
     public var attributes: OperationInfo
     /// Everything else, and what makes no sense.
     public var others: OperationInfo
-    /// Files, directories and other nodes that the driver knows now.
-    public var nodes: UInt64
-    /// Files and directories that it has open now.
-    public var openFiles: UInt64
+    /// Files, directories and other nodes that the driver knows now; absent when an older batond answers.
+    public var nodes: UInt64?
+    /// Files and directories that it has open now; the same.
+    public var openFiles: UInt64?
 
     public init(
         lookups: OperationInfo, changes: OperationInfo, opens: OperationInfo, attributes: OperationInfo,

@@ -13,8 +13,8 @@ extension DeviceInfo {
         var flight = "  in flight: \(statistics.inFlight)"
         if let oldest = statistics.oldest { flight += ", the oldest for \(duration(oldest))" }
         lines.append(flight)
-        if let files = statistics.files {
-            lines.append("  known to its driver: \(files.nodes) files; open: \(files.openFiles)")
+        if let nodes = statistics.files?.nodes, let open = statistics.files?.openFiles {
+            lines.append("  known to its driver: \(nodes) files; open: \(open)")
         }
         if statistics.throttled > 0 {
             lines.append("  waited for its limit: \(duration(statistics.throttled)), added up over the queues")

@@ -484,6 +484,19 @@ struct FileLoadModel {
         names[name] = .none
     }
 
+    /// Forgets whatever it knows but its directory. It has no file open.
+    mutating func forgetAll() {
+        for file in files.values { forgotten.append((file.node, file.mentions)) }
+        for name in names.indices {
+            switch names[name] {
+            case .directory(let node), .link(let node, _): forgotten.append((node, 1))
+            case .none, .file: break
+            }
+            names[name] = .none
+        }
+        files = [:]
+    }
+
     private mutating func forgetIfGone(_ index: Int) {
         guard let file = files[index], file.links == 0, file.opens == 0 else { return }
         forgotten.append((file.node, file.mentions))

@@ -5,7 +5,8 @@ internal import VhostUser
 /// Many clients of a file system at once, each in a directory of its own, each with one operation under way: what every
 /// answer must be is known beforehand.
 ///
-/// It heeds `LoadMonitor.hold`: nothing is under way then, FORGET included. At its end it looks at everything again.
+/// It heeds `LoadMonitor.hold`: nothing is under way then, FORGET included. At its end it looks at everything again, and
+/// forgets it.
 public struct VerifiedFileLoad: ~Copyable {
     public struct Options: Sendable {
         public var seed: UInt64
@@ -128,8 +129,29 @@ public struct VerifiedFileLoad: ~Copyable {
         }
         beginIdle()
         while outstanding > 0 { try turn() }
+        try forgetAll()
         report.nanoseconds = monotonicNanoseconds() - start
         return report
+    }
+
+    /// Forgets whatever it knows but the clients' directories and what it has known all the time.
+    private mutating func forgetAll() throws(LoadError) {
+        for lane in 0..<lanes.count {
+            for client in 0..<options.clients {
+                lanes[lane].models[client].forgetAll()
+                forgotten += lanes[lane].models[client].forgotten
+                lanes[lane].models[client].forgotten = []
+            }
+        }
+        lastProgress = monotonicNanoseconds()
+        try sendForgets()
+        while !forgotten.isEmpty || priority.outstanding > 0 {
+            try wait()
+            try sendForgets()
+        }
+        let clients = options.queueCount * options.clients
+        report.knownNodes = clients + options.knownNodes + (options.knownNodes + 999) / 1000
+        report.openFiles = clients
     }
 
     /// Whether the back-end is still there: asks it something.
@@ -327,6 +349,9 @@ public struct FileLoadReport: Sendable, CustomStringConvertible {
     /// The longest time without any completion while requests were outstanding, in nanoseconds.
     public internal(set) var longestPause: UInt64 = 0
     public internal(set) var nanoseconds: UInt64 = 0
+    /// What the driver knows in the end, when it has forgotten all else: nodes, the root not counted, and open files.
+    public internal(set) var knownNodes = 0
+    public internal(set) var openFiles = 0
 
     init(seed: UInt64) { self.seed = seed }
 

@@ -45,18 +45,35 @@ public struct ShareTrial {
         let outcome = Result { try disturb(&device, load, watch, &report) }
         report.slowest = load.monitor.takeSlowest()
         load.monitor.requestStop()
-        load.monitor.resume()
+        let tables = Result { try checkTables(&device, load, &report) }
+        load.leave()
         thread.join()
         watch.end()
         watching.join()
         for seen in watch.reports { report.note(seen) }
         load.add(to: &report)
         try outcome.get()
+        try tables.get()
         let status = try device.status()
         if status.connections != 1 { report.fail("the front-end was connected \(status.connections) times") }
         if let problem = status.problem { report.fail("the supervisor has a problem: \(problem)") }
         report.recovered = WorkerWords.takeOvers(in: try device.log())
         return report
+    }
+
+    /// The driver has forgotten nearly everything, and is still there: so much do the tables know.
+    private func checkTables(
+        _ device: inout SupervisedDevice, _ load: RunningFileLoad, _ report: inout ChaosReport
+    ) throws {
+        let end = monotonicNanoseconds() + Self.patience
+        while !load.hasEnded, monotonicNanoseconds() < end { usleep(1000) }
+        guard let expected = load.report else { return }
+        let files = try device.status(statistics: true).statistics?.files
+        let (nodes, open) = (files?.nodes ?? 0, files?.openFiles ?? 0)
+        guard nodes != UInt64(expected.knownNodes) || open != UInt64(expected.openFiles) else { return }
+        report.fail(
+            "the tables have \(nodes) nodes and \(open) open files, the driver knows \(expected.knownNodes) and has "
+                + "\(expected.openFiles)")
     }
 
     private enum Disturbance { case kill, upgrade }
@@ -125,6 +142,7 @@ private final class RunningFileLoad: Sendable {
     private let path: String
     private let options: VerifiedFileLoad.Options
     private let result = Mutex<Result<FileLoadReport, any Error>?>(nil)
+    private let mayLeave = Atomic<Bool>(false)
 
     init(_ path: String, _ chaos: ChaosOptions) {
         self.path = path
@@ -136,17 +154,24 @@ private final class RunningFileLoad: Sendable {
         self.options = options
     }
 
+    /// Runs to the end, and stays connected until `leave`.
     func run() {
-        let found = Result {
+        do {
             var load = try VerifiedFileLoad(connectingTo: path, options, monitor: monitor)
             let report = try load.run()
             try load.checkConnection()
-            return report
+            result.withLock { $0 = .success(report) }
+            while !mayLeave.load(ordering: .acquiring) { usleep(1000) }
+        } catch {
+            result.withLock { $0 = .failure(error) }
         }
-        result.withLock { $0 = found }
     }
 
+    func leave() { mayLeave.store(true, ordering: .releasing) }
+
     var hasEnded: Bool { result.withLock { $0 != nil } }
+    /// What it has found, when it has ended well.
+    var report: FileLoadReport? { result.withLock { try? $0?.get() } }
 
     /// Adds what it has found; to be called when its thread has ended.
     func add(to report: inout ChaosReport) {
