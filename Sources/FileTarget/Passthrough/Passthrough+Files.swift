@@ -60,7 +60,9 @@ extension Passthrough {
         _ arguments: wire_fuse_open_in, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let handle: UInt64
-        if let before = fileOpenedBefore(.directory, request) { handle = before } else {
+        if let before = fileOpenedBefore(.directory, request) {
+            handle = before
+        } else {
             let fd = try reopen(request.node, O_RDONLY | O_DIRECTORY)
             handle = try session.addFile(fd, .directory, node: request.node, flags: arguments.flags, effect)
         }
@@ -297,7 +299,9 @@ extension Passthrough {
         guard let to = session.files.take(arguments.fh_out, .file) else { throw Errno(rawValue: EBADF) }
         defer { session.giveBack(UInt32(truncatingIfNeeded: arguments.fh_out)) }
         let count: Int
-        if case .done(let before) = progressBefore { count = Int(clamping: min(before, arguments.len)) } else {
+        if case .done(let before) = progressBefore {
+            count = Int(clamping: min(before, arguments.len))
+        } else {
             count = clinux_copy_range(
                 from, Int64(arguments.off_in), to, Int64(arguments.off_out), Int(min(arguments.len, Self.copyBytes)))
             if count < 0 { throw .current }
