@@ -4,6 +4,9 @@ internal import Platform
 /// An operation of a verifying load; numbers stand for the client's names, open files and nodes.
 enum FileLoadStep: Hashable {
     case create(Int)
+    /// MKNOD of a regular file, and of a FIFO.
+    case makeFile(Int)
+    case makePipe(Int)
     case makeDirectory(Int)
     case makeLink(Int)
     case unlink(Int)
@@ -13,7 +16,11 @@ enum FileLoadStep: Hashable {
     case lookUp(Int)
     case readLink(Int)
     case list
+    /// READDIRPLUS
+    case listNodes
     case open(Int)
+    /// With O_APPEND.
+    case openToAppend(Int)
     case read(Int)
     case write(Int, offset: Int, count: Int)
     case append(Int, count: Int)
@@ -22,6 +29,8 @@ enum FileLoadStep: Hashable {
     case attributes(Int)
     case truncate(Int, size: Int)
     case setAttribute(Int)
+    /// With XATTR_CREATE.
+    case makeAttribute(Int)
     case attribute(Int)
     case removeAttribute(Int)
 }
@@ -36,6 +45,7 @@ struct FileLoadModel {
         case file(Int)
         case directory(node: UInt64)
         case link(node: UInt64, target: UInt64)
+        case pipe(node: UInt64)
     }
 
     struct File {
@@ -52,6 +62,7 @@ struct FileLoadModel {
     struct Open {
         var file: Int
         var handle: UInt64
+        var appends = false
     }
 
     static let nameCount = 8
@@ -92,8 +103,10 @@ struct FileLoadModel {
         if listing != nil { return .list }
         let (name, other, slot) = (draw(Self.nameCount), draw(Self.nameCount), draw(Self.openCount))
         switch draw(100) {
-        case 0..<10: return open[slot] == nil ? .create(name) : .close(slot)
-        case 10..<15: return .makeDirectory(name)
+        case 0..<8: return open[slot] == nil ? .create(name) : .close(slot)
+        case 8..<9: return .makeFile(name)
+        case 9..<11: return .makePipe(name)
+        case 11..<15: return .makeDirectory(name)
         case 15..<18: return .makeLink(name)
         case 18..<26: return .unlink(name)
         case 26..<29: return .removeDirectory(name)
@@ -103,25 +116,26 @@ struct FileLoadModel {
         case 37..<41: return .link(name, other)
         case 41..<47: return .lookUp(name)
         case 47..<49: return .readLink(name)
-        case 49..<54: return .list
+        case 49..<52: return .list
+        case 52..<54: return .listNodes
         default: return nextOnFile(name, slot)
         }
     }
 
     private mutating func nextOnFile(_ name: Int, _ slot: Int) -> FileLoadStep {
         guard let opened = open[slot], let size = files[opened.file]?.content.count else {
-            return draw(2) == 0 ? .open(name) : .create(name)
+            return [.open(name), .openToAppend(name), .create(name), .create(name)][draw(4)]
         }
         switch draw(14) {
         case 0..<3: return .read(slot)
-        case 3..<6:
+        case 3..<6 where !opened.appends:
             let offset = draw(min(size + 2000, Self.sizeLimit - 1))
             return .write(slot, offset: offset, count: min(1 + draw(6000), max(1, Self.sizeLimit - offset)))
-        case 6: return size < Self.sizeLimit - 3000 ? .append(slot, count: 1 + draw(3000)) : .truncate(slot, size: 0)
+        case 3..<7: return size < Self.sizeLimit - 3000 ? .append(slot, count: 1 + draw(3000)) : .truncate(slot, size: 0)
         case 7: return .synchronize(slot)
         case 8: return .close(slot)
         case 9: return .truncate(slot, size: draw(Self.sizeLimit))
-        case 10: return .setAttribute(slot)
+        case 10: return draw(2) == 0 ? .setAttribute(slot) : .makeAttribute(slot)
         case 11: return .attribute(slot)
         case 12: return .removeAttribute(slot)
         default: return .attributes(slot)
@@ -159,6 +173,10 @@ struct FileLoadModel {
         case .create(let name):
             ask(.create, .small(144))
             arguments = bytes(wire_fuse_create_in(flags: 0o302, mode: 0o100644, umask: 0, open_flags: 0), name)
+        case .makeFile(let name), .makePipe(let name):
+            ask(.makeNode, .small(128))
+            let mode: UInt32 = if case .makePipe = step { 0o010644 } else { 0o100644 }
+            arguments = bytes(wire_fuse_mknod_in(mode: mode, rdev: 0, umask: 0, padding: 0), name)
         case .makeDirectory(let name):
             ask(.makeDirectory, .small(128))
             arguments = bytes(wire_fuse_mkdir_in(mode: 0o755, umask: 0), name)
@@ -177,13 +195,14 @@ struct FileLoadModel {
             arguments = bytes(wire_fuse_link_in(oldnodeid: node(of: name) ?? 0), new)
         case .lookUp(let name): (arguments, _) = (Self.name(name) + [0], ask(.lookup, .small(128)))
         case .readLink(let name): ask(.readLink, .data(4096), node: node(of: name) ?? directory)
-        case .list:
-            ask(.readDirectory, .data(4096))
+        case .list, .listNodes:
+            ask(step == .list ? .readDirectory : .readDirectoryPlus, .data(4096))
             arguments = FileClient.bytes(
                 of: FileClient.reading(directoryHandle, from: listing?.offset ?? 0, count: 4096))
-        case .open(let name):
+        case .open(let name), .openToAppend(let name):
             ask(.open, .small(16), node: node(of: name) ?? directory)
-            arguments = FileClient.bytes(of: wire_fuse_open_in(flags: 2, open_flags: 0))
+            let flags: UInt32 = if case .openToAppend = step { Self.appending } else { 2 }
+            arguments = FileClient.bytes(of: wire_fuse_open_in(flags: flags, open_flags: 0))
         default: (arguments, call) = fileRequest(step, in: slot, of: &queue)
         }
         unsafe queue.arguments(slot).copyBytes(from: arguments)
@@ -211,7 +230,7 @@ struct FileLoadModel {
             unsafe queue.data(slot).copyBytes(from: pending)
             let wire = wire_fuse_write_in(
                 fh: opened.handle, offset: UInt64(offset), size: UInt32(count), write_flags: 0, lock_owner: 0,
-                flags: 2, padding: 0)
+                flags: opened.appends ? Self.appending : 2, padding: 0)
             return (FileClient.bytes(of: wire), call)
         case .synchronize:
             call.opcode = .synchronize
@@ -230,11 +249,12 @@ struct FileLoadModel {
             (call.opcode, call.answer) = (.getAttributes, .small(104))
             let wire = wire_fuse_getattr_in(getattr_flags: 1, dummy: 0, fh: opened.handle)
             return (FileClient.bytes(of: wire), call)
-        case .setAttribute:
+        case .setAttribute, .makeAttribute:
             sequence += 1
             (call.opcode, call.dataCount) = (.setExtendedAttribute, 8)
             unsafe queue.data(slot).copyBytes(from: littleEndianBytes(sequence))
-            let wire = wire_fuse_setxattr_in(size: 8, flags: 0, setxattr_flags: 0, padding: 0)
+            let flags: UInt32 = if case .makeAttribute = step { 1 } else { 0 }
+            let wire = wire_fuse_setxattr_in(size: 8, flags: flags, setxattr_flags: 0, padding: 0)
             let arguments = FileClient.bytes(of: wire).prefix(hasLongSetXattr ? 16 : 8)
             return (arguments + Self.attributeName, call)
         case .attribute:
@@ -245,6 +265,9 @@ struct FileLoadModel {
             return (Self.attributeName, call)
         }
     }
+
+    /// O_RDWR | O_APPEND
+    private static let appending: UInt32 = 0o2002
 
     private static let attributeName = Array("user.load".utf8) + [0]
 
@@ -264,7 +287,7 @@ struct FileLoadModel {
         switch names[name] {
         case .none: nil
         case .file(let file): files[file]?.node
-        case .directory(let node), .link(let node, _): node
+        case .directory(let node), .link(let node, _), .pipe(let node): node
         }
     }
 
@@ -273,7 +296,7 @@ struct FileLoadModel {
     /// Whether a step can be sent as things are: what it is about must be known to the device.
     func isPossible(_ step: FileLoadStep) -> Bool {
         switch step {
-        case .open(let name):
+        case .open(let name), .openToAppend(let name):
             if case .file = names[name] { return open.contains { $0 == nil } }
             return false
         case .create: return open.contains { $0 == nil }
@@ -303,6 +326,14 @@ struct FileLoadModel {
         guard error == nil else { return nil }
         switch step {
         case .create(let name): return created(name, answer)
+        case .makeFile(let name):
+            guard let entry = entry(answer) else { return "\(step): no entry" }
+            sequence += 1
+            files[Int(sequence)] = File(node: entry.node)
+            names[name] = .file(Int(sequence))
+        case .makePipe(let name):
+            guard let entry = entry(answer) else { return "\(step): no entry" }
+            names[name] = .pipe(node: entry.node)
         case .makeDirectory(let name):
             guard let entry = entry(answer) else { return "\(step): no entry" }
             names[name] = .directory(node: entry.node)
@@ -317,8 +348,9 @@ struct FileLoadModel {
             guard case .link(_, let target) = names[name], answer == Self.target(target) else {
                 return "\(step): another target: \(String(decoding: answer, as: UTF8.self))"
             }
-        case .list: return listed(answer)
+        case .list, .listNodes: return listed(answer, withNodes: step == .listNodes)
         case .open(let name): return opened(name, answer)
+        case .openToAppend(let name): return opened(name, answer, appends: true)
         default: return takeOfFile(step, answer)
         }
         return nil
@@ -328,7 +360,8 @@ struct FileLoadModel {
         func of(_ number: Int32) -> Errno { Errno(rawValue: number) }
         let (exists, isDirectory, notDirectory, noAttribute) = (of(17), of(21), of(20), of(61))
         switch step {
-        case .create(let name), .makeDirectory(let name), .makeLink(let name):
+        case .create(let name), .makeFile(let name), .makePipe(let name), .makeDirectory(let name),
+            .makeLink(let name):
             return names[name] == .none ? nil : exists
         case .unlink(let name):
             return names[name] == .none ? .noEntry : isDirectoryName(name) ? isDirectory : nil
@@ -348,6 +381,7 @@ struct FileLoadModel {
         case .lookUp(let name): return names[name] == .none ? .noEntry : nil
         case .attribute(let index), .removeAttribute(let index):
             return open[index].flatMap { files[$0.file]?.attribute } == nil ? noAttribute : nil
+        case .makeAttribute(let index): return open[index].flatMap { files[$0.file]?.attribute } == nil ? nil : exists
         default: return nil
         }
     }
@@ -374,11 +408,11 @@ struct FileLoadModel {
         return entry.attributes.size == 0 && entry.attributes.links == 1 ? nil : "a new file is not empty"
     }
 
-    private mutating func opened(_ name: Int, _ answer: [UInt8]) -> String? {
+    private mutating func opened(_ name: Int, _ answer: [UInt8], appends: Bool = false) -> String? {
         guard answer.count == 16, case .file(let index) = names[name],
             let slot = open.firstIndex(where: { $0 == nil })
         else { return "open: no handle" }
-        open[slot] = Open(file: index, handle: littleEndian(answer[0..<8]))
+        open[slot] = Open(file: index, handle: littleEndian(answer[0..<8]), appends: appends)
         files[index]?.opens += 1
         return nil
     }
@@ -415,9 +449,17 @@ struct FileLoadModel {
         return nil
     }
 
-    private mutating func listed(_ answer: [UInt8]) -> String? {
-        let entries = unsafe answer.withUnsafeBytes { unsafe DirectoryListing.parse($0, withNodes: false) }
+    private mutating func listed(_ answer: [UInt8], withNodes: Bool) -> String? {
+        let entries = unsafe answer.withUnsafeBytes { unsafe DirectoryListing.parse($0, withNodes: withNodes) }
         guard let entries else { return "readdir: no list" }
+        for entry in entries {
+            guard let told = entry.entry, told.node != 0 else { continue }
+            forgotten.append((told.node, 1))
+            let name = names.indices.first { Self.name($0) == entry.name }
+            guard let name, node(of: name) == told.node else {
+                return "readdirplus: \(String(decoding: entry.name, as: UTF8.self)) has node \(told.node)"
+            }
+        }
         let told = Set(entries.map { String(decoding: $0.name, as: UTF8.self) }).subtracting([".", ".."])
         let found = told.union(listing?.names ?? [])
         let expected = Set(names.indices.filter { names[$0] != .none }.map { "name-\($0)" })
@@ -455,7 +497,7 @@ struct FileLoadModel {
             guard answer.count == 104 else { return "getattr: \(answer.count) bytes" }
             let wire = unsafe answer.withUnsafeBytes { unsafe $0.loadUnaligned(as: wire_fuse_attr_out.self) }
             return check(FileAttributes(wire.attr), file)
-        case .setAttribute: files[index]?.attribute = sequence
+        case .setAttribute, .makeAttribute: files[index]?.attribute = sequence
         case .removeAttribute: files[index]?.attribute = nil
         case .attribute:
             guard answer == file.attribute.map(littleEndianBytes) else { return "getxattr: another value" }
@@ -478,8 +520,8 @@ struct FileLoadModel {
             files[index]?.links -= 1
             forgetIfGone(index)
         case .directory(let node): forgotten.append((node, 1))
-        // Each name of a link counts for itself.
-        case .link(let node, _): forgotten.append((node, 1))
+        // Each name counts for itself.
+        case .link(let node, _), .pipe(let node): forgotten.append((node, 1))
         }
         names[name] = .none
     }
@@ -489,7 +531,7 @@ struct FileLoadModel {
         for file in files.values { forgotten.append((file.node, file.mentions)) }
         for name in names.indices {
             switch names[name] {
-            case .directory(let node), .link(let node, _): forgotten.append((node, 1))
+            case .directory(let node), .link(let node, _), .pipe(let node): forgotten.append((node, 1))
             case .none, .file: break
             }
             names[name] = .none
@@ -519,8 +561,8 @@ extension FileLoadStep {
     var open: Int? {
         switch self {
         case .read(let slot), .write(let slot, _, _), .append(let slot, _), .synchronize(let slot), .close(let slot),
-            .attributes(let slot), .truncate(let slot, _), .setAttribute(let slot), .attribute(let slot),
-            .removeAttribute(let slot):
+            .attributes(let slot), .truncate(let slot, _), .setAttribute(let slot), .makeAttribute(let slot),
+            .attribute(let slot), .removeAttribute(let slot):
             slot
         default: nil
         }
