@@ -240,4 +240,46 @@ struct EngineNamesTests {
         #expect(bench.call(WIRE_FUSE_MKNOD, ShareBench.root, node(bench, S_IFIFO | 0o600, "fifo")).error == nil)
         #expect(try names(bench) == ["fifo"])
     }
+
+    /// The driver leaves the mask to the server (FUSE_DONT_MASK).
+    @Test("a program's mask counts where the directory has no default list", arguments: [false, true])
+    func masks(throughEngine: Bool) throws {
+        var description = self.throughEngine()
+        description.changesNamesThroughEngine = throughEngine
+        description.hasExtendedAttributes = true
+        description.hasACLs = true
+        let bench = try ShareBench(description)
+        try #require(bench.session.agreement?.has(FuseFeature.serverMasks) == true)
+        func modes(in directory: UInt64, _ prefix: String) throws -> [UInt32] {
+            let mask: UInt32 = 0o027
+            let made = bench.bytes(wire_fuse_mkdir_in(mode: 0o777, umask: mask)) + bench.text("\(prefix)d")
+            let special = wire_fuse_mknod_in(mode: S_IFIFO | 0o666, rdev: 0, umask: mask, padding: 0)
+            let plain = wire_fuse_mknod_in(mode: S_IFREG | 0o666, rdev: 0, umask: mask, padding: 0)
+            var found = [
+                try bench.call(WIRE_FUSE_MKDIR, directory, made).value(wire_fuse_entry_out.self),
+                try bench.call(WIRE_FUSE_MKNOD, directory, bench.bytes(special) + bench.text("\(prefix)s"))
+                    .value(wire_fuse_entry_out.self),
+                try bench.call(WIRE_FUSE_MKNOD, directory, bench.bytes(plain) + bench.text("\(prefix)f"))
+                    .value(wire_fuse_entry_out.self),
+            ]
+            for (name, flags) in [("n", O_RDWR | O_CREAT), ("e", O_RDWR | O_CREAT | O_EXCL)] {
+                found.append(
+                    try bench.create("\(prefix)\(name)", in: directory, flags, mode: 0o666, umask: mask).entry)
+            }
+            return found.map { $0.attr.mode & 0o7777 }
+        }
+        #expect(try modes(in: ShareBench.root, "a") == [0o750, 0o640, 0o640, 0o640, 0o640])
+        let other = try bench.makeDirectory("other", mode: 0o777).nodeid
+        // linux/posix_acl_xattr.h: version 2; user rwx, group rwx, mask rwx, others rwx.
+        func entry(_ tag: UInt8) -> [UInt8] { [tag, 0, 7, 0, 0xff, 0xff, 0xff, 0xff] }
+        let list: [UInt8] = [2, 0, 0, 0] + entry(1) + entry(4) + entry(0x20)
+        let arguments = wire_fuse_setxattr_in(size: UInt32(list.count), flags: 0, setxattr_flags: 0, padding: 0)
+        let set = bench.call(
+            WIRE_FUSE_SETXATTR, other,
+            bench.bytes(arguments) + bench.text("system.posix_acl_default") + list)
+        // Not every file system has lists.
+        if set.error == .notSupported { return }
+        #expect(set.error == nil)
+        #expect(try modes(in: other, "b") == [0o777, 0o666, 0o666, 0o666, 0o666])
+    }
 }

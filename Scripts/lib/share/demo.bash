@@ -16,10 +16,10 @@ create_share() {
     first_version=$version
 }
 
-# run_share_guest ROUNDS: what is done when nothing is under way, comes between two trees; an upgrade while the guest works on.
+# run_share_guest ROUNDS: in each round, while the guest unpacks a tree, a death and an upgrade, as long as there are some left.
 run_share_guest() {
-    local rounds=$1 line status=0 round between n
-    mapfile -t between < <(for ((n = 0; n < kills || n < supervisor_kills; n++)); do
+    local rounds=$1 line status=0 round deaths n
+    mapfile -t deaths < <(for ((n = 0; n < kills || n < supervisor_kills; n++)); do
         [ $n -ge "$kills" ] || printf 'kill\n'
         [ $n -ge "$supervisor_kills" ] || printf 'supervisor\n'
     done)
@@ -30,15 +30,15 @@ run_share_guest() {
     guest_process=$!
     exec 3<"$work/output"
     while IFS= read -r line <&3; do
-        if ! [[ $line =~ ^between\ ([0-9]+)$ ]]; then
+        if ! [[ $line =~ ^round\ ([0-9]+)$ ]]; then
             tell "guest: $line"
             continue
         fi
         round=${BASH_REMATCH[1]}
-        tell "guest: the tree is unpacked for the $round. time"
-        [ "$round" -gt "${#between[@]}" ] || event "${between[round - 1]}"
-        : >"$work/share/go-$round"
+        tell "guest: unpacks the tree for the $round. time"
+        [ "$round" -gt "${#deaths[@]}" ] || event "${deaths[round - 1]}"
         [ "$round" -gt "$upgrades" ] || event upgrade
+        : >"$work/share/go-$round"
     done
     exec 3<&-
     wait "$guest_process" || status=$?
@@ -68,7 +68,7 @@ show_share() {
 	What the guest saw
 	  trees             $rounds unpacked, $(wc -l <"$work/share/tree.sums") facts about each compared, in the guest and on the host
 	  wrong             $(fact wrong)
-	  worker killed     $(count kill) times between operations, upgraded $(count upgrade) times while it served
+	  worker killed     $(count kill) times, upgraded $(count upgrade) times while it served
 	  supervisor killed $(count supervisor) times
 	END
     [ -z "$json" ] || jq -n --argjson trees $rounds --argjson wrong "$(fact wrong)" --argjson kills "$(count kill)" \

@@ -194,6 +194,20 @@ extension Passthrough {
 // MARK: - Access lists
 
 extension Passthrough {
+    /// Whether new files in a directory get an access list of its.
+    mutating func hasDefaultList(_ directory: HeldNode, _ node: UInt64) -> Bool {
+        let name: StaticString = "system.posix_acl_default"
+        let text = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+        if session.processFiles >= 0 {
+            let path =
+                if session.worksInProcessFiles { unsafe descriptorName(directory.fd) } else {
+                    unsafe descriptorPath(directory.fd)
+                }
+            return unsafe getxattr(path, text, nil, 0) >= 0
+        }
+        return (unsafe try? perform(.get(answer.base, 0), node, text)) != nil
+    }
+
     /// system.posix_acl_access and system.posix_acl_default
     private func isAccessList(_ name: FuseName) -> Bool {
         unsafe strcmp(name.bytes, "system.posix_acl_access") == 0 || strcmp(name.bytes, "system.posix_acl_default") == 0

@@ -6,21 +6,28 @@ internal import Uring
 
 extension Passthrough {
     /// Does something as the driver's user: makes a file.
-    ///
-    /// - Parameter mask: of the driver's program, where it leaves that to the server.
     private mutating func asDriver<Result: FixedWidthInteger>(
-        _ request: borrowing FuseRequest, _ extras: FuseExtras, mask: UInt32, _ body: () -> Result
+        _ request: borrowing FuseRequest, _ extras: FuseExtras, _ body: () -> Result
     ) throws(Errno) -> Result {
-        if let agreement = session.agreement, agreement.has(FuseFeature.serverMasks) {
-            credentials.setMask(mask)
-        } else {
-            credentials.setMask(0)
-        }
+        credentials.takeMaskAway()
         try becomeDriver(request, extras)
         defer { credentials.becomeServer() }
         let result = body()
         if result < 0 { throw .current }
         return result
+    }
+
+    /// The mode that a new file gets. Where there are access lists the driver leaves its program's mask to the server,
+    /// because it does not count in a directory with a default list.
+    ///
+    /// Looked at, and not left to the kernel: an operation of the engine has the mask that the thread has when the
+    /// kernel comes to it. Whoever gives the directory a list at this very moment may have a file with less.
+    private mutating func newMode(_ mode: UInt32, _ mask: UInt32, in directory: HeldNode, _ node: UInt64) -> UInt32 {
+        let mode = mode & 0o7777
+        guard mask & 0o777 & mode != 0, session.agreement?.has(FuseFeature.serverMasks) == true,
+            !hasDefaultList(directory, node)
+        else { return mode }
+        return mode & ~(mask & 0o777)
     }
 
     /// The new file's node, with the security label that came with the request.
@@ -43,16 +50,14 @@ extension Passthrough {
         _ name: FuseName, _ arguments: wire_fuse_mkdir_in, _ extras: FuseExtras, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
+        let mode = newMode(arguments.mode, arguments.umask, in: directory, request.node)
         if makesThroughEngine(request, extras) {
             try holdToMake(directory, &request, extras)
             let names = unsafe request.copyName(name)
-            return .operationAsDriver(
-                unsafe .makeDirectory(in: directory.fd, names.0, mode: arguments.mode & 0o7777))
+            return .operationAsDriver(unsafe .makeDirectory(in: directory.fd, names.0, mode: mode))
         }
         defer { drop(directory) }
-        _ = try asDriver(request, extras, mask: arguments.umask) {
-            unsafe mkdirat(directory.fd, name.bytes, arguments.mode & 0o7777)
-        }
+        _ = try asDriver(request, extras) { unsafe mkdirat(directory.fd, name.bytes, mode) }
         return try findNew(request.node, directory.fd, name, extras)
     }
 
@@ -60,21 +65,23 @@ extension Passthrough {
         _ name: FuseName, _ arguments: wire_fuse_mknod_in, _ extras: FuseExtras, _ request: inout FuseRequest
     ) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
+        let mode = newMode(arguments.mode, arguments.umask, in: directory, request.node)
+        let type = arguments.mode & S_IFMT
         // Devices are made, if this process may, and never opened here.
         let device = clinux_make_device(
             (arguments.rdev & 0xfff00) >> 8, arguments.rdev & 0xff | (arguments.rdev >> 12) & 0xfff00)
         if makesThroughEngine(request, extras) {
-            if arguments.mode & S_IFMT == S_IFREG || arguments.mode & S_IFMT == 0 {
+            if type == S_IFREG || type == 0 {
                 try holdToMake(directory, &request, extras, .makingFile)
                 let names = unsafe request.copyName(name)
                 return .operationAsDriver(
-                    unsafe .makeFile(in: directory.fd, names.0, flags: O_RDONLY, mode: arguments.mode & 0o7777))
+                    unsafe .makeFile(in: directory.fd, names.0, flags: O_RDONLY, mode: mode))
             }
-            return try makeSpecial(directory, name, arguments.mode, device, &request, extras)
+            return try makeSpecial(directory, name, type | mode, device, &request, extras)
         }
         defer { drop(directory) }
-        _ = try asDriver(request, extras, mask: arguments.umask) {
-            unsafe mknodat(directory.fd, name.bytes, arguments.mode, dev_t(device))
+        _ = try asDriver(request, extras) {
+            unsafe mknodat(directory.fd, name.bytes, type | mode, dev_t(device))
         }
         return try findNew(request.node, directory.fd, name, extras)
     }
@@ -106,7 +113,7 @@ extension Passthrough {
         let name = unsafe request.privateName
         for isLast in [false, true] {
             do throws(Errno) {
-                _ = try asDriver(request, extras, mask: 0) { unsafe mknodat(directory, name, mode, dev_t(device)) }
+                _ = try asDriver(request, extras) { unsafe mknodat(directory, name, mode, dev_t(device)) }
                 return
             } catch {
                 if isLast || error != Errno(rawValue: EEXIST) { throw error }
@@ -127,7 +134,7 @@ extension Passthrough {
             return .operationAsDriver(unsafe .symlink(to: target.bytes, in: directory.fd, names.0))
         }
         defer { drop(directory) }
-        _ = try asDriver(request, extras, mask: 0) {
+        _ = try asDriver(request, extras) {
             unsafe symlinkat(target.bytes, directory.fd, name.bytes)
         }
         return try findNew(request.node, directory.fd, name, extras)
@@ -138,7 +145,7 @@ extension Passthrough {
     ) throws(Errno) -> FileResult {
         let directory = try hold(request.node)
         let flags = openFlags(arguments.flags)
-        let mode = arguments.mode & 0o7777
+        let mode = newMode(arguments.mode, arguments.umask, in: directory, request.node)
         // Without O_EXCL nobody can tell who has made the file: it may be done again.
         if Int32(bitPattern: arguments.flags) & O_EXCL != 0, makesThroughEngine(request, extras) {
             try holdToMake(directory, &request, extras, .creating)
@@ -151,7 +158,7 @@ extension Passthrough {
         var fd: Int32 = -1
         do throws(Errno) {
             // O_EXCL: what is there already may be a link or a device, and is looked at before it is opened.
-            fd = try asDriver(request, extras, mask: arguments.umask) {
+            fd = try asDriver(request, extras) {
                 let all = flags & ~O_TRUNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
                 return unsafe clinux_openat(
                     directory.fd, name.bytes, all, mode, HostFlags.resolve)
@@ -192,9 +199,9 @@ extension Passthrough {
         let directory = try hold(request.node)
         defer { drop(directory) }
         let flags = openFlags(arguments.flags) & ~(O_TRUNC | O_CREAT) | (Int32(bitPattern: arguments.flags) & O_EXCL)
-        let fd = try asDriver(request, extras, mask: arguments.umask) {
-            unsafe clinux_openat(
-                directory.fd, ".", flags | HostFlags.temporary | O_CLOEXEC, arguments.mode & 0o7777, 0)
+        let mode = newMode(arguments.mode, arguments.umask, in: directory, request.node)
+        let fd = try asDriver(request, extras) {
+            unsafe clinux_openat(directory.fd, ".", flags | HostFlags.temporary | O_CLOEXEC, mode, 0)
         }
         let found = try takeOpened(request.node, fd)
         return try answerCreated(found, fd, arguments.flags)
@@ -234,18 +241,17 @@ extension Passthrough {
 // MARK: - Through the engine
 
 extension Passthrough {
-    /// New files go that way, too, but for two kinds. The kernel's threads take the mask of the loop's thread, which
-    /// may be another request's by then. And a security label would have to be kept until the file is there.
+    /// New files go that way, too, but those with a security label, which would have to be kept until the file is there.
     private func makesThroughEngine(_ request: borrowing FuseRequest, _ extras: FuseExtras) -> Bool {
         if request.avoidsEngine || extras.label != nil { return false }
-        return usesEngine && session.agreement?.has(FuseFeature.serverMasks) != true
+        return usesEngine
     }
 
     /// Works as the driver's user until `becomeServer`, on a directory that is held until `finishMaking`.
     private mutating func holdToMake(
         _ directory: HeldNode, _ request: inout FuseRequest, _ extras: FuseExtras, _ stage: Stage = .making
     ) throws(Errno) {
-        credentials.setMask(0)
+        credentials.takeMaskAway()
         do throws(Errno) {
             try becomeDriver(request, extras)
         } catch {

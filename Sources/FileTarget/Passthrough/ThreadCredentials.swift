@@ -15,8 +15,7 @@ struct ThreadCredentials: ~Copyable {
     /// Whatever groups this thread was started with have been left.
     private var hasSetGroups = false
     private var mayKeepIDs = true
-    private var mask: UInt32 = 0
-    private var ownsMask = false
+    private var hasMask = true
     /// Of this process: what the server is itself.
     private let ownUser: UInt32
     private let ownGroup: UInt32
@@ -65,16 +64,10 @@ struct ThreadCredentials: ~Copyable {
         mayKeepIDs = value
     }
 
-    /// What new files of this thread do not get.
-    mutating func setMask(_ value: UInt32) {
-        if !ownsMask {
-            guard clinux_own_umask() == 0 else { return }
-            ownsMask = true
-            umask(0)
-            mask = 0
-        }
-        guard value != mask else { return }
-        umask(value & 0o777)
-        mask = value
+    /// New files of this thread get the modes that they are to have.
+    mutating func takeMaskAway() {
+        guard hasMask, clinux_own_umask() == 0 else { return }
+        umask(0)
+        hasMask = false
     }
 }

@@ -5,8 +5,7 @@ internal import VhostUser
 /// Many clients of a file system at once, each in a directory of its own, each with one operation under way: what every
 /// answer must be is known beforehand.
 ///
-/// It heeds `LoadMonitor.hold`: nothing is under way then, FORGET included. At its end it looks at everything again, and
-/// forgets it.
+/// At its end it looks at everything again, and forgets it.
 public struct VerifiedFileLoad: ~Copyable {
     public struct Options: Sendable {
         public var seed: UInt64
@@ -163,7 +162,6 @@ public struct VerifiedFileLoad: ~Copyable {
         var count = 0
         for lane in 0..<lanes.count { count += try takeCompletions(lane) }
         try sendForgets()
-        if monitor.isHeld && !isSweeping { return try holdStill(count) }
         beginIdle()
         if count == 0, outstanding > 0 { try wait() }
     }
@@ -207,17 +205,6 @@ public struct VerifiedFileLoad: ~Copyable {
         forgotten += lanes[lane].models[client].forgotten
         lanes[lane].models[client].forgotten = []
         lanes[lane].isIdle[client] = true
-    }
-
-    /// Waits until it may go on, when nothing is under way any more.
-    private mutating func holdStill(_ count: Int) throws(LoadError) {
-        guard outstanding == 0, forgotten.isEmpty, priority.outstanding == 0 else {
-            if count == 0 { try wait() }
-            return
-        }
-        monitor.noteQuiet()
-        while monitor.isHeld, !monitor.isStopRequested { pause(milliseconds: 1) }
-        lastProgress = monotonicNanoseconds()
     }
 
     private mutating func wait() throws(LoadError) {

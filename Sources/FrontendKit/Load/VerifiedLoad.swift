@@ -169,8 +169,6 @@ public final class LoadMonitor: Sendable {
     private let gap = Atomic<UInt64>(0)
     private let pause = Atomic<UInt64>(0)
     private let slowest = Atomic<UInt64>(0)
-    private let held = Atomic<Bool>(false)
-    private let quiet = Atomic<Bool>(false)
     private let beforeSweep: (@Sendable () -> Void)?
 
     /// - Parameter beforeSweep: called by each thread when nothing of its own is in flight, before it reads every
@@ -178,22 +176,6 @@ public final class LoadMonitor: Sendable {
     public init(beforeSweep: (@Sendable () -> Void)? = nil) {
         self.beforeSweep = beforeSweep
     }
-
-    /// Asks the load to have nothing under way until `resume`; only loads that say so heed it.
-    public func hold() { held.store(true, ordering: .sequentiallyConsistent) }
-
-    /// The load has done what `hold` asks for.
-    public var isQuiet: Bool { quiet.load(ordering: .sequentiallyConsistent) }
-
-    /// Lets a load go on that was held.
-    public func resume() {
-        quiet.store(false, ordering: .sequentiallyConsistent)
-        held.store(false, ordering: .sequentiallyConsistent)
-    }
-
-    var isHeld: Bool { held.load(ordering: .sequentiallyConsistent) }
-
-    func noteQuiet() { quiet.store(true, ordering: .sequentiallyConsistent) }
 
     /// Requests that have completed so far.
     public var completedRequests: Int { completed.load(ordering: .relaxed) }

@@ -3,7 +3,6 @@ public struct ChaosOptions: Sendable {
     /// What the workers serve.
     public enum Device: String, Sendable {
         case disk
-        /// Kills are between operations then.
         case share
     }
 

@@ -13,9 +13,6 @@ protocol Load: Sendable {
     var inFlight: Int { get }
     /// The longest time without a completion since this was last asked, in nanoseconds.
     func takeLongestPause() -> UInt64
-    /// Has nothing under way until `resume`, where that matters to whoever kills a worker; waits until it is so.
-    func hold()
-    func resume()
     /// Ends it and waits for what it came to.
     func end() throws -> LoadOutcome
 }
@@ -96,10 +93,6 @@ final class DiskLoad: Load {
     var inFlight: Int { inflight.count }
     /// The longest time without a completion since this was last asked, in nanoseconds.
     func takeLongestPause() -> UInt64 { monitor.takeLongestPause() }
-
-    /// A disk's requests may be carried out again at any time.
-    func hold() {}
-    func resume() {}
 
     func end() throws -> LoadOutcome {
         monitor.requestStop()

@@ -31,16 +31,8 @@ final class ShareLoad: Load {
     var inFlight: Int { 0 }
     func takeLongestPause() -> UInt64 { monitor.takeLongestPause() }
 
-    func hold() {
-        monitor.hold()
-        while !monitor.isQuiet, !hasEnded { pause(milliseconds: 1) }
-    }
-
-    func resume() { monitor.resume() }
-
     func end() throws -> LoadOutcome {
         monitor.requestStop()
-        monitor.resume()
         while true {
             if let result = result.withLock({ $0 }) {
                 let report = try result.get()

@@ -9,7 +9,6 @@ internal import TestSupport
 //   pass N    when every load has had N more requests completed: "ok"
 //   pause     the longest time without a completion on any disk since this was asked, in milliseconds
 //   idle      how many requests the back-ends of disks have taken and not given back, by the front-ends' logs
-//   hold      when no share has a request under way, and until `resume`: "ok", as is the answer to that
 //   end       "clean", with counts; or what was wrong, with exit status 1
 //   quit      ends at once
 func say(_ text: String) { printText(text + "\n", to: STDOUT_FILENO) }
@@ -35,12 +34,6 @@ do {
             say(loads.contains { $0.hasEnded } ? "ended" : "ok")
         case "pause": say("\((loads.map { $0.takeLongestPause() }.max() ?? 0) / 1_000_000)")
         case "idle": say("\(loads.reduce(0) { $0 + $1.inFlight })")
-        case "hold":
-            for load in loads { load.hold() }
-            say("ok")
-        case "resume":
-            for load in loads { load.resume() }
-            say("ok")
         case "end":
             let outcomes = try loads.map { try $0.end() }
             let (requests, errors) = (
