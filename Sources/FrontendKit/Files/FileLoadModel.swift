@@ -131,7 +131,8 @@ struct FileLoadModel {
         case 3..<6 where !opened.appends:
             let offset = draw(min(size + 2000, Self.sizeLimit - 1))
             return .write(slot, offset: offset, count: min(1 + draw(6000), max(1, Self.sizeLimit - offset)))
-        case 3..<7: return size < Self.sizeLimit - 3000 ? .append(slot, count: 1 + draw(3000)) : .truncate(slot, size: 0)
+        case 3..<7:
+            return size < Self.sizeLimit - 3000 ? .append(slot, count: 1 + draw(3000)) : .truncate(slot, size: 0)
         case 7: return .synchronize(slot)
         case 8: return .close(slot)
         case 9: return .truncate(slot, size: draw(Self.sizeLimit))
