@@ -51,8 +51,7 @@ struct EffectTests {
         }
     }
 
-    @Test("LOOKUP counts once", arguments: [FileHandleUse.preferred, .never])
-    func lookUp(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `LOOKUP counts once`(handles: FileHandleUse) throws {
         let scene = try Scene(handles)
         try scene.bench.put("a")
         let found = try scene.ask(WIRE_FUSE_LOOKUP, ShareBench.root, scene.bench.text("a"))
@@ -66,8 +65,9 @@ struct EffectTests {
         #expect(try scene.bench.lookUp("a").nodeid == found.nodeid && scene.lookups(found.nodeid) == 3)
     }
 
-    @Test("what was opened and never told is closed", arguments: [FileHandleUse.preferred, .never])
-    func open(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `what was opened and never told is closed`(
+        handles: FileHandleUse
+    ) throws {
         let scene = try Scene(handles)
         let bench = scene.bench
         let (file, handle) = try bench.create("a")
@@ -87,8 +87,9 @@ struct EffectTests {
         #expect(scene.custody.slots == [])
     }
 
-    @Test("CREATE counts, opens and keeps once", arguments: [FileHandleUse.preferred, .never])
-    func create(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `CREATE counts, opens and keeps once`(
+        handles: FileHandleUse
+    ) throws {
         let scene = try Scene(handles)
         let arguments = wire_fuse_create_in(
             flags: UInt32(O_RDWR | O_CREAT), mode: S_IFREG | 0o600, umask: 0, open_flags: 0)
@@ -102,8 +103,9 @@ struct EffectTests {
         #expect(scene.custody.slots == [])
     }
 
-    @Test("READDIRPLUS counts each of its nodes once", arguments: [FileHandleUse.preferred, .never])
-    func list(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `READDIRPLUS counts each of its nodes once`(
+        handles: FileHandleUse
+    ) throws {
         let scene = try Scene(handles)
         for number in 0..<200 { try scene.bench.put("file-\(number)") }
         let known = try scene.bench.lookUp("file-7").nodeid
@@ -131,8 +133,9 @@ struct EffectTests {
         #expect(scene.bench.session.counts.nodes == 200)
     }
 
-    @Test("FORGET and BATCH_FORGET forget once", arguments: [FileHandleUse.preferred, .never])
-    func forget(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `FORGET and BATCH_FORGET forget once`(
+        handles: FileHandleUse
+    ) throws {
         let scene = try Scene(handles)
         var nodes: [UInt64] = []
         for name in ["a", "b", "c"] {
@@ -151,8 +154,9 @@ struct EffectTests {
         #expect(scene.lookups(nodes[0]) == 1 && scene.lookups(nodes[4]) == 2 && scene.lookups(nodes[8]) == nil)
     }
 
-    @Test("attributes are made and removed once", arguments: [FileHandleUse.preferred, .never])
-    func attributes(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `attributes are made and removed once`(
+        handles: FileHandleUse
+    ) throws {
         let scene = try Scene(handles)
         try scene.bench.put("a")
         let node = try scene.bench.lookUp("a").nodeid
@@ -169,8 +173,8 @@ struct EffectTests {
         #expect(try scene.ask(WIRE_FUSE_REMOVEXATTR, node, name).error == Errno(rawValue: ENODATA))
     }
 
-    @Test("what was closed is closed", arguments: [FileHandleUse.preferred, .never])
-    func release(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `what was closed is closed`(handles: FileHandleUse) throws
+    {
         let scene = try Scene(handles)
         let (file, handle) = try scene.bench.create("a")
         var arguments = wire_fuse_release_in()
@@ -184,8 +188,7 @@ struct EffectTests {
     }
 
     /// Another has seen what a request did, and has changed it since: that stays.
-    @Test("data is written and cut once")
-    func data() throws {
+    @Test func `data is written and cut once`() throws {
         let scene = try Scene(.preferred)
         let (file, handle) = try scene.bench.create("a")
         var write = wire_fuse_write_in()
@@ -216,8 +219,7 @@ struct EffectTests {
         #expect(try scene.bench.content("a") == "others")
     }
 
-    @Test("a driver that starts anew has the numbers of its requests again")
-    func anew() throws {
+    @Test func `a driver that starts anew has the numbers of its requests again`() throws {
         let scene = try Scene(.preferred)
         try scene.bench.put("a")
         let node = try scene.bench.lookUp("a").nodeid
@@ -231,8 +233,7 @@ struct EffectTests {
         #expect(try scene.bench.lookUp("a").nodeid == other && scene.lookups(other) == 3)
     }
 
-    @Test("what a driver writes over a request that a worker has died over does no harm")
-    func rewritten() throws {
+    @Test func `what a driver writes over a request that a worker has died over does no harm`() throws {
         let scene = try Scene(.preferred)
         try scene.bench.put("a")
         let node = try scene.bench.lookUp("a").nodeid

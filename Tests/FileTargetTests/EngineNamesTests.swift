@@ -11,8 +11,7 @@ import Uring
 
 @Suite("A share: names change through the engine")
 struct EngineNamesTests {
-    @Test("UNLINK, RMDIR and RENAME")
-    func names() throws {
+    @Test func `UNLINK, RMDIR and RENAME`() throws {
         var description = ShareDescription(tag: "t")
         description.changesNamesThroughEngine = true
         let bench = try ShareBench(description)
@@ -29,8 +28,7 @@ struct EngineNamesTests {
         #expect(throws: Errno.noEntry) { try bench.status("d") }
     }
 
-    @Test("MKDIR, SYMLINK and LINK, as the driver's user", .enabled(if: geteuid() == 0))
-    func newNames() throws {
+    @Test(.enabled(if: geteuid() == 0)) func `MKDIR, SYMLINK and LINK, as the driver's user`() throws {
         var description = ShareDescription(tag: "t")
         description.changesNamesThroughEngine = true
         let bench = try ShareBench(description)
@@ -61,8 +59,8 @@ struct EngineNamesTests {
     }
 
     /// The kernel takes a thread's user when an operation is handed to it, not when it is queued.
-    @Test("what the server has queued is not done as the user whose request comes next", .enabled(if: geteuid() == 0))
-    func mixed() throws {
+    @Test(.enabled(if: geteuid() == 0))
+    func `what the server has queued is not done as the user whose request comes next`() throws {
         var description = ShareDescription(tag: "t")
         description.changesNamesThroughEngine = true
         let bench = try ShareBench(description)
@@ -88,8 +86,7 @@ struct EngineNamesTests {
     }
 
     /// What a worker before has had done is not done again.
-    @Test("what has happened is told, what has not is done")
-    func adopted() throws {
+    @Test func `what has happened is told, what has not is done`() throws {
         var description = ShareDescription(tag: "t")
         description.changesNamesThroughEngine = true
         let bench = try ShareBench(description)
@@ -130,8 +127,8 @@ struct EngineNamesTests {
         try FileManager.default.contentsOfDirectory(atPath: bench.path).sorted()
     }
 
-    @Test("CREATE that must make the file, and MKNOD, as the driver's user", .enabled(if: geteuid() == 0))
-    func newFiles() throws {
+    @Test(.enabled(if: geteuid() == 0)) func `CREATE that must make the file, and MKNOD, as the driver's user`() throws
+    {
         let bench = try ShareBench(throughEngine())
         #expect(unsafe chmod(bench.path, 0o777) == 0)
         (bench.user, bench.group) = (1234, 2345)
@@ -163,8 +160,7 @@ struct EngineNamesTests {
         #expect(try bench.create("c").entry.attr.uid == 0)
     }
 
-    @Test("a name is replaced by a whiteout, the driver's user's", .enabled(if: geteuid() == 0))
-    func whiteout() throws {
+    @Test(.enabled(if: geteuid() == 0)) func `a name is replaced by a whiteout, the driver's user's`() throws {
         let bench = try ShareBench(throughEngine())
         #expect(unsafe chmod(bench.path, 0o777) == 0)
         (bench.user, bench.group) = (1234, 2345)
@@ -183,8 +179,7 @@ struct EngineNamesTests {
         #expect(try bench.lookUp("b").nodeid == file.nodeid)
     }
 
-    @Test("files that a worker before has made are told, and opened anew")
-    func adoptedFiles() throws {
+    @Test func `files that a worker before has made are told, and opened anew`() throws {
         let bench = try ShareBench(throughEngine())
         func adopt(_ opcode: Int, _ body: [UInt8], _ stage: Stage, _ result: Int32) -> ShareBench.Reply {
             // As a loop does before it shows its answers.
@@ -219,8 +214,7 @@ struct EngineNamesTests {
         #expect(try names(bench) == ["a", "fifo"])
     }
 
-    @Test("the name that a special file has until it gets its own does not stay")
-    func privateNames() throws {
+    @Test func `the name that a special file has until it gets its own does not stay`() throws {
         var left: (TemporaryDirectoryBox, TableFile)
         do {
             let bench = try ShareBench(throughEngine())
@@ -242,8 +236,9 @@ struct EngineNamesTests {
     }
 
     /// The driver leaves the mask to the server (FUSE_DONT_MASK).
-    @Test("a program's mask counts where the directory has no default list", arguments: [false, true])
-    func masks(throughEngine: Bool) throws {
+    @Test(arguments: [false, true]) func `a program's mask counts where the directory has no default list`(
+        throughEngine: Bool
+    ) throws {
         var description = self.throughEngine()
         description.changesNamesThroughEngine = throughEngine
         description.hasExtendedAttributes = true

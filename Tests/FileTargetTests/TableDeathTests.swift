@@ -60,8 +60,7 @@ struct TableDeathTests {
         #expect(known.count == 900 && (350..<460).contains(1000 - used.count))
     }
 
-    @Test("leaves what was before, or what is after", arguments: [1, 2, 3] as [UInt64])
-    func death(seed: UInt64) throws {
+    @Test(arguments: [1, 2, 3] as [UInt64]) func `leaves what was before, or what is after`(seed: UInt64) throws {
         let size = ShareMemory.Size(nodes: Self.nodes, files: Self.files, queues: 1, slots: Self.slots)
         let count = size.byteCount
         let file = try makeMemoryFile(name: "share", count: count)

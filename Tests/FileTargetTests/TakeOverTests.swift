@@ -29,8 +29,9 @@ final class TestCustody: OpenFileCustody, @unchecked Sendable {
 
 @Suite("A share: another worker takes over")
 struct TakeOverTests {
-    @Test("nodes, open files and locks go on", arguments: [FileHandleUse.preferred, .never])
-    func takeOver(handles: FileHandleUse) throws {
+    @Test(arguments: [FileHandleUse.preferred, .never]) func `nodes, open files and locks go on`(handles: FileHandleUse)
+        throws
+    {
         var description = ShareDescription(tag: "t")
         description.fileHandles = handles
         description.hasPOSIXLocks = true
@@ -71,8 +72,7 @@ struct TakeOverTests {
         #expect(custody.slots == [])
     }
 
-    @Test("an interrupt that the worker before has heard, and not heeded, is heeded")
-    func interrupts() throws {
+    @Test func `an interrupt that the worker before has heard, and not heeded, is heeded`() throws {
         var description = ShareDescription(tag: "t")
         description.hasPOSIXLocks = true
         let custody = TestCustody()
@@ -110,8 +110,7 @@ struct TakeOverTests {
         bench.session.reset()
     }
 
-    @Test("files that were opened, and whose answers nobody has seen, are nobody's after a death")
-    func unseenFiles() throws {
+    @Test func `files that were opened, and whose answers nobody has seen, are nobody's after a death`() throws {
         let custody = TestCustody()
         let setup: (TemporaryDirectoryBox, TableFile)
         do {
@@ -136,8 +135,7 @@ struct TakeOverTests {
         #expect(custody.slots == [])
     }
 
-    @Test("a file that custody has and the tables do not is not wanted")
-    func orphans() throws {
+    @Test func `a file that custody has and the tables do not is not wanted`() throws {
         let custody = TestCustody()
         let bench = try ShareBench(custody: custody)
         let (file, handle) = try bench.create("a")
@@ -150,8 +148,7 @@ struct TakeOverTests {
         #expect(!isKnown)
     }
 
-    @Test("damaged tables are refused")
-    func damage() throws {
+    @Test func `damaged tables are refused`() throws {
         func check(_ offset: Int, _ value: UInt64, isGood: Bool = false) throws {
             let count = ShareMemory.Size(nodes: 64, files: 16).byteCount
             let file = try makeMemoryFile(name: "share", count: count)

@@ -99,8 +99,8 @@ struct wire_share_file {
 struct wire_share_effect {
     /// Of the request; 0: none.
     uint64_t unique;
-    /// The node that it has counted a lookup of; below 2^32: so many of its nodes, in its list, or that it has forgotten.
-    /// Of kind 2: 0: not begun; 1: what it needs was there; bit 63: done, with its count below.
+    /// The node that it has counted a lookup of; below 2^32: so many of its nodes, in its list, or that it has
+    /// forgotten. Of kind 2: 0: not begun; 1: what it needs was there; bit 63: done, with its count below.
     uint64_t word;
     /// The file that it has opened; 0: none.
     uint64_t handle;

@@ -241,7 +241,7 @@ extension Passthrough {
 // MARK: - Through the engine
 
 extension Passthrough {
-    /// New files go that way, too, but those with a security label, which would have to be kept until the file is there.
+    /// New files go that way, too, but those with a security label, which would have to be kept until they are there.
     private func makesThroughEngine(_ request: borrowing FuseRequest, _ extras: FuseExtras) -> Bool {
         if request.avoidsEngine || extras.label != nil { return false }
         return usesEngine

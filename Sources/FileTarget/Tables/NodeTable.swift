@@ -52,8 +52,8 @@ struct NodeIdentity: Equatable {
 ///   intent 0. `repair` does what is left of it.
 /// - A lookup of a node that is known is one store, of its count. So is it to forget some of them.
 ///
-/// What a request's effect is to say is in the intent, too: it is written before intent 0, by `repair` as well. For such
-/// a request the two above have an intent: the count as it will be.
+/// What a request's effect is to say is in the intent, too: it is written before intent 0, by `repair` as well. For
+/// such a request the two above have an intent: the count as it will be.
 @safe struct NodeTable: @unchecked Sendable {
     private let header: UnsafeMutableRawPointer
     private let buckets: UnsafeMutableRawPointer
