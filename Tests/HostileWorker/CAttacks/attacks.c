@@ -33,7 +33,7 @@ static long through_ring(int ring, const unsigned char parameters[120], unsigned
     memset(&entries[place], 0, sizeof entries[place]);
     entries[place].opcode = operation;
     entries[place].fd = operation == IORING_OP_SOCKET ? AF_UNIX : AT_FDCWD;
-    entries[place].addr = (uint64_t)(uintptr_t)"/";
+    entries[place].addr = (uint64_t)(uintptr_t)"/etc/passwd";
     ((uint32_t *)(rings + made.sq_off.array))[place] = place;
     atomic_fetch_add(tail, 1);
     if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0) return -errno;

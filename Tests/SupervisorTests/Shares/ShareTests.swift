@@ -188,7 +188,7 @@ import Testing
 
     /// What is tried, and finds nothing, or is refused by the ring.
     private static let refused: [String: Int32] = [
-        "open": -ENOENT, "readlink": -ENOENT, "open-through-ring": -EACCES, "socket-through-ring": -EACCES,
+        "open": -ENOENT, "readlink": -ENOENT, "open-through-ring": -ENOENT, "socket-through-ring": -EACCES,
         "message-through-ring": -EACCES,
     ]
 
