@@ -109,9 +109,12 @@ public struct FileClient: ~Copyable {
 
     /// Begins a request that may take long; `finish` waits for it. One at a time.
     ///
+    /// - Parameter answerBytes: room for its answer, the header not counted.
     /// - Returns: its number, for `interrupt`.
-    public mutating func begin(_ opcode: FileOpcode, _ node: UInt64, arguments: [UInt8]) -> UInt64 {
-        submit(opcode, node, arguments, [], .small(0), in: requests.reserve())
+    public mutating func begin(
+        _ opcode: FileOpcode, _ node: UInt64, arguments: [UInt8], answerBytes: Int = 0
+    ) -> UInt64 {
+        submit(opcode, node, arguments, [], .small(answerBytes), in: requests.reserve())
     }
 
     /// Waits for what was begun.
