@@ -17,6 +17,7 @@ enum HostFlags {
     static var basicStatus: UInt32 { UInt32(STATX_BASIC_STATS) }
     /// Among the attributes of statx.
     static var mountRoot: UInt64 { UInt64(STATX_ATTR_MOUNT_ROOT) }
+    static var appendOnly: UInt64 { UInt64(STATX_ATTR_APPEND) }
     /// What statx is asked for.
     static var status: UInt32 { basicStatus | UInt32(CLINUX_STATX_MNT_ID) }
 }

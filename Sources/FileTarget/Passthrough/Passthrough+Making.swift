@@ -95,10 +95,21 @@ extension Passthrough {
     ) throws(Errno) -> FileResult {
         let names = unsafe request.copyName(name)
         unsafe session.writePrivateName(of: request.unique, to: request.privateName)
+        // What is there can only grow in some: nothing gets another name, or is taken away again.
+        var status = statx()
+        let attributes =
+            unsafe clinux_statx(directory.fd, "", HostFlags.emptyPath, 0, &status) == 0
+            ? status.stx_attributes : 0
+        if attributes & HostFlags.appendOnly != 0, !request.isForeign {
+            drop(directory)
+            return .again
+        }
         do throws(Errno) {
             if !request.isForeign { try makePrivate(directory.fd, mode, device, request, extras) }
         } catch {
             drop(directory)
+            // Somebody has made what this one cannot take away: a directory.
+            if error == Errno(rawValue: EEXIST) { return .again }
             throw error
         }
         request.hold(directory, nil, .makingSpecial)
@@ -298,10 +309,28 @@ extension Passthrough {
             // Whoever asked may have written another name over it since.
             try checkStranger(found.node, toOpen: request.openFlags)
             fd = try reopen(found.node, openFlags(request.openFlags) & ~O_TRUNC)
+            do throws(Errno) {
+                try checkOwn(fd, request)
+            } catch {
+                close(fd)
+                throw error
+            }
         } catch {
             forgetOne(found.node, 1)
             throw error
         }
         return try answerCreated(found, fd, request.openFlags)
+    }
+
+    /// By now the name may be another file's, which the driver's user may not even read: nobody asks whether he may
+    /// open what he has made.
+    ///
+    /// - Throws: EEXIST when it is no file of his.
+    private func checkOwn(_ fd: Int32, _ request: borrowing FuseRequest) throws(Errno) {
+        var status = stat()
+        guard unsafe fstat(fd, &status) == 0 else { throw .current }
+        guard status.st_mode & S_IFMT == S_IFREG, status.st_uid == session.description.userIDs.host(request.user) else {
+            throw Errno(rawValue: EEXIST)
+        }
     }
 }

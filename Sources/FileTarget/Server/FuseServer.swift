@@ -73,7 +73,9 @@ public import Virtio
         if result < 0, !isOfDeath, progress.state == UInt64(Stage.synchronizing.rawValue) {
             return refuse(&request, segments, Errno(rawValue: -result))
         }
-        return begin(&request, segments, adopting: result < 0 ? nil : Adoption(done: progress.done, result: result))
+        return begin(
+            &request, segments,
+            adopting: result < 0 ? nil : Adoption(done: progress.done, stage: progress.state, result: result))
     }
 
     private mutating func begin(
@@ -115,6 +117,8 @@ public import Virtio
     private struct Adoption {
         /// Bytes that were transferred before it.
         var done: UInt64
+        /// What the request waited for.
+        var stage: UInt64
         var result: Int32
     }
 
@@ -148,6 +152,10 @@ public import Virtio
         case .operation, .operationAsDriver:
             // It has happened: it is not asked for again.
             files.becomeServer()
+            // Whoever asked has written another request over it since: a result of the one says nothing of the other.
+            guard adoption.stage == UInt64(request.stage) else {
+                return answer(&request, files.finish(&request, result: -EIO))
+            }
             if adoption.done > 0 { request.advance(Int(clamping: adoption.done)) }
             return answer(&request, files.finish(&request, result: adoption.result))
         default: return answer(&request, result)

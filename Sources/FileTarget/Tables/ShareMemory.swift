@@ -59,7 +59,7 @@ public import Platform
         // Slot 0 is nobody's, slot 1 the root's.
         unsafe wire_store32(base + Int(WIRE_SHARE_FRESH_NODE), 2)
         unsafe wire_store32(base + Int(WIRE_SHARE_FRESH_FILE), 1)
-        unsafe wire_store64(base + Int(WIRE_SHARE_NAME_SALT), UInt64.random(in: 0 ... .max))
+        unsafe wire_store64(base + Int(WIRE_SHARE_NAME_SALT), UInt64.random(in: 1 ... .max))
         unsafe wire_store64(base, WIRE_SHARE_MAGIC)
         self.init(mapping, size)
     }
@@ -157,6 +157,12 @@ extension ShareMemory {
 // MARK: - Private names
 
 extension ShareMemory {
+    /// Tables of a build that made no such names have no salt.
+    func addSalt() {
+        let place = unsafe mapping.base + Int(WIRE_SHARE_NAME_SALT)
+        if unsafe wire_load64(place) == 0 { unsafe wire_store64(place, UInt64.random(in: 1 ... .max)) }
+    }
+
     /// Writes the name that a file has until it gets the one that a request wants for it. Nobody else in this or
     /// another share uses it, and whoever carries the request out again finds it.
     ///

@@ -157,6 +157,7 @@ public final class ShareSession: Sendable {
     /// open at once, and none for nodes.
     public func takeUp() {
         let orphan = nodes.repair()
+        memory.addSalt()
         fileLock.withLock { use in
             files.takeUp(&use.firstFree)
             openFileCount.store(0, ordering: .relaxed)
@@ -225,7 +226,7 @@ public final class ShareSession: Sendable {
     public var counts: ShareCounts {
         var counts = ShareCounts()
         counts.nodes = nodeLock.withLock { _ in nodes.count }
-        counts.openFiles = Int(openFileCount.load(ordering: .relaxed))
+        counts.openFiles = Int(clamping: openFileCount.load(ordering: .relaxed))
         return counts
     }
 
@@ -316,7 +317,10 @@ extension ShareSession {
         }
         let handle = files.describe(slot, node: node, owner: owner, flags: flags)
         if effect.place != 0 { nodes.effects.setHandle(effect.place, handle) }
-        let waits = !answersAtOnce && (kind == .file || kind == .directory)
+        let isDrivers = kind == .file || kind == .directory
+        // Before anybody can let go of it.
+        if isDrivers { openFileCount.add(1, ordering: .relaxed) }
+        let waits = !answersAtOnce && isDrivers
         if waits {
             newcomers.withLock { newcomers in
                 if newcomers.isFull { newcomers.settle(custody, files) }
@@ -329,17 +333,12 @@ extension ShareSession {
             } catch {
                 close(fd)
                 fileLock.withLock { use in files.free(slot, &use.firstFree) }
+                if isDrivers { openFileCount.subtract(1, ordering: .relaxed) }
                 throw error
             }
             files.open(slot, kind, fd)
         }
-        fileLock.withLock { use in
-            switch kind {
-            case .file, .directory: openFileCount.add(1, ordering: .relaxed)
-            case .lock: use.locks.append(slot)
-            case .node, .mount: break
-            }
-        }
+        if kind == .lock { fileLock.withLock { use in use.locks.append(slot) } }
         return handle
     }
 
