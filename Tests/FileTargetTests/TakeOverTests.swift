@@ -1,10 +1,12 @@
 import CWire
-import FileTarget
+import Custody
 import Glibc
 import Platform
 import Synchronization
 import TestSupport
 import Testing
+
+@testable import FileTarget
 
 /// Custody in this process: keeps duplicates.
 final class TestCustody: OpenFileCustody, @unchecked Sendable {
@@ -99,15 +101,32 @@ struct TakeOverTests {
         let (directory, tables, node, handle, unique) = setup
         let bench = try ShareBench(description, custody: custody, after: (directory, tables))
         for slot in custody.slots { _ = bench.session.restore(try custody.duplicate(slot), slot: slot) }
-        bench.unique = unique - 1
-        let step = bench.start(WIRE_FUSE_SETLKW, node, lock(bench, handle, 8), slot: 1)
-        guard case .waiting = bench.wait(step, slot: 1) else {
-            Issue.record("it does not wait")
-            return
+        // The next one, too, if this one has not answered it.
+        for _ in 0..<2 {
+            bench.unique = unique - 1
+            let again = bench.start(WIRE_FUSE_SETLKW, node, lock(bench, handle, 8), slot: 1)
+            guard case .waiting = bench.wait(again, slot: 1) else {
+                Issue.record("it does not wait")
+                return
+            }
+            let end = bench.slots.with(1) { bench.server.resume(&$0) }
+            #expect(bench.reply(end).error == .interrupted)
         }
-        let end = bench.slots.with(1) { bench.server.resume(&$0) }
-        #expect(bench.reply(end).error == .interrupted)
         bench.session.reset()
+    }
+
+    /// The kernel cuts a read short whose process is killed.
+    @Test func `a read that was cut short by a death goes on`() throws {
+        let bench = try ShareBench()
+        try bench.put("a", String(repeating: "x", count: 300))
+        let node = try bench.lookUp("a").nodeid
+        var arguments = wire_fuse_read_in()
+        arguments.fh = try bench.open(node)
+        (arguments.offset, arguments.size) = (10, 4096)
+        let reply = bench.finishAdopted(
+            WIRE_FUSE_READ, node, bench.bytes(arguments),
+            RequestProgress(done: 0, state: UInt64(Stage.reading.rawValue)), result: 100)
+        #expect(reply.error == nil && reply.bytes.count == 290)
     }
 
     @Test func `files that were opened, and whose answers nobody has seen, are nobody's after a death`() throws {

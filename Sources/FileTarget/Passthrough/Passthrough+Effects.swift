@@ -57,6 +57,16 @@ extension Passthrough {
         return session.files.node(of: slot) == request.node ? handle : nil
     }
 
+    /// The request has failed: a file that it has opened before is nobody's.
+    func forgetFileOpenedBefore() {
+        guard effect.place != 0 else { return }
+        let effects = session.nodes.effects
+        let handle = effects.handle(effect.place)
+        guard handle != 0 else { return }
+        _ = session.release(handle)
+        effects.setHandle(effect.place, 0)
+    }
+
     // MARK: What is done in one step
 
     /// How far a request has come whose worker has died.

@@ -148,8 +148,11 @@ extension Passthrough {
         }
         let count = Int(max(result, 0))
         request.advance(count)
-        // The end of a file is at the end of a page only by chance: one that ends there may have been cut short.
-        if request.remaining > 0, count > 0, count % 4096 == 0 { return .operation(readOperation(request)) }
+        // The end of a file is at the end of a page only by chance: one that ends there may have been cut short, as may
+        // any whose worker has died.
+        if request.remaining > 0, count > 0, request.isForeign || request.offset % 4096 == 0 {
+            return .operation(readOperation(request))
+        }
         endUse(&request)
         return .data(UInt32(request.transferred))
     }

@@ -105,7 +105,7 @@ extension Passthrough {
 
     /// Goes on with a request that waits for a lock.
     public mutating func resume(_ request: inout FuseRequest) -> FileResult {
-        if session.interrupts.take(request.unique) { return .failed(.interrupted) }
+        if session.interrupts.contains(request.unique) { return .failed(.interrupted) }
         do throws(Errno) {
             return try tryLock(request.lock) ? .done : .waiting
         } catch {

@@ -95,6 +95,7 @@ public import Uring
             if !session.hasIdentityIDs { try checkStrangers(call, request) }
             return try startNames(call, &request)
         } catch {
+            forgetFileOpenedBefore()
             return .failed(error)
         }
     }

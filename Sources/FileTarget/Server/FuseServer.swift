@@ -107,7 +107,10 @@ public import Virtio
             from: headerBytes, to: UnsafeMutableRawBufferPointer(start: scratch.base, count: structureBytes))
         var input = unsafe FuseInput(UnsafeRawPointer(scratch.base), count: structureBytes)
         if header.opcode == UInt32(WIRE_FUSE_INIT) { return initialize(&request, &input) }
-        guard let agreement = files.agreement else { return fail(&request, .inputOutput) }
+        guard let agreement = files.agreement else {
+            // A worker before may have ended it already.
+            return header.opcode == UInt32(WIRE_FUSE_DESTROY) ? answer(&request, .done) : fail(&request, .inputOutput)
+        }
         let dataCount = length - structureBytes
         if isWrite { request.aimAtRequest(skipping: headerBytes + structureBytes, count: dataCount) }
         return carryOut(&request, &input, dataCount: dataCount, agreement, adoption)

@@ -25,13 +25,12 @@ internal import Synchronization
         }
     }
 
-    /// Whether a request was named; it is so once.
-    func take(_ unique: UInt64) -> Bool {
-        next.withLock { _ in
-            for index in 0..<Self.count where unsafe unique != 0 && wire_load64(place(index)) == unique {
-                unsafe wire_store64(place(index), 0)
-                return true
-            }
+    /// Whether a request was named. It stays so: a worker may die before it has answered it, and the driver does not
+    /// say it again. No number comes twice.
+    func contains(_ unique: UInt64) -> Bool {
+        guard unique != 0 else { return false }
+        return next.withLock { _ in
+            for index in 0..<Self.count where unsafe wire_load64(place(index)) == unique { return true }
             return false
         }
     }

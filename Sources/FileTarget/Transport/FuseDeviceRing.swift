@@ -102,6 +102,9 @@ public import Virtio
 
     private func write(_ slot: UInt16, _ count: UInt32) {
         guard count > 0 else { return }
+        // The kernel looks for the request when it has the first page: one that it cannot have then, because this
+        // process dies, would end the request with an error.
+        if count > 4096 { unsafe Platform.makePresent(answer(slot), min(Int(count), FuseRequest.answerBytes)) }
         if unsafe Glibc.write(device, answer(slot), min(Int(count), FuseRequest.answerBytes)) >= 0 { return }
         // ENOENT: whoever asked has been interrupted, and waits no more. An answer that the kernel does not understand
         // must not leave anybody waiting.
