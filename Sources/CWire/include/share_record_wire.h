@@ -54,7 +54,7 @@ struct wire_share_header {
     uint32_t effect_slots, effect_queues, reserved0;
     /// Tells this share's private names from those of others in the same directory.
     uint64_t name_salt;
-    /// Of the change under way: the effect that it belongs to + 1, 0: none; what that will say; lookups of the node.
+    /// Of the change under way: the place of its effect, from 1 on, 0: none; what that will say; lookups of the node.
     uint64_t intent_effect, intent_word, intent_lookups;
     /// Effects of another one are those of a driver that is gone.
     uint64_t effect_epoch;

@@ -51,14 +51,16 @@ extension Passthrough {
             let held = try hold(node)
             defer { drop(held) }
             guard session.processFiles >= 0 else { throw .notSupported }
-            let path =
-                if session.worksInProcessFiles { unsafe descriptorName(held.fd) } else {
-                    unsafe descriptorPath(held.fd)
-                }
-            result = unsafe action.byPath(path, name)
+            result = unsafe action.byPath(reachablePath(held.fd), name)
             if result < 0 { throw .current }
         }
         return result
+    }
+
+    /// A path to what an O_PATH descriptor stands for, for calls that take no directory; good until the next call of
+    /// this. There is one where `processFiles` is open.
+    private func reachablePath(_ descriptor: Int32) -> UnsafePointer<CChar> {
+        unsafe session.worksInProcessFiles ? descriptorName(descriptor) : descriptorPath(descriptor)
     }
 
     /// The host's name of an attribute, good until the next call of this.
@@ -196,16 +198,11 @@ extension Passthrough {
 extension Passthrough {
     /// Whether new files in a directory get an access list of its.
     mutating func hasDefaultList(_ directory: HeldNode, _ node: UInt64) -> Bool {
-        let name: StaticString = "system.posix_acl_default"
-        let text = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+        // Without opening it, where that can be.
         if session.processFiles >= 0 {
-            let path =
-                if session.worksInProcessFiles { unsafe descriptorName(directory.fd) } else {
-                    unsafe descriptorPath(directory.fd)
-                }
-            return unsafe getxattr(path, text, nil, 0) >= 0
+            return unsafe getxattr(reachablePath(directory.fd), "system.posix_acl_default", nil, 0) >= 0
         }
-        return (unsafe try? perform(.get(answer.base, 0), node, text)) != nil
+        return (unsafe try? perform(.get(answer.base, 0), node, "system.posix_acl_default")) != nil
     }
 
     /// system.posix_acl_access and system.posix_acl_default

@@ -31,13 +31,8 @@ extension Passthrough {
 
     /// Each step leaves an effect that says what is left of it.
     private mutating func takeBack(_ place: UInt32, keepsFile: Bool) {
+        if !keepsFile { forgetFileOpenedBefore() }
         let effects = session.nodes.effects
-        let handle = effects.handle(place)
-        if handle != 0, !keepsFile {
-            // It may never have been open.
-            _ = session.release(handle)
-            effects.setHandle(place, 0)
-        }
         let word = effects.word(place)
         if word >> 32 != 0 { return forgetOne(word, 1) }
         var left = min(Int(word), RequestEffects.listCount)
@@ -57,12 +52,13 @@ extension Passthrough {
         return session.files.node(of: slot) == request.node ? handle : nil
     }
 
-    /// The request has failed: a file that it has opened before is nobody's.
+    /// A file that the request has opened before is nobody's.
     func forgetFileOpenedBefore() {
         guard effect.place != 0 else { return }
         let effects = session.nodes.effects
         let handle = effects.handle(effect.place)
         guard handle != 0 else { return }
+        // It may never have been open.
         _ = session.release(handle)
         effects.setHandle(effect.place, 0)
     }

@@ -95,22 +95,16 @@ extension Passthrough {
     ) throws(Errno) -> FileResult {
         let names = unsafe request.copyName(name)
         unsafe session.writePrivateName(of: request.unique, to: request.privateName)
-        // What is there can only grow in some: nothing gets another name, or is taken away again.
-        var status = statx()
-        let attributes =
-            unsafe clinux_statx(directory.fd, "", HostFlags.emptyPath, 0, &status) == 0
-            ? status.stx_attributes : 0
-        if attributes & HostFlags.appendOnly != 0, !request.isForeign {
-            drop(directory)
-            return .again
-        }
-        do throws(Errno) {
-            if !request.isForeign { try makePrivate(directory.fd, mode, device, request, extras) }
-        } catch {
-            drop(directory)
-            // Somebody has made what this one cannot take away: a directory.
-            if error == Errno(rawValue: EEXIST) { return .again }
-            throw error
+        if !request.isForeign {
+            do throws(Errno) {
+                guard try makePrivate(directory.fd, mode, device, request, extras) else {
+                    drop(directory)
+                    return .again
+                }
+            } catch {
+                drop(directory)
+                throw error
+            }
         }
         request.hold(directory, nil, .makingSpecial)
         return .operation(
@@ -118,20 +112,30 @@ extension Passthrough {
                 from: directory.fd, names.1, to: directory.fd, names.0, flags: HostFlags.renameWithoutReplacing))
     }
 
+    /// - Returns: false when there is no way by such a name.
     private mutating func makePrivate(
         _ directory: Int32, _ mode: UInt32, _ device: UInt64, _ request: borrowing FuseRequest, _ extras: FuseExtras
-    ) throws(Errno) {
+    ) throws(Errno) -> Bool {
+        // Where a directory can only grow nothing gets another name, or is taken away again.
+        var status = statx()
+        if unsafe clinux_statx(directory, "", HostFlags.emptyPath, 0, &status) == 0,
+            status.stx_attributes & HostFlags.appendOnly != 0
+        {
+            return false
+        }
         let name = unsafe request.privateName
-        for isLast in [false, true] {
+        for _ in 0..<2 {
             do throws(Errno) {
                 _ = try asDriver(request, extras) { unsafe mknodat(directory, name, mode, dev_t(device)) }
-                return
+                return true
             } catch {
-                if isLast || error != Errno(rawValue: EEXIST) { throw error }
+                if error != Errno(rawValue: EEXIST) { throw error }
                 // Of a worker that has died over this very request.
                 _ = unsafe unlinkat(directory, name, 0)
             }
         }
+        // Somebody has made what cannot be taken away: a directory.
+        return false
     }
 
     mutating func symlink(
